@@ -1,0 +1,1 @@
+"""The networks: generator, inverter, image-text encoder, face descriptor."""

@@ -1,0 +1,161 @@
+"""The e4e inverter (Tov et al. 2021, arXiv 2102.02766): a picture to w+, as one w plus a small delta for each layer.
+
+A squeeze-and-excitation ResNet (Deng et al. 2019, "IR-SE50") gives feature maps at three scales; a small convolutional head for each layer
+of the generator turns one of them into a vector. Parameter names are those of the public checkpoints; the widths are configurable, and
+`EncoderConfig.infer` reads them off the tensors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import BadFile
+from .stylegan2 import EqualLinear
+
+COARSE, MIDDLE = 3, 7  # heads below 3 read the coarsest map, below 7 the middle one, the others the finest
+SQUEEZE = 16
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    widths: tuple[int, int, int, int] = (64, 128, 256, 512)
+    depths: tuple[int, int, int, int] = (3, 4, 14, 3)  # residual units in each stage
+    input_size: int = 256
+    layers: int = 18  # L of the generator
+    style_dim: int = 512  # D of the generator
+    head_width: int = 512  # feature maps inside the heads; the public networks have D
+
+    @classmethod
+    def infer(cls, state: Mapping[str, Tensor]) -> EncoderConfig:
+        """Read the widths off a checkpoint's tensors; the input side follows from the number of halvings in the heads."""
+        try:
+            outs = [state[f"body.{i}.res_layer.1.weight"].shape[0] for i in _indices(state, "body")]
+            stages = [width for i, width in enumerate(outs) if i == 0 or width != outs[i - 1]]
+            depths = tuple(outs.count(width) for width in stages)
+            heads = len(_indices(state, "styles"))
+            halvings = sum(name.startswith("styles.0.convs.") and name.endswith("weight") for name in state)
+            head_width = state["styles.0.convs.0.weight"].shape[0]
+            style_dim = state["styles.0.linear.weight"].shape[0]
+        except KeyError as missing:
+            raise BadFile(f"This is no e4e encoder in a known format: it has no tensor {missing}.") from None
+        if len(stages) != 4:
+            raise BadFile(f"An e4e encoder has four stages of different width; this one has the widths {stages}.")
+        return cls(tuple(stages), depths, 16 << halvings, heads, style_dim, head_width)
+
+
+def _indices(state: Mapping[str, Tensor], prefix: str) -> list[int]:
+    found = sorted({int(name.split(".")[1]) for name in state if name.startswith(prefix + ".")})
+    if not found:
+        raise KeyError(prefix + ".*")
+    return found
+
+
+class SqueezeExcite(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.fc1 = nn.Conv2d(channels, max(channels // SQUEEZE, 1), 1, bias=False)
+        self.fc2 = nn.Conv2d(max(channels // SQUEEZE, 1), channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(self.fc2(F.relu(self.fc1(x.mean(dim=(2, 3), keepdim=True)))))
+
+
+class ResidualUnit(nn.Module):
+    def __init__(self, in_ch: int, out_ch: int, stride: int):
+        super().__init__()
+        if in_ch == out_ch:
+            self.shortcut_layer = nn.MaxPool2d(1, stride)
+        else:
+            self.shortcut_layer = nn.Sequential(nn.Conv2d(in_ch, out_ch, 1, stride, bias=False), nn.BatchNorm2d(out_ch))
+        self.res_layer = nn.Sequential(
+            nn.BatchNorm2d(in_ch),
+            nn.Conv2d(in_ch, out_ch, 3, 1, 1, bias=False),
+            nn.PReLU(out_ch),
+            nn.Conv2d(out_ch, out_ch, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(out_ch),
+            SqueezeExcite(out_ch),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shortcut_layer(x) + self.res_layer(x)
+
+
+class Head(nn.Module):
+    """Halve the map until one pixel is left; a linear layer gives the vector."""
+
+    def __init__(self, in_ch: int, width: int, out_dim: int, side: int):
+        super().__init__()
+        halvings = int(math.log2(side))
+        layers = []
+        for i in range(halvings):
+            layers += [nn.Conv2d(in_ch if i == 0 else width, width, 3, 2, 1), nn.LeakyReLU()]
+        self.convs = nn.Sequential(*layers)
+        self.linear = EqualLinear(width, out_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.convs(x).flatten(1))
+
+
+class Encoder4Editing(nn.Module):
+    """Pictures [B, 3, S, S] in [-1, 1] to raw codes [B, L, D]; the inversion is the raw code plus the mean latent."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        self.config = config
+        w = config.widths
+        self.input_layer = nn.Sequential(nn.Conv2d(3, w[0], 3, 1, 1, bias=False), nn.BatchNorm2d(w[0]), nn.PReLU(w[0]))
+        units, in_ch = [], w[0]
+        for width, depth in zip(w, config.depths):
+            for i in range(depth):
+                units.append(ResidualUnit(in_ch, width, stride=2 if i == 0 else 1))
+                in_ch = width
+        self.body = nn.ModuleList(units)
+        coarse = config.input_size // 16
+        sides = [coarse if i < COARSE else 2 * coarse if i < MIDDLE else 4 * coarse for i in range(config.layers)]
+        self.styles = nn.ModuleList(Head(w[3], config.head_width, config.style_dim, side) for side in sides)
+        self.latlayer1 = nn.Conv2d(w[2], w[3], 1)
+        self.latlayer2 = nn.Conv2d(w[1], w[3], 1)
+
+    def features(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The maps of the last three stages merged from coarse to fine: sides S/16, S/8, S/4."""
+        x, stages, ends = self.input_layer(x), [], [sum(self.config.depths[: i + 1]) for i in range(4)]
+        for i, unit in enumerate(self.body):
+            x = unit(x)
+            if i + 1 in ends[1:]:
+                stages.append(x)
+        fine, middle, coarse = stages
+        middle = _enlarge(coarse, middle) + self.latlayer1(middle)
+        return coarse, middle, _enlarge(middle, fine) + self.latlayer2(fine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        coarse, middle, fine = self.features(x)
+        w = self.styles[0](coarse)
+        deltas = [self.styles[i](coarse if i < COARSE else middle if i < MIDDLE else fine) for i in range(1, self.config.layers)]
+        return torch.stack([w] + [w + delta for delta in deltas], dim=1)
+
+
+def _enlarge(x: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=True)
+
+
+class Inverter(nn.Module):
+    """Encoder plus the mean latent it starts from, [L, D]."""
+
+    def __init__(self, encoder: Encoder4Editing, latent_avg: Tensor):
+        super().__init__()
+        self.encoder = encoder
+        self.register_buffer("latent_avg", latent_avg.expand(encoder.config.layers, -1).clone())
+
+    @property
+    def input_size(self) -> int:
+        return self.encoder.config.input_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pictures [B, 3, S, S] in [-1, 1] to w+ [B, L, D]."""
+        return self.encoder(x).float() + self.latent_avg

@@ -1,0 +1,228 @@
+"""StyleGAN2, config F (Karras et al. 2020, arXiv 1912.04958), every width configurable.
+
+Parameter names are those of the common PyTorch checkpoints (`style.1.weight`, `convs.0.conv.modulation.weight`, ...), so they load strictly.
+Those files carry no description of the network: `GeneratorConfig.infer` reads it off the shapes of the tensors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import BadFile
+from ..ops import leaky_relu, upfirdn2d
+
+# The filter [1, 3, 3, 1] of every StyleGAN2, along one axis. It sums to two: the zeros put between the pixels halve the light on each axis.
+BLUR = (0.25, 0.75, 0.75, 0.25)
+MAPPING_LR = 0.01  # the mapping network learns 100 times slower; its stored weights are larger by as much
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    size: int  # side of the pictures in pixels, a power of two
+    style_dim: int  # D, width of z and w
+    n_mlp: int  # layers of the mapping network
+    channels: Mapping[int, int]  # feature maps at each resolution 4, 8, ..., size
+
+    def __post_init__(self) -> None:
+        if self.size < 8 or self.size & (self.size - 1):
+            raise BadFile(f"A StyleGAN2 makes pictures with a side that is a power of two from 8 up, not {self.size}.")
+        missing = [r for r in self.resolutions if r not in self.channels]
+        if missing:
+            raise BadFile(f"channels names no width for the resolutions {missing}.")
+
+    @property
+    def resolutions(self) -> list[int]:
+        return [2**i for i in range(2, int(math.log2(self.size)) + 1)]
+
+    @property
+    def layers(self) -> int:
+        """L, the number of w that one picture takes: 2 log2(size) - 2."""
+        return 2 * int(math.log2(self.size)) - 2
+
+    @classmethod
+    def infer(cls, state: Mapping[str, Tensor]) -> GeneratorConfig:
+        """Read size, widths, style_dim and n_mlp off the shapes of a checkpoint's tensors."""
+        try:
+            first = state["conv1.conv.weight"]
+            style_dim = state["conv1.conv.modulation.weight"].shape[1]
+            channels = {4: state["input.input"].shape[1]}
+            channels[4] = first.shape[1]
+            for i in range(sum(name.endswith("upsample.kernel") for name in state)):
+                channels[8 << i] = state[f"convs.{2 * i}.conv.weight"].shape[1]
+        except KeyError as missing:
+            raise BadFile(f"This is no StyleGAN2 generator in a known format: it has no tensor {missing}.") from None
+        n_mlp = sum(name.startswith("style.") and name.endswith(".weight") for name in state)
+        return cls(max(channels), style_dim, n_mlp, channels)
+
+
+class EqualLinear(nn.Module):
+    """Linear layer whose stored weight has unit variance and is scaled by 1/sqrt(fan in) as it runs."""
+
+    def __init__(self, in_dim: int, out_dim: int, bias: float = 0.0, lr: float = 1.0):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_dim, in_dim) / lr)
+        self.bias = nn.Parameter(torch.full((out_dim,), bias))
+        self.scale, self.lr = lr / math.sqrt(in_dim), lr
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight * self.scale, self.bias * self.lr)
+
+
+class MappingLayer(EqualLinear):
+    def __init__(self, dim: int):
+        super().__init__(dim, dim, lr=MAPPING_LR)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return leaky_relu(super().forward(x))
+
+
+class PixelNorm(nn.Module):
+    def forward(self, z: Tensor) -> Tensor:
+        return z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
+
+
+class Resampling(nn.Module):
+    """Blur, with the kernel kept where the checkpoints have it: `blur.kernel` behind a convolution, `upsample.kernel` before the RGB sum."""
+
+    def __init__(self, up: int, pad: tuple[int, int]):
+        super().__init__()
+        self.register_buffer("kernel", torch.outer(torch.tensor(BLUR), torch.tensor(BLUR)))
+        self.up, self.pad = up, pad
+
+    def forward(self, x: Tensor) -> Tensor:
+        return upfirdn2d(x, BLUR, up=self.up, pad=self.pad)
+
+
+class ModulatedConv(nn.Module):
+    """Convolution whose input channels are scaled by the style and whose output has unit expected variance (section 2.2).
+
+    The paper scales the weights, one set for each picture; scaling the activations before and after gives the same numbers with one
+    ordinary convolution for the whole batch, which is faster everywhere but in a very wide network at batch one.
+    """
+
+    def __init__(self, in_ch: int, out_ch: int, kernel: int, style_dim: int, upsample: bool = False, demodulate: bool = True):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(1, out_ch, in_ch, kernel, kernel))
+        self.modulation = EqualLinear(style_dim, in_ch, bias=1.0)
+        self.scale = 1 / math.sqrt(in_ch * kernel * kernel)
+        self.upsample, self.demodulate = upsample, demodulate
+        if upsample:
+            self.blur = Resampling(up=1, pad=(1, 1))
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        style = self.modulation(w)  # [B, in]
+        weight = self.weight[0] * self.scale  # [out, in, k, k]
+        x = x * style[:, :, None, None].to(x.dtype)
+        if self.upsample:
+            x = self.blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
+        else:
+            x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+        if self.demodulate:
+            variance = style.float().square() @ weight.float().square().sum(dim=(2, 3)).T  # [B, out]
+            x = x * torch.rsqrt(variance + 1e-8)[:, :, None, None].to(x.dtype)
+        return x
+
+
+class Noise(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+
+class Activate(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+
+class StyledConv(nn.Module):
+    def __init__(self, in_ch: int, out_ch: int, style_dim: int, upsample: bool = False):
+        super().__init__()
+        self.conv = ModulatedConv(in_ch, out_ch, 3, style_dim, upsample)
+        self.noise = Noise()
+        self.activate = Activate(out_ch)
+
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
+        x = self.conv(x, w)
+        x = x + (self.noise.weight * noise).to(x.dtype)
+        return leaky_relu(x, self.activate.bias)
+
+
+class ToRGB(nn.Module):
+    def __init__(self, in_ch: int, style_dim: int, upsample: bool):
+        super().__init__()
+        self.conv = ModulatedConv(in_ch, 3, 1, style_dim, demodulate=False)
+        self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
+        if upsample:
+            self.upsample = Resampling(up=2, pad=(2, 1))
+
+    def forward(self, x: Tensor, w: Tensor, skip: Tensor | None) -> Tensor:
+        rgb = self.conv(x, w).float() + self.bias
+        # The picture is summed in float32: in bfloat16 eight additions would show as bands.
+        return rgb if skip is None else rgb + self.upsample(skip)
+
+
+class ConstantInput(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.input = nn.Parameter(torch.randn(1, channels, 4, 4))
+
+
+class Generator(nn.Module):
+    """`mapping`: z to w. `synthesis`: w+ to a picture. `latent_avg`: mean of w, [D] or [L, D]."""
+
+    def __init__(self, config: GeneratorConfig):
+        super().__init__()
+        self.config = config
+        c, d = config.channels, config.style_dim
+        self.style = nn.Sequential(PixelNorm(), *[MappingLayer(d) for _ in range(config.n_mlp)])
+        self.input = ConstantInput(c[4])
+        self.conv1 = StyledConv(c[4], c[4], d)
+        self.to_rgb1 = ToRGB(c[4], d, upsample=False)
+        self.convs, self.to_rgbs = nn.ModuleList(), nn.ModuleList()
+        for r in config.resolutions[1:]:
+            self.convs += [StyledConv(c[r // 2], c[r], d, upsample=True), StyledConv(c[r], c[r], d)]
+            self.to_rgbs.append(ToRGB(c[r], d, upsample=True))
+        self.noises = nn.Module()
+        for i in range(config.layers - 1):
+            side = 4 << (i + 1) // 2
+            self.noises.register_buffer(f"noise_{i}", torch.randn(1, 1, side, side))
+        self.register_buffer("latent_avg", torch.zeros(config.layers, d), persistent=False)
+
+    def mapping(self, z: Tensor, truncation: float = 1.0) -> Tensor:
+        """z [B, D], standard normal, to w [B, D]; truncation 0...1 draws w towards its mean."""
+        w = self.style(z)
+        return w if truncation == 1 else self.latent_avg.mean(0) + truncation * (w - self.latent_avg.mean(0))
+
+    def repeat(self, w: Tensor) -> Tensor:
+        """w [B, D] to w+ [B, L, D]: the same w for every layer."""
+        return w[:, None].expand(-1, self.config.layers, -1)
+
+    def synthesis(self, w_plus: Tensor, resolution: int | None = None) -> Tensor:
+        """w+ [B, L, D] (or w [B, D]) to pictures [B, 3, R, R], about [-1, 1], with the noise stored in the checkpoint.
+
+        `resolution` R < size stops early and returns the skip picture of that side, the sum of the RGB layers so far.
+        """
+        if w_plus.ndim == 2:
+            w_plus = self.repeat(w_plus)
+        resolution = resolution or self.config.size
+        if resolution not in self.config.resolutions:
+            raise ValueError(f"resolution must be one of {self.config.resolutions}, not {resolution}.")
+        x = self.input.input.expand(len(w_plus), -1, -1, -1)
+        x = self.conv1(x, w_plus[:, 0], self.noises.noise_0)
+        picture = self.to_rgb1(x, w_plus[:, 1], None)
+        for i in range(self.config.resolutions.index(resolution)):
+            up, flat = self.convs[2 * i], self.convs[2 * i + 1]
+            x = up(x, w_plus[:, 2 * i + 1], getattr(self.noises, f"noise_{2 * i + 1}"))
+            x = flat(x, w_plus[:, 2 * i + 2], getattr(self.noises, f"noise_{2 * i + 2}"))
+            picture = self.to_rgbs[i](x, w_plus[:, 2 * i + 3], picture)
+        return picture
+
+    def forward(self, z: Tensor, truncation: float = 1.0) -> Tensor:
+        return self.synthesis(self.mapping(z, truncation))
