@@ -181,7 +181,7 @@ def test_the_limit_is_inclusive_and_holds_for_open_images():
 def test_pillows_own_settings_stay():
     before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
     images.load_image(encoded(photograph()))
-    assert (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES) == before
+    assert before == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
 
 
 # ---- PIL and tensors

@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def face_image() -> Image.Image:
+    """512 x 512: a generated face, 256 x 256 in FFHQ's alignment, in the middle of grey."""
+    source = sorted((ROOT / "assets" / "sources").glob("*.jpg"))[0]
+    canvas = Image.new("RGB", (512, 512), (128, 128, 128))
+    with Image.open(source) as face:
+        canvas.paste(face.convert("RGB").resize((256, 256), Image.Resampling.LANCZOS), (128, 128))
+    return canvas
