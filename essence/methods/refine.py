@@ -1,0 +1,87 @@
+"""Refinement: a few optimisation steps that bring an inversion closer to its photograph (docs/METHOD.md, section 8)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..images import resample, to_pil, to_tensor, to_uint8
+from ..latents import LatentAxes
+from ..model_set import ModelSet
+from ..types import Source, Step
+
+
+@dataclass(frozen=True)
+class RefineOptions:
+    steps: int = 25  # 0: the inverter alone
+    learning_rate: float = 0.05  # of u, shared by the layers, in standard deviations
+    layer_learning_rate: float = 0.03  # of v, for each layer
+    pixels: float = 2.0  # weight of the mean absolute difference
+    features: float = 1.0  # of the face network's maps, relative, averaged over its stages
+    descriptor: float = 2.0  # of the squared distance between descriptors
+    penalty: float = 0.0005  # on |u|^2 + layer_penalty * mean |v|^2
+    layer_penalty: float = 3.0
+    preview_every: int = 5
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise UserError(f"The number of refinement steps must be zero or more, not {self.steps}.")
+
+
+def refine(models: ModelSet, source: Source, options: RefineOptions = RefineOptions()) -> Iterator[Step]:  # noqa: B008 - frozen
+    """Move w so that G(w) comes closer to the crop. Yields a `Step` after each step; its `result` is the best `Source` so far."""
+    photo = resample(to_tensor(source.crop).to(models.device), models.size, "antialias")
+    with torch.no_grad():
+        maps = models.identity.features(photo)
+        descriptor = models.identity.describe(maps)
+    latents = models.latents or _round_axes(models)
+    w = source.w.to(models.device)
+    u = torch.zeros(1, len(latents.axes), device=w.device, requires_grad=True)
+    v = torch.zeros(len(w), len(latents.axes), device=w.device, requires_grad=True)
+    optimizer = torch.optim.Adam([{"params": [u], "lr": options.learning_rate}, {"params": [v], "lr": options.layer_learning_rate}])
+    best, best_loss = source, math.inf
+
+    for i in range(options.steps):
+        moved = w + latents.shift(u, v)
+        images = models.images(moved[None])
+        with models.precision():
+            terms = _losses(models, images, photo, maps, descriptor)
+        own = v.square().sum(1).mean()
+        total = sum(getattr(options, key) * term for key, term in terms.items())
+        total = total + options.penalty * (u.square().sum() + options.layer_penalty * own)
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        optimizer.step()
+        values = {"total": total.item()} | {key: term.item() for key, term in terms.items()}
+        if values["total"] < best_loss:
+            best_loss = values["total"]
+            best = dataclasses.replace(source, w=moved.detach().cpu(), inversion=to_pil(images.detach()[0]))
+        shown = i % options.preview_every == 0 or i + 1 == options.steps
+        preview = to_uint8(images.detach()) if shown else None
+        del moved, images, terms, own, total
+        yield Step(i + 1, options.steps, best, values, preview)
+
+
+def _losses(models: ModelSet, images: Tensor, photo: Tensor, maps: list[Tensor], descriptor: Tensor) -> dict[str, Tensor]:
+    ours = models.identity.features(images)
+    relative = [(a - b).abs().mean() / b.abs().mean() for a, b in zip(ours, maps, strict=True)]
+    return {
+        "pixels": (images - photo).abs().mean(),
+        "features": torch.stack(relative).mean(),
+        "descriptor": (models.identity.describe(ours) - descriptor).square().sum(1).mean(),
+    }
+
+
+def _round_axes(models: ModelSet) -> LatentAxes:
+    """Where a model set brings no statistics: all coordinates alike, with the mean deviation of w from a small sample."""
+    mean = models.generator.latent_avg.mean(0)
+    z = torch.randn(1024, len(mean), generator=torch.Generator().manual_seed(0)).to(mean)
+    with torch.no_grad():
+        spread = (models.generator.mapping(z) - mean).std()
+    return LatentAxes(mean, spread * torch.eye(len(mean), device=mean.device))

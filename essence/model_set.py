@@ -1,0 +1,92 @@
+"""A model set: generator, inverter, image-text encoder and latent statistics that belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import EssenceMismatch
+from .images import to_uint8
+from .latents import LatentAxes
+from .models.clip import ImageText
+from .models.e4e import Inverter
+from .models.identity import FaceDescriptor
+from .models.stylegan2 import Generator
+
+RENDER_BATCH = 16
+
+
+@dataclass(frozen=True, eq=False)
+class ModelSet:
+    """What depends on the models is asked here: sides, shapes, axes, precision. Nothing else may look at a model's name."""
+
+    name: str
+    id: str  # of the generator; what an essence remembers
+    generator: Generator
+    inverter: Inverter
+    clip: ImageText
+    identity: FaceDescriptor
+    latents: LatentAxes | None = None
+    half: bool = False  # bfloat16 where it is safe
+
+    @property
+    def device(self) -> torch.device:
+        return self.generator.latent_avg.device
+
+    @property
+    def size(self) -> int:
+        """Side of the generator's pictures in pixels."""
+        return self.generator.config.size
+
+    @property
+    def latent_shape(self) -> tuple[int, int]:
+        """[L, D] of w+."""
+        return self.generator.config.layers, self.generator.config.style_dim
+
+    @property
+    def face_size(self) -> int:
+        """Side of the aligned pictures to keep: enough for the generator, the inverter and the eye."""
+        return max(self.size, self.inverter.input_size, 256)
+
+    @contextmanager
+    def precision(self) -> Iterator[None]:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            yield
+
+    def check(self, w: Tensor, what: str = "These latents") -> None:
+        if tuple(w.shape[-2:]) != self.latent_shape:
+            raise EssenceMismatch(f"{what} have the shape {list(w.shape[-2:])}; the generator {self.id} takes {list(self.latent_shape)}.")
+
+    def images(self, w: Tensor, resolution: int | None = None) -> Tensor:
+        """w+ [B, L, D] to pictures [B, 3, R, R] in [-1, 1], float32, on the device; differentiable."""
+        with self.precision():
+            return self.generator.synthesis(w.to(self.device), resolution).float()
+
+    @torch.no_grad()
+    def render(self, w: Tensor) -> np.ndarray:
+        """w+ [B, L, D], any B, to uint8 [B, H, W, 3]."""
+        self.check(w)
+        if len(w) == 0:
+            return np.zeros((0, self.size, self.size, 3), np.uint8)
+        return np.concatenate([to_uint8(self.images(part)) for part in w.split(RENDER_BATCH)])
+
+    def encode(self, images: Tensor, released: bool = False) -> Tensor:
+        """Pictures [B, 3, H, W] in [-1, 1] to CLIP embeddings [B, E], not normalised."""
+        with self.precision():
+            return self.clip.encode(images.to(self.device), released)
+
+    @torch.no_grad()
+    def invert(self, images: Tensor) -> Tensor:
+        """Aligned pictures [B, 3, S, S] in [-1, 1], S the inverter's side, to w+ [B, L, D]."""
+        with self.precision():
+            return self.inverter(images.to(self.device)).float()
+
+    @torch.no_grad()
+    def describe(self, images: Tensor) -> Tensor:
+        """Aligned pictures [B, 3, H, W] in [-1, 1] to face descriptors [B, 128]; the same person is usually closer than 0.6."""
+        return self.identity(images.to(self.device))

@@ -1,0 +1,86 @@
+"""CLIP (Radford et al. 2021) through open_clip: pictures and texts to unit-norm embeddings, differentiable in the pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import BadFile, UserError
+from ..images import resample
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class ImageText(nn.Module):
+    """An open_clip model with one preprocessing for photographs and renders: resample to its side, then CLIP's mean and deviation."""
+
+    def __init__(self, model: nn.Module, tokenizer, name: str, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD):
+        super().__init__()
+        self.model, self.tokenizer, self.name = model, tokenizer, name
+        size = model.visual.image_size
+        self.size = size[0] if isinstance(size, (tuple, list)) else size
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    @classmethod
+    def from_config(cls, config: Mapping, state: Mapping[str, Tensor], name: str = "bundled") -> ImageText:
+        """A model from open_clip's own constructor arguments and a state dict, strictly loaded."""
+        from open_clip.model import CLIP
+        from open_clip.tokenizer import SimpleTokenizer
+
+        try:
+            model = CLIP(**{key: config[key] for key in ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu") if key in config})
+            model.load_state_dict(dict(state))
+        except (RuntimeError, TypeError, KeyError) as error:
+            raise BadFile(f"The image-text model {name} does not fit its own description: {error}") from None
+        tokenizer = SimpleTokenizer(context_length=model.context_length)
+        model = cls(model, tokenizer, name, config.get("mean", CLIP_MEAN), config.get("std", CLIP_STD))
+        return model.eval().requires_grad_(False)
+
+    @classmethod
+    def from_hub(cls, architecture: str, pretrained: str) -> ImageText:
+        """A public model by open_clip's names, such as ("ViT-B-32-quickgelu", "openai"); downloads it on first use."""
+        import open_clip
+
+        if pretrained not in open_clip.list_pretrained_tags_by_model(architecture):
+            known = ", ".join(f"{a}/{p}" for a, p in open_clip.list_pretrained()[:12])
+            raise UserError(f"open_clip knows no model {architecture}/{pretrained}. It knows {known}, ...")
+        model = open_clip.create_model(architecture, pretrained=pretrained)
+        mean, std = getattr(model.visual, "image_mean", CLIP_MEAN), getattr(model.visual, "image_std", CLIP_STD)
+        model = cls(model, open_clip.get_tokenizer(architecture), f"{architecture}/{pretrained}", mean, std)
+        return model.eval().requires_grad_(False)
+
+    def encode(self, images: Tensor, released: bool = False) -> Tensor:
+        """Pictures [B, 3, H, W] in [-1, 1], any side, to embeddings [B, E] as the network gives them, not normalised.
+
+        `released`: fed as the released code did it (a box filter, neither mean nor deviation), to reproduce its numbers.
+        """
+        if released:
+            return self.model.encode_image(resample(images, self.size, "box")).float()
+        images = resample(images, self.size, "antialias")
+        return self.model.encode_image(((images + 1) / 2 - self.mean) / self.std).float()
+
+    def encode_whole(self, picture: Tensor) -> Tensor:
+        """One picture [1, 3, H, W] in [-1, 1] through CLIP's own preprocessing, the only one that the released target went through:
+        bicubic to its side along the shorter edge, centre square, 8 bits, mean and deviation."""
+        h, w = picture.shape[2:]
+        scale = self.size / min(h, w)
+        shape = (round(h * scale), round(w * scale))
+        x = F.interpolate(picture, size=shape, mode="bicubic", antialias=True, align_corners=False)
+        top, left = (shape[0] - self.size) // 2, (shape[1] - self.size) // 2
+        x = x[:, :, top : top + self.size, left : left + self.size]
+        x = ((x + 1) * 127.5).round().clamp(0, 255) / 255
+        return self.model.encode_image((x - self.mean) / self.std).float()
+
+    def embed_images(self, images: Tensor) -> Tensor:
+        """Pictures [B, 3, H, W] in [-1, 1], any side, to embeddings [B, E] of unit norm."""
+        return F.normalize(self.encode(images), dim=-1)
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Texts to embeddings [B, E] of unit norm."""
+        tokens = self.tokenizer(list(texts)).to(self.mean.device)
+        return F.normalize(self.model.encode_text(tokens).float(), dim=-1)

@@ -1,0 +1,165 @@
+"""The values that flow: sources, essences, and the steps in which they come about."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import datetime
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .errors import BadFile, EssenceMismatch, UserError
+from .formats import read_numpy, read_safetensors, read_torch, write_safetensors
+
+FORMAT = "essence/1"
+THUMBNAIL = 96
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A picture as the generator understands it."""
+
+    name: str
+    crop: Image.Image  # the aligned picture
+    inversion: Image.Image  # G(w)
+    w: Tensor  # w+ [L, D], float32, CPU
+    model: str  # which generator
+
+
+@dataclass(frozen=True, eq=False)
+class Essence:
+    """A direction b in W+ that carries what makes the target the target (paper section 3)."""
+
+    delta: Tensor  # b [L, D], float32, CPU
+    name: str = "essence"
+    model: str = ""  # which generator; empty where the file did not say
+    method: str = ""
+    strength: float = 1.0  # to start from
+    provenance: Mapping[str, object] = field(default_factory=dict)  # options, seed, losses, creation date, ...
+    thumbnail: Image.Image | None = None  # the target
+
+    def __post_init__(self) -> None:
+        delta = torch.as_tensor(self.delta)
+        if delta.ndim == 3 and delta.shape[0] == 1:
+            delta = delta[0]
+        if delta.ndim != 2 or not delta.is_floating_point():
+            raise BadFile(f"An essence is a table of numbers [layers, width]; this one has the shape {list(delta.shape)}, {delta.dtype}.")
+        if not torch.isfinite(delta).all():
+            raise BadFile("This essence holds numbers that are not finite; learn it again.")
+        object.__setattr__(self, "delta", delta.detach().to("cpu", torch.float32).contiguous())
+
+    def apply(self, w: Tensor, strength: float | Tensor | None = None, model: str = "") -> Tensor:
+        """w + strength * b: the one place where the addition happens.
+
+        `w` [L, D] or [B, L, D]; `strength` a number or [B]; `model` the generator that `w` belongs to, if known.
+        Raises EssenceMismatch for another generator's latents.
+        """
+        self.check(tuple(w.shape[-2:]), model)
+        strength = self.strength if strength is None else strength
+        if isinstance(strength, Tensor):
+            strength = strength.to(w).view(-1, 1, 1)
+        return w + strength * self.delta.to(w)
+
+    def check(self, shape: tuple[int, ...], model: str = "") -> None:
+        """Raise EssenceMismatch unless this essence belongs to the generator `model` with latents of `shape` [L, D]."""
+        if tuple(self.delta.shape) != tuple(shape):
+            raise EssenceMismatch(
+                f"The essence '{self.name}' was made for a generator with latents {list(self.delta.shape)}; this one has {list(shape)}. "
+                "Switch to the generator that it was made with, or learn it again with this one."
+            )
+        if self.model and model and self.model != model:
+            raise EssenceMismatch(
+                f"The essence '{self.name}' was made with the generator {self.model}; this one is {model}. "
+                "Their latents have the same shape but another meaning: learn it again with this one."
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file with everything that is known about the essence in its header."""
+        header = {"format": FORMAT, "name": self.name, "model": self.model, "method": self.method, "strength": self.strength}
+        header["provenance"] = dict(self.provenance)
+        if self.thumbnail is not None:
+            header["thumbnail"] = _encode(self.thumbnail)
+        write_safetensors(path, {"delta": self.delta}, header)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Essence:
+        """Read our safetensors, or a public direction: `.npy` or `.pt` holding [L, D] or [1, L, D]. Raises BadFile."""
+        path = Path(path)
+        if path.suffix.lower() == ".npy":
+            return cls(read_numpy(path), name=path.stem)
+        if path.suffix.lower() in (".pt", ".pth"):
+            return cls(_only_tensor(read_torch(path), path.name), name=path.stem)
+        tensors, header = read_safetensors(path)
+        if header.get("format") != FORMAT or "delta" not in tensors:
+            raise BadFile(f"{path.name} is a safetensors file, but no essence: it has no header '{FORMAT}' with a tensor 'delta'.")
+        try:
+            return cls(
+                tensors["delta"],
+                str(header["name"]),
+                str(header["model"]),
+                str(header["method"]),
+                float(header["strength"]),
+                dict(header.get("provenance", {})),
+                _decode(header.get("thumbnail")),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise BadFile(f"The header of {path.name} is damaged ({error}).") from None
+
+    def renamed(self, name: str) -> Essence:
+        return dataclasses.replace(self, name=name)
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One step of something that takes many. Every method yields these; the page, the command line and the tests read them alike."""
+
+    index: int  # 1 ... total
+    total: int
+    result: Essence | Source  # the best so far
+    losses: Mapping[str, float]  # of this step; "total" is what was minimised
+    preview: np.ndarray | None = None  # uint8 [N, H, W, 3], every few steps
+
+    @property
+    def fraction(self) -> float:
+        return self.index / self.total
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def _only_tensor(value: object, name: str) -> Tensor:
+    if isinstance(value, Mapping) and len(value) == 1:
+        value = next(iter(value.values()))
+    if not isinstance(value, Tensor):
+        raise BadFile(f"{name} holds a {type(value).__name__}, not one tensor [layers, width].")
+    return value
+
+
+def _encode(image: Image.Image) -> str:
+    small = image.convert("RGB")
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=85)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _decode(text: object) -> Image.Image | None:
+    if not isinstance(text, str):
+        return None
+    try:
+        image = Image.open(io.BytesIO(base64.b64decode(text)))
+        if max(image.size) > 4 * THUMBNAIL:
+            return None
+        return image.convert("RGB")
+    except (OSError, ValueError):  # a thumbnail is a courtesy: an essence without one is whole
+        return None
