@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from essence import align
 from essence.train import draw
 from essence.train.canvas import BLACK, Canvas, curve, mirror
 from essence.train.hair import EXTRAS, HAIR
@@ -45,6 +46,14 @@ def test_eyes_are_where_the_alignment_has_them(drawings):
     for image in drawings.values():
         for x in (EYE[0], 1 - EYE[0]):
             assert colour_at(image, x, EYE[1]).mean() < colour_at(image, x, 0.6).mean() - 40
+
+
+def test_the_detector_takes_drawings_for_aligned_faces(drawings):
+    """They act as already aligned targets: the square that dlib would cut is nearly the whole picture."""
+    for image in drawings.values():
+        face, = align.detect(image)
+        centre, x = align.ffhq_square(face.landmarks)
+        assert np.abs(centre - 64).max() < 3 and abs(x[0] - 64) < 8 and abs(x[1]) < 3
 
 
 def test_each_face_has_what_it_is_known_by(drawings):

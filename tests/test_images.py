@@ -146,6 +146,7 @@ def test_what_cannot_be_read_is_named(tmp_path):
         images.load_image(3)
 
 
+@pytest.mark.filterwarnings("ignore:Truncated File Read")
 def test_any_broken_file_is_a_users_error():
     """Flipped and missing bytes anywhere give a picture or a `UserError`, never anything else."""
     rng = np.random.default_rng(0)
