@@ -1,0 +1,197 @@
+"""The facade: one per process. It holds the models and serves every session; it keeps nothing of any of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from . import align, registry
+from .errors import NoFaceFound, UserError
+from .images import grid as picture_grid
+from .images import load_image, resample, resize, square_crop, to_pil, to_tensor, to_uint8
+from .methods.optimize import PRESETS, OptimizeOptions, optimize
+from .methods.refine import RefineOptions, refine
+from .model_set import ModelSet
+from .types import Essence, Source, Step
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+TRUNCATION = 0.7  # of random faces: less variety, fewer broken ones
+
+
+class Studio:
+    """Models, loaded on first use, behind a lock around the device. Safe to share between threads."""
+
+    def __init__(self, model: str = "mini", device: str | None = None):
+        self.model = model
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._models: ModelSet | None = None
+        self._loading, self._using = threading.Lock(), threading.Lock()
+
+    @classmethod
+    def of(cls, models: ModelSet) -> Studio:
+        """A studio around models that are loaded already."""
+        studio = cls(models.name, str(models.device))
+        studio._models = models
+        return studio
+
+    @property
+    def models(self) -> ModelSet:
+        with self._loading:
+            if self._models is None:
+                self._models = registry.load(self.model, self.device)
+            return self._models
+
+    # -- pictures in --------------------------------------------------------------------------------------------------
+
+    def crop(self, picture: Image.Image, face: int = 0, aligned: bool = False) -> Image.Image:
+        """The aligned square of a picture's `face`-th largest face; `aligned`: it is one already. Raises NoFaceFound."""
+        size = self.models.face_size
+        if aligned:
+            return resize(square_crop(picture), size)
+        return align.align(picture, size, index=face)
+
+    def crop_target(self, picture: Image.Image, face: int = 0, aligned: bool = False) -> tuple[Image.Image, bool]:
+        """As `crop`, but a picture without a face (a drawing, say) is taken as it is: (square, whether a face was found)."""
+        try:
+            return self.crop(picture, face, aligned), not aligned
+        except NoFaceFound:
+            return self.crop(picture, aligned=True), False
+
+    def invert(self, crop: Image.Image, name: str = "source", options: RefineOptions = RefineOptions()) -> Iterator[Step]:  # noqa: B008
+        """An aligned crop to a `Source`: the inverter's answer first, then a step for each refinement."""
+        return self._locked(self._invert(crop, name, options))
+
+    def _invert(self, crop: Image.Image, name: str, options: RefineOptions) -> Iterator[Step]:
+        models = self.models
+        w = models.invert(resample(to_tensor(crop).to(models.device), models.inverter.input_size, "antialias"))
+        source = self._source(w[0], name, crop)
+        preview = np.asarray(source.inversion)[None]
+        yield Step(1, options.steps + 1, source, {"total": _difference(source)}, preview)
+        for step in refine(models, source, options):
+            yield dataclasses.replace(step, index=step.index + 1, total=step.total + 1)
+
+    def source(self, picture: Image.Image | str | Path, name: str = "source", face: int = 0, aligned: bool = False,
+               refine: RefineOptions = RefineOptions()) -> Source:  # noqa: B008  # fmt: skip
+        """Crop, invert and refine one picture."""
+        if not isinstance(picture, Image.Image):
+            picture = load_image(picture)
+        return last(self.invert(self.crop(picture, face, aligned), name, refine)).result
+
+    def from_latents(self, w: torch.Tensor, name: str = "latents") -> Source:
+        """Latents [L, D] (or [1, L, D]) as a source; its picture is what the generator makes of them. Raises EssenceMismatch."""
+        w = w[0] if w.ndim == 3 and len(w) == 1 else w
+        self.models.check(w)
+        with self._using:
+            return self._source(w, name)
+
+    def random_source(self, seed: int) -> Source:
+        """A face that the generator makes up; the same for the same seed."""
+        models = self.models
+        z = torch.randn(1, models.latent_shape[1], generator=torch.Generator().manual_seed(seed))
+        with self._using, torch.no_grad():
+            w = models.generator.repeat(models.generator.mapping(z.to(models.device), TRUNCATION))[0]
+            return self._source(w, f"random {seed}")
+
+    def _source(self, w: torch.Tensor, name: str, crop: Image.Image | None = None) -> Source:
+        inversion = Image.fromarray(self.models.render(w[None])[0])
+        return Source(name, crop or inversion, inversion, w.detach().float().cpu(), self.models.id)
+
+    # -- essences -----------------------------------------------------------------------------------------------------
+
+    def extract(self, target: Image.Image, sources: Sequence[Source], options: OptimizeOptions = PRESETS["essence"],  # noqa: B008
+                start: Essence | None = None, name: str = "essence") -> Iterator[Step]:  # fmt: skip
+        """Learn the essence of an aligned `target` on `sources`; a `Step` after each step, `result` the best `Essence` so far."""
+        return self._locked(self._extract(target, sources, options, start, name))
+
+    def _extract(self, target: Image.Image, sources: Sequence[Source], options: OptimizeOptions, start: Essence | None,
+                 name: str) -> Iterator[Step]:  # fmt: skip
+        thumbnail = target.copy()
+        for step in optimize(self.models, self._stack(sources), to_tensor(target), options, start, name):
+            yield dataclasses.replace(step, result=dataclasses.replace(step.result, thumbnail=thumbnail))
+
+    def _stack(self, sources: Sequence[Source]) -> torch.Tensor:
+        if not sources:
+            raise UserError("Add at least one source first.")
+        return torch.stack([source.w for source in sources])
+
+    # -- pictures out -------------------------------------------------------------------------------------------------
+
+    def blend(self, sources: Sequence[Source], essences: Sequence[Essence], strengths: Sequence[float]) -> np.ndarray:
+        """G(w_s + strength_t * b_t) for every essence t (rows) and source s (columns): uint8 [T, S, H, W, 3]."""
+        models = self.models
+        w = self._stack(sources)
+        rows = [essence.apply(w, strength, models.id) for essence, strength in zip(essences, strengths, strict=True)]
+        shape = (len(rows), len(w), models.size, models.size, 3)
+        if not rows:
+            return np.zeros(shape, np.uint8)
+        with self._using:
+            return models.render(torch.cat(rows)).reshape(shape)
+
+    def grid(self, sources: Sequence[Source], essences: Sequence[Essence], strengths: Sequence[float]) -> Image.Image:
+        """The paper's figure: sources along the top, targets down the left, the blends between them."""
+        side = self.models.size
+        rows: list[list[Image.Image | None]] = [[None, *(source.inversion for source in sources)]]
+        for essence, blends in zip(essences, self.blend(sources, essences, strengths), strict=True):
+            rows.append([essence.thumbnail, *(Image.fromarray(cell) for cell in blends)])
+        return picture_grid(rows, cell=side)
+
+    @torch.no_grad()
+    def cosines(self, target: Image.Image, sources: Sequence[Source], essence: Essence, strength: float = 1.0) -> tuple[float, float]:
+        """Mean CLIP cosine to the target over the sources, before and after."""
+        models = self.models
+        w = self._stack(sources)
+        with self._using:
+            e_t = models.encode(to_tensor(target))
+            both = [models.encode(models.images(x)) for x in (w, essence.apply(w, strength, models.id))]
+        before, after = (F.cosine_similarity(e, e_t).mean().item() for e in both)
+        return before, after
+
+    @torch.no_grad()
+    def identity_distances(self, before: np.ndarray, after: np.ndarray) -> list[float]:
+        """Face descriptor distance of each pair of pictures, uint8 [N, H, W, 3]; the same person is usually closer than 0.6."""
+        with self._using:
+            a, b = (self.models.describe(torch.from_numpy(x).permute(0, 3, 1, 2) / 127.5 - 1) for x in (before, after))
+        return (a - b).norm(dim=1).tolist()
+
+    # -- the device ---------------------------------------------------------------------------------------------------
+
+    def _locked(self, steps: Iterator[Step]) -> Iterator[Step]:
+        """Hold the device for each step and let go between them, so that sessions take turns and a stop is quick."""
+        try:
+            while True:
+                with self._using:
+                    step = next(steps, None)
+                if step is None:
+                    return
+                yield step
+        finally:
+            steps.close()
+
+
+def last(steps: Iterator[Step]) -> Step:
+    """Run to the end."""
+    step = None
+    for step in steps:  # noqa: B007 - the last one is wanted
+        pass
+    assert step is not None
+    return step
+
+
+def _difference(source: Source) -> float:
+    crop, inversion = to_tensor(source.crop, source.inversion.width), to_tensor(source.inversion)
+    return (crop - inversion).abs().mean().item() / 2
+
+
+def bundled(kind: str) -> list[Path]:
+    """Example files in assets/: "sources", "targets" or "essences"."""
+    return sorted(path for path in (ASSETS / kind).glob("*") if not path.name.startswith("."))
+
+
+__all__ = ["Studio", "bundled", "last", "to_pil", "to_uint8"]

@@ -1,0 +1,41 @@
+"""A whole model set with random weights, small enough that a test of anything takes a second."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+
+from essence.latents import LatentAxes
+from essence.model_set import ModelSet
+from essence.models.clip import ImageText
+from essence.models.e4e import Encoder4Editing, EncoderConfig, Inverter
+from essence.models.identity import face_descriptor
+from essence.models.stylegan2 import Generator, GeneratorConfig
+from essence.studio import Studio
+
+GENERATOR = GeneratorConfig(size=32, style_dim=8, n_mlp=2, channels={4: 8, 8: 8, 16: 8, 32: 4})
+ENCODER = EncoderConfig(widths=(4, 6, 8, 10), depths=(1, 1, 1, 1), input_size=32, layers=8, style_dim=8, head_width=8)
+CLIP = {
+    "embed_dim": 8,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 16, "patch_size": 8, "head_width": 8},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 8, "heads": 1, "layers": 1},
+}
+
+
+@lru_cache
+def model_set(with_axes: bool = True) -> ModelSet:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        from open_clip.model import CLIP as OpenClip
+
+        generator = Generator(GENERATOR).eval().requires_grad_(False)
+        inverter = Inverter(Encoder4Editing(ENCODER), generator.latent_avg).eval().requires_grad_(False)
+        clip = ImageText.from_config(CLIP, OpenClip(**CLIP).state_dict())
+        spread = torch.randn(8, 8)
+    axes = LatentAxes.of(torch.zeros(8), spread @ spread.T) if with_axes else None
+    return ModelSet("fake", "fake-0", generator, inverter, clip, face_descriptor(), axes)
+
+
+def studio(with_axes: bool = True) -> Studio:
+    return Studio.of(model_set(with_axes))

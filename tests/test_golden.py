@@ -1,0 +1,93 @@
+"""Parity with the public implementations: recorded outputs of networks in the public file formats."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from essence import checkpoints
+from essence.errors import BadFile
+from essence.images import load_image, to_tensor
+from essence.methods.optimize import PRESETS, optimize
+from essence.model_set import ModelSet
+from essence.models.clip import ImageText
+from essence.models.e4e import Encoder4Editing, EncoderConfig
+from essence.models.identity import face_descriptor
+from essence.models.stylegan2 import Generator, GeneratorConfig
+from essence.types import Essence
+
+GOLDEN = Path(__file__).parent / "golden"
+SHAPES = json.loads((GOLDEN / "state_dict_shapes.json").read_text())
+
+
+def recorded(name):
+    return torch.load(GOLDEN / f"{name}.pt", weights_only=True)
+
+
+@torch.no_grad()
+def test_generator_gives_the_recorded_pictures():
+    io, generator = recorded("stylegan2_narrow_32_io"), checkpoints.load_generator(GOLDEN / "stylegan2_narrow_32.pt")
+    torch.testing.assert_close(generator.mapping(io["z"]), io["w"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(generator.synthesis(io["w_plus"]), io["image_from_w_plus"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(generator(io["z"], io["truncation"]), io["image_from_z_truncated"], atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_e4e_gives_the_recorded_codes_and_its_decoder_the_picture():
+    io, path = recorded("e4e_narrow_io"), GOLDEN / "e4e_narrow.pt"
+    inverter, generator = checkpoints.load_inverter(path), checkpoints.load_generator(path)
+    x = io["x"].float()
+    torch.testing.assert_close(inverter.encoder(x), io["raw_codes"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(inverter(x), io["w_plus"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(generator.synthesis(inverter(x)), io["image"], atol=1e-4, rtol=0)
+
+
+def test_released_preset_follows_the_recorded_optimiser():
+    trace, clip = recorded("optimizer_trace"), recorded("clip_narrow")
+    generator = checkpoints.load_generator(GOLDEN / "stylegan2_narrow_32.pt")
+    models = ModelSet("narrow", "narrow", generator, None, ImageText.from_config(clip["config"], clip["state_dict"]), face_descriptor())
+    options = dataclasses.replace(PRESETS["released"], steps=len(trace["steps"]))
+    target = to_tensor(load_image(GOLDEN / "target.png"))
+    steps = optimize(models, trace["sources"], target, options, start=Essence(trace["initial_direction"]))
+    for step, expected in zip(steps, trace["steps"][:5], strict=False):
+        ours = [step.losses[name] for name in ("total", "transfer", "consistency")]
+        assert ours == pytest.approx([expected["loss"], expected["transfer"], expected["consistency"]], abs=1e-3), step.index
+
+
+@pytest.mark.parametrize("name", ["stylegan2_ffhq_1024", "stylegan2_church_256"])
+def test_public_generators_are_recognised_by_their_shapes(name):
+    state = {key: torch.empty(shape, device="meta") for key, shape in SHAPES[name].items()}
+    with torch.device("meta"):
+        generator = Generator(GeneratorConfig.infer(state))
+    assert {key: list(value.shape) for key, value in generator.state_dict().items()} == SHAPES[name]
+
+
+@pytest.mark.parametrize("name", ["e4e_encoder_1024", "e4e_encoder_256"])
+def test_public_encoders_are_recognised_by_their_shapes(name):
+    state = {key: torch.empty(shape, device="meta") for key, shape in SHAPES[name].items()}
+    config = EncoderConfig.infer(state)
+    assert config.input_size == 256
+    with torch.device("meta"):
+        encoder = Encoder4Editing(config)
+    assert {key: list(value.shape) for key, value in encoder.state_dict().items()} == SHAPES[name]
+
+
+def test_another_networks_tensors_are_refused_by_name(tmp_path):
+    checkpoint = recorded("stylegan2_narrow_32")
+    checkpoint["g_ema"]["convs.1.conv.weight"] = torch.zeros(1, 2, 2, 3, 3)
+    torch.save(checkpoint, tmp_path / "wrong.pt")
+    with pytest.raises(BadFile, match=r"convs\.1\.conv\.weight"):
+        checkpoints.load_generator(tmp_path / "wrong.pt")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("half, tolerance", [(False, 0), (True, 2e-2)])
+def test_our_own_files_give_the_same_pictures(tmp_path, half, tolerance):
+    generator, inverter = checkpoints.load_generator(GOLDEN / "e4e_narrow.pt"), checkpoints.load_inverter(GOLDEN / "e4e_narrow.pt")
+    checkpoints.save_generator(generator, tmp_path / "g.safetensors", half)
+    checkpoints.save_inverter(inverter, tmp_path / "i.safetensors", half)
+    x = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    again = checkpoints.load_generator(tmp_path / "g.safetensors").synthesis(checkpoints.load_inverter(tmp_path / "i.safetensors")(x))
+    torch.testing.assert_close(again, generator.synthesis(inverter(x)), atol=tolerance, rtol=0)

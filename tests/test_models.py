@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from essence.latents import LatentAxes
+from essence.models.identity import CHIP, FILE, face_descriptor, package_file
+from essence.models.stylegan2 import BLUR
+from essence.ops import upfirdn2d
+
+from . import fakes
+
+
+@pytest.mark.parametrize("up, pad", [(1, (1, 1)), (2, (2, 1))])
+def test_upfirdn_is_a_convolution_with_the_outer_product(up, pad):
+    x = torch.randn(2, 3, 7, 5, dtype=torch.float64)
+    spread = torch.zeros(2, 3, 7 * up, 5 * up, dtype=torch.float64)
+    spread[..., ::up, ::up] = x
+    kernel = torch.outer(torch.tensor(BLUR), torch.tensor(BLUR)).double()
+    expected = F.conv2d(F.pad(spread, (*pad, *pad)), kernel.flip(0, 1).expand(3, 1, 4, 4), groups=3)
+    torch.testing.assert_close(upfirdn2d(x, BLUR, up=up, pad=pad), expected)
+
+
+def test_upfirdn_has_two_derivatives():
+    x = torch.randn(1, 2, 4, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: upfirdn2d(x, BLUR, up=2, pad=(2, 1)), x)
+    assert torch.autograd.gradgradcheck(lambda x: upfirdn2d(x, BLUR, up=2, pad=(2, 1)), x)
+
+
+@torch.no_grad()
+def test_modulation_of_activations_equals_modulation_of_weights():
+    """The paper's own order of operations, for each picture by itself."""
+    conv = fakes.model_set().generator.convs[1].conv
+    x, w = torch.randn(3, 8, 8, 8), torch.randn(3, 8)
+    style = conv.modulation(w)
+    weight = conv.scale * conv.weight * style[:, None, :, None, None]
+    weight = weight * torch.rsqrt(weight.square().sum(dim=(2, 3, 4), keepdim=True) + 1e-8)
+    expected = torch.cat([F.conv2d(x[i : i + 1], weight[i], padding=1) for i in range(3)])
+    torch.testing.assert_close(conv(x, w), expected, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_early_stop_gives_the_skip_picture():
+    generator = fakes.model_set().generator
+    w = torch.randn(2, 8, 8)
+    small = generator.synthesis(w, resolution=16)
+    assert small.shape == (2, 3, 16, 16)
+    changed = w.clone()
+    changed[:, 6:] += 1  # layers beyond 16 pixels
+    torch.testing.assert_close(generator.synthesis(changed, resolution=16), small)
+    with pytest.raises(ValueError, match="resolution must be one of"):
+        generator.synthesis(w, resolution=48)
+
+
+@torch.no_grad()
+def test_truncation_zero_is_the_mean_and_noise_is_fixed():
+    generator = fakes.model_set().generator
+    z = torch.randn(3, 8)
+    mean = generator.latent_avg.mean(0)
+    torch.testing.assert_close(generator.mapping(z, 0), mean.expand(3, -1))
+    assert torch.equal(generator(z), generator(z))
+
+
+@torch.no_grad()
+def test_descriptor_agrees_with_dlib():
+    import dlib
+
+    picture = np.random.default_rng(0).integers(0, 256, (CHIP, CHIP, 3), dtype=np.uint8)
+    expected = np.array(dlib.face_recognition_model_v1(str(package_file(FILE))).compute_face_descriptor(picture))
+    ours = face_descriptor()(torch.from_numpy(picture).permute(2, 0, 1)[None] / 127.5 - 1)[0]
+    np.testing.assert_allclose(ours.numpy(), expected, atol=1e-5)
+
+
+def test_axes_are_one_standard_deviation_long():
+    mix = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
+    axes = LatentAxes.of(torch.ones(6), mix @ mix.T)
+    samples = axes.sample(40_000, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(torch.cov(samples.T), mix @ mix.T, atol=0.25, rtol=0.1)
+    coordinates = axes.coordinates(samples - axes.mean)
+    torch.testing.assert_close(torch.cov(coordinates.T), torch.eye(6), atol=0.05, rtol=0)
+
+
+def test_clip_reads_pictures_of_any_side_and_texts():
+    clip = fakes.model_set().clip
+    pictures, texts = clip.embed_images(torch.rand(2, 3, 50, 70)), clip.embed_texts(["a face", "another face"])
+    assert pictures.shape == texts.shape == (2, 8)
+    torch.testing.assert_close(torch.cat([pictures, texts]).norm(dim=1), torch.ones(4))
