@@ -75,7 +75,7 @@ def run_extract(a: argparse.Namespace) -> dict:
     target, found = studio.crop_target(load_image(a.target), aligned=a.aligned)
     if not found and not a.aligned:
         _say(f"No face found in {a.target}: the picture is taken as it is, as a centred square.")
-    start = Essence.load(a.start) if a.start else None
+    start = Essence.load(a.previous) if a.previous else None
     sources = [_source(studio, a, path) for path in a.sources or bundled("sources")[:4]]
     began, first = time.perf_counter(), None
     step = None
@@ -259,7 +259,7 @@ def _parser() -> argparse.ArgumentParser:
     c.add_argument("--sources", nargs="+", help="photographs or .npy latents (default: bundled faces)", **image)
     c.add_argument("--out", required=True, help="the essence, .safetensors", **path)
     c.add_argument("--name", help="of the essence (default: the target's file name)")
-    c.add_argument("--start", help="an essence to continue from", **path)
+    c.add_argument("--continue", dest="previous", help="an essence to go on from", **path)
     c.add_argument("--preset", choices=PRESETS, default="essence", help="default %(default)s")
     c.add_argument("--steps", type=_at_least(1), help=f"default {DEFAULT.steps}")
     c.add_argument("--seed", type=int, help=f"default {DEFAULT.seed}")

@@ -64,6 +64,19 @@ class Studio:
         except NoFaceFound:
             return self.crop(picture, aligned=True), False
 
+    def faces(self, picture: Image.Image, aligned: bool = False) -> list[Image.Image]:
+        """The aligned squares of all faces, the largest first; `aligned`: the picture is one already. Raises NoFaceFound."""
+        if aligned:
+            return [self.crop(picture, aligned=True)]
+        return align.align_all(picture, self.models.face_size)
+
+    def target_faces(self, picture: Image.Image, aligned: bool = False) -> tuple[list[Image.Image], bool]:
+        """As `faces`, but a picture without a face is taken as it is: (squares, whether a face was found)."""
+        try:
+            return self.faces(picture, aligned), not aligned
+        except NoFaceFound:
+            return self.faces(picture, aligned=True), False
+
     def invert(self, crop: Image.Image, name: str = "source", options: RefineOptions = RefineOptions()) -> Iterator[Step]:  # noqa: B008
         """An aligned crop to a `Source`: the inverter's answer first, then a step for each refinement."""
         return self._locked(self._invert(crop, name, options))
@@ -116,6 +129,12 @@ class Studio:
         for step in optimize(self.models, self._stack(sources), to_tensor(target), options, start, name):
             yield dataclasses.replace(step, result=dataclasses.replace(step.result, thumbnail=thumbnail))
 
+    def load_essence(self, path: str | Path) -> Essence:
+        """An essence file of this generator. Raises BadFile, or EssenceMismatch for another's."""
+        essence = Essence.load(path)
+        essence.check(self.models.latent_shape, self.models.id)
+        return essence
+
     def _stack(self, sources: Sequence[Source]) -> torch.Tensor:
         if not sources:
             raise UserError("Add at least one source first.")
@@ -157,7 +176,7 @@ class Studio:
     def identity_distances(self, before: np.ndarray, after: np.ndarray) -> list[float]:
         """Face descriptor distance of each pair of pictures, uint8 [N, H, W, 3]; the same person is usually closer than 0.6."""
         with self._using:
-            a, b = (self.models.describe(torch.from_numpy(x).permute(0, 3, 1, 2) / 127.5 - 1) for x in (before, after))
+            a, b = (self.models.describe(torch.tensor(x).permute(0, 3, 1, 2) / 127.5 - 1) for x in (before, after))
         return (a - b).norm(dim=1).tolist()
 
     # -- the device ---------------------------------------------------------------------------------------------------

@@ -164,10 +164,10 @@ def optimize(
         terms = _losses(e, e_edited, e_t, direction.penalty(), options)
         terms["total"].backward()
         values = {key: term.item() for key, term in terms.items()}
-        kept = b.detach()
+        kept = b.detach().clone()  # the optimiser moves its parameters in place
         _step(direction, c)
         if options.released:
-            kept = direction.delta().detach()
+            kept = direction.delta().detach().clone()
         if values["total"] < best_loss:
             best, best_loss = keep(kept, values, i + 1), values["total"]
         shown = i % options.preview_every == 0 or i + 1 == options.steps

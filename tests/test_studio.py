@@ -1,0 +1,124 @@
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from essence import Essence, EssenceMismatch, OptimizeOptions, RefineOptions, Studio, UserError
+from essence.studio import last
+
+from . import fakes
+
+PICTURE = Image.effect_mandelbrot((64, 64), (-2, -1.5, 1, 1.5), 40).convert("RGB")
+
+
+@pytest.fixture
+def studio():
+    return fakes.studio()
+
+
+def test_refinement_comes_closer_and_starts_from_the_inverter(studio):
+    steps = list(studio.invert(PICTURE, "p", RefineOptions(steps=8)))
+    assert [step.index for step in steps] == list(range(1, 10)) and {step.total for step in steps} == {9}
+    assert steps[-1].losses["total"] < steps[1].losses["total"]
+    alone = last(studio.invert(PICTURE, "p", RefineOptions(steps=0))).result
+    assert torch.equal(alone.w, steps[0].result.w)
+    assert not torch.equal(alone.w, steps[-1].result.w)
+
+
+def test_refinement_works_without_statistics():
+    steps = list(fakes.studio(False).invert(PICTURE, "p", RefineOptions(steps=6)))
+    assert steps[-1].losses["total"] < steps[1].losses["total"]
+
+
+def test_random_sources_repeat_by_seed(studio):
+    a, b, c = studio.random_source(1), studio.random_source(1), studio.random_source(2)
+    assert torch.equal(a.w, b.w) and not torch.equal(a.w, c.w)
+    assert np.array_equal(np.asarray(a.inversion), np.asarray(b.inversion))
+
+
+def test_latents_go_in_as_they_came_out(studio):
+    source = studio.random_source(1)
+    again = studio.from_latents(source.w[None], "again")
+    assert np.array_equal(np.asarray(again.inversion), np.asarray(source.inversion))
+    with pytest.raises(EssenceMismatch, match=r"\[18, 512\]"):
+        studio.from_latents(torch.zeros(18, 512))
+
+
+def test_blend_is_row_by_row_what_apply_gives(studio):
+    sources = [studio.random_source(i) for i in range(3)]
+    essences = [Essence(torch.randn(8, 8), model=studio.models.id) for _ in range(2)]
+    cells = studio.blend(sources, essences, [0.5, -1])
+    assert cells.shape == (2, 3, 32, 32, 3)
+    one = studio.models.render(essences[1].apply(sources[2].w, -1)[None])[0]
+    assert np.array_equal(cells[1, 2], one)
+
+
+def test_strength_zero_is_the_source(studio):
+    source = studio.random_source(4)
+    cell = studio.blend([source], [Essence(torch.randn(8, 8))], [0])[0, 0]
+    assert np.array_equal(cell, np.asarray(source.inversion))
+
+
+def test_more_pictures_than_one_batch_are_the_same_pictures(studio):
+    w = torch.randn(37, 8, 8)
+    whole = studio.models.render(w)
+    assert whole.shape == (37, 32, 32, 3)
+    assert np.abs(whole[36].astype(int) - studio.models.render(w[36:])[0]).max() <= 1
+
+
+def test_grid_has_a_margin_of_originals(studio):
+    sources = [studio.random_source(i) for i in range(2)]
+    essences = [Essence(torch.zeros(8, 8), thumbnail=PICTURE) for _ in range(3)]
+    grid = studio.grid(sources, essences, [1, 1, 1])
+    assert grid.height > grid.width  # 4 rows with the margin, 3 columns
+
+
+def test_nothing_to_learn_on_is_said(studio):
+    with pytest.raises(UserError, match="at least one source"):
+        list(studio.extract(PICTURE, []))
+    assert studio.blend([studio.random_source(0)], [], []).shape[0] == 0
+
+
+def test_two_sessions_take_turns_and_do_not_mix(studio):
+    """Two learnings at once on one studio give what each gives alone."""
+    jobs = [(studio.random_source(i).inversion, [studio.random_source(10 + i)]) for i in range(2)]
+    options = OptimizeOptions(steps=6)
+    alone = [last(studio.extract(*job, options)).result.delta for job in jobs]
+    together = [None, None]
+
+    def work(i):
+        together[i] = last(studio.extract(*jobs[i], options)).result.delta
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    for a, b in zip(alone, together, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_a_stopped_learning_lets_the_next_one_in(studio):
+    source = studio.random_source(0)
+    steps = studio.extract(PICTURE, [source])
+    next(steps)
+    steps.close()
+    assert not studio._using.locked()
+    assert last(studio.extract(PICTURE, [source], OptimizeOptions(steps=1))).index == 1
+
+
+def test_cosines_rise_with_learning(studio):
+    sources = [studio.random_source(i) for i in range(2)]
+    essence = last(studio.extract(PICTURE, sources, OptimizeOptions(steps=15, lambda_consistency=0))).result
+    before, after = studio.cosines(PICTURE, sources, essence)
+    assert after > before
+
+
+def test_an_unknown_model_lists_the_known():
+    with pytest.raises(UserError, match="mini"):
+        _ = Studio("nope", "cpu").models
+
+
+def test_a_missing_file_says_where_it_comes_from():
+    with pytest.raises(UserError, match=r"e4e_ffhq_encode\.pt"):
+        _ = Studio("ffhq", "cpu").models

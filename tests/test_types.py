@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from essence import BadFile, Essence, EssenceMismatch
+
+
+def essence(**changes):
+    fields = {"delta": torch.randn(12, 256), "name": "Grün", "model": "mini-1", "method": "optimize", "strength": 0.8}
+    fields["provenance"] = {"seed": 3, "losses": {"total": 0.5}, "options": {"steps": 10}}
+    return Essence(**{**fields, **changes})
+
+
+def test_a_file_keeps_everything(tmp_path):
+    before = essence(thumbnail=Image.new("RGB", (300, 300), (200, 30, 30)))
+    before.save(tmp_path / "e.safetensors")
+    after = Essence.load(tmp_path / "e.safetensors")
+    assert torch.equal(after.delta, before.delta)
+    for name in ("name", "model", "method", "strength", "provenance"):
+        assert getattr(after, name) == getattr(before, name)
+    assert max(after.thumbnail.size) <= 96
+    assert abs(after.thumbnail.getpixel((40, 40))[0] - 200) < 10
+
+
+@pytest.mark.parametrize("shape", [(18, 512), (1, 18, 512)])
+@pytest.mark.parametrize("kind", ["npy", "pt"])
+def test_public_directions_are_read(tmp_path, shape, kind):
+    delta, path = torch.randn(shape), tmp_path / f"manu.{kind}"
+    np.save(path, delta.numpy()) if kind == "npy" else torch.save(delta, path)
+    loaded = Essence.load(path)
+    assert torch.equal(loaded.delta, delta.view(18, 512))
+    assert loaded.name == "manu" and loaded.model == ""
+
+
+def test_apply_adds_strength_times_delta():
+    e, w = essence(), torch.randn(3, 12, 256)
+    torch.testing.assert_close(e.apply(w, 0.5), w + 0.5 * e.delta)
+    torch.testing.assert_close(e.apply(w), w + 0.8 * e.delta)
+    torch.testing.assert_close(e.apply(w, torch.tensor([0.0, 1.0, -1.0]))[2], w[2] - e.delta)
+    assert torch.equal(e.apply(w[0], 0), w[0])
+
+
+def test_another_generators_essence_is_refused_with_both_shapes():
+    with pytest.raises(EssenceMismatch, match=r"\[18, 512\].*\[12, 256\]"):
+        essence(delta=torch.randn(18, 512)).apply(torch.randn(12, 256))
+    with pytest.raises(EssenceMismatch, match="mini-1.*mini-2"):
+        essence().check((12, 256), "mini-2")
+    essence(model="").check((12, 256), "mini-2")  # a public direction does not say: its shape must do
+
+
+@pytest.mark.parametrize("delta", [torch.randn(256), torch.randn(2, 12, 256), torch.full((12, 256), float("nan")), torch.ones(12, 256).int()])
+def test_what_is_no_direction_is_refused(delta):
+    with pytest.raises(BadFile):
+        Essence(delta)
+
+
+def damaged(path):
+    """Every way in which a file breaks on its way."""
+    whole = path.read_bytes()
+    yield "empty", b""
+    yield "truncated", whole[: len(whole) // 2]
+    yield "text", b"hello"
+    yield "header says 10 GB", (10**10).to_bytes(8, "little") + whole[8:]
+    yield "header flipped", whole[:20] + bytes([whole[20] ^ 255]) + whole[21:]
+
+
+def test_a_damaged_file_is_a_clear_error(tmp_path):
+    path = tmp_path / "e.safetensors"
+    essence().save(path)
+    for what, content in list(damaged(path)):
+        path.write_bytes(content)
+        with pytest.raises(BadFile, match="e.safetensors"):
+            Essence.load(path)
+            pytest.fail(what)
+
+
+def test_a_pickle_that_would_run_code_is_refused_unrun(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    torch.save({"delta": Payload()}, tmp_path / "evil.pt")
+    with pytest.raises(BadFile, match="read safely"):
+        Essence.load(tmp_path / "evil.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_saving_replaces_whole_or_not_at_all(tmp_path):
+    (tmp_path / "folder.safetensors").mkdir()
+    with pytest.raises(OSError):
+        essence().save(tmp_path / "folder.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.safetensors"]
