@@ -1,0 +1,29 @@
+"""The page: python app.py. Also the entry point of a Space."""
+
+from __future__ import annotations
+
+import argparse
+import threading
+
+from demo import LAUNCH, build
+from essence import Studio
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="mini", help="model set of weights/manifest.toml (%(default)s)")
+    parser.add_argument("--host", help="address to listen on; 0.0.0.0 for the whole network")
+    parser.add_argument("--port", type=int, help="port to listen on")
+    parser.add_argument("--share", action="store_true", help="make a public link")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
+    studio = Studio(arguments.model)
+    threading.Thread(target=lambda: studio.models, daemon=True).start()  # the page need not wait for them
+    build(studio).launch(server_name=arguments.host, server_port=arguments.port, share=arguments.share, **LAUNCH)
+
+
+if __name__ == "__main__":
+    main()

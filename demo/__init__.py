@@ -1,0 +1,12 @@
+"""The page. `build(studio)` makes it, `LAUNCH` holds what `launch` has to know about it."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported, which would call home
+
+from .layout import build  # noqa: E402
+from .theme import LAUNCH  # noqa: E402
+
+__all__ = ["LAUNCH", "build"]

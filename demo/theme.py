@@ -1,0 +1,54 @@
+"""How the page looks, and what `launch` is told. No font or script comes from elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gradio as gr
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
+FONT_MONO = ("ui-monospace", "SF Mono", "Menlo", "Consolas", "monospace")
+MAX_UPLOAD = "20mb"
+
+
+def theme() -> gr.themes.Base:
+    return gr.themes.Base(
+        primary_hue=gr.themes.colors.indigo,
+        neutral_hue=gr.themes.colors.stone,
+        radius_size=gr.themes.sizes.radius_lg,
+        font=FONT,
+        font_mono=FONT_MONO,
+    ).set(
+        body_background_fill="#faf9f7",
+        body_background_fill_dark="#141315",
+        block_background_fill="#ffffff",
+        block_background_fill_dark="#1d1c1f",
+        background_fill_primary_dark="#1d1c1f",
+        background_fill_secondary_dark="#262428",
+        border_color_primary="#e8e5e0",
+        border_color_primary_dark="#343136",
+        block_border_width="0px",
+        block_shadow="none",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_text_color="white",
+        button_secondary_background_fill="#f1efeb",
+        button_secondary_background_fill_dark="#2b292e",
+    )
+
+
+def head() -> str:
+    return f"<script>{(ASSETS / 'page.js').read_text(encoding='utf-8')}</script>"
+
+
+LAUNCH = {
+    "theme": theme(),
+    "css_paths": [ASSETS / "page.css"],
+    "head": head(),
+    "run_history": False,  # these are faces
+    "max_file_size": MAX_UPLOAD,
+    "footer_links": [],
+    "ssr_mode": False,
+    "pwa": False,
+}

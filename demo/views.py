@@ -1,0 +1,207 @@
+"""What the page shows, as HTML made of values. Names come from files and visitors: everything that is text is escaped."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from html import escape
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from .session import Session, SourceItem, TargetItem
+
+WEAKEST, STRONGEST, STEP = -1.5, 2.0, 0.05  # of a strength slider
+SHELF_SIDE = 160  # pixels of a picture on a shelf, so that it is sharp on a dense screen
+CELL_SIDE = 256  # pixels of a cell at most
+QUALITY = 90
+CURVES = ("total", "transfer", "consistency")
+CHART = (320, 120)  # width, height
+
+_serial = count()
+
+
+def data_url(image: Image.Image | np.ndarray, side: int | None = None) -> str:
+    """A picture, or pixels [H, W, 3], as a JPEG inside the page: no file of it lies on the disk."""
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    if side is not None and image.width > side:
+        image = image.resize((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=QUALITY, subsampling=0)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def picture(image: Image.Image | np.ndarray | None, alt: str, side: int | None = SHELF_SIDE) -> str:
+    if image is None:
+        return f'<span class="blank" role="img" aria-label="{escape(alt)}">{escape(alt[:2])}</span>'
+    return f'<img src="{data_url(image, side)}" alt="{escape(alt)}">'
+
+
+def icon_button(event: str, id: str, sign: str, label: str) -> str:
+    label = escape(label)
+    return f'<button class="icon" data-event="{event}" data-id="{id}" title="{label}" aria-label="{label}">{sign}</button>'
+
+
+# ---- sources and targets
+
+def sources(session: Session) -> str:
+    cards = [source_card(item) for item in list(session.sources.values())]
+    hint = "No source yet. Add photographs, try an example, or start with a random face."
+    return shelf(cards, hint, "pairs")
+
+
+def targets(session: Session) -> str:
+    cards = [target_card(item) for item in list(session.targets.values())]
+    hint = "No target yet. Add the picture whose essence you want: a face, a painting, a drawing."
+    return shelf(cards, hint, "singles")
+
+
+def shelf(cards: Sequence[str], hint: str, kind: str) -> str:
+    if not cards:
+        return f'<p class="hint">{hint}</p>'
+    return f'<div class="shelf {kind}">{"".join(cards)}</div>'
+
+
+def source_card(item: SourceItem) -> str:
+    inversion = item.source.inversion if item.source else None
+    model = picture(inversion, "as the model sees it") if inversion else '<span class="blank busy"></span>'
+    note = "" if item.source and item.progress >= 1 else f"refining {item.progress:.0%}"
+    return card(item, f"""<div class="pair">
+        <figure>{picture(item.picture, item.name)}<figcaption>picture</figcaption></figure>
+        <figure>{model}<figcaption>{note or "model"}</figcaption></figure>
+    </div>{face_choice(item)}""")
+
+
+def target_card(item: TargetItem) -> str:
+    note = "essence ready" if item.essence else "not learned yet"
+    if not item.found:
+        note += ", taken as it is"
+    state = "ready" if item.essence else "new"
+    return card(item, f'<figure>{picture(item.picture, item.name)}<figcaption class="{state}">{note}</figcaption></figure>{face_choice(item)}')
+
+
+def card(item: SourceItem | TargetItem, body: str) -> str:
+    name = escape(item.name)
+    remove = icon_button("remove", item.id, "×", f"Remove {item.name}")
+    return f'<article class="item" data-item="{item.id}"><header><b title="{name}">{name}</b>{remove}</header>{body}</article>'
+
+
+def face_choice(item: SourceItem | TargetItem) -> str:
+    """The faces of a picture that shows several, to choose from."""
+    if len(item.faces) < 2:
+        return ""
+    faces = "".join(
+        f'<button data-event="face" data-id="{item.id}" data-index="{i}" aria-pressed="{str(i == item.chosen).lower()}"'
+        f' title="Take this face">{picture(face, f"face {i + 1}", 48)}</button>'
+        for i, face in enumerate(item.faces)
+    )
+    return f'<div class="faces" role="group" aria-label="Which face">{faces}</div>'
+
+
+def examples(paths: Iterable[Path], images: Iterable[Image.Image | None]) -> str:
+    buttons = "".join(
+        f'<button data-event="pick" data-id="{escape(path.name)}" title="Add {escape(path.name.split(".")[0])}">'
+        f"{picture(image, path.name.split('.')[0], 96)}</button>"
+        for path, image in zip(paths, images, strict=True)
+    )
+    return f'<div class="examples">{buttons}</div>' if buttons else ""
+
+
+# ---- learning
+
+def learning(target: TargetItem, title: str, step: int, total: int, left: float | None, previews: Sequence[np.ndarray],
+             history: Sequence[dict[str, float]]) -> str:  # fmt: skip
+    pictures = "".join(f"<figure>{picture(image, f'source {i + 1}', None)}</figure>" for i, image in enumerate(previews))
+    return f"""<section class="learning">
+      <div class="status"><b>{escape(title)}</b><span>step {step} of {total}</span><span>{remaining(left)}</span>
+        <progress max="1" value="{step / total:.4f}">{step / total:.0%}</progress><span class="percent">{step / total:.0%}</span></div>
+      <div class="progress-body">
+        <div class="previews"><figure class="target">{picture(target.picture, target.name, None)}<figcaption>target</figcaption></figure>
+          <span class="arrow" aria-hidden="true">→</span>{pictures}</div>
+        {chart(history)}
+      </div></section>"""
+
+
+def remaining(seconds: float | None) -> str:
+    return "" if seconds is None else f"about {max(round(seconds), 0)} s left"
+
+
+def chart(history: Sequence[dict[str, float]]) -> str:
+    """The losses as curves on a common scale from zero; the first steps may leave it at the top."""
+    if not history:
+        return ""
+    values = np.array([[losses.get(name, 0.0) for name in CURVES] for losses in history])
+    top = max(values.max(), 1e-6)
+    width, height = CHART
+    x = np.linspace(0, width, len(values)) if len(values) > 1 else np.array([0.0])
+    y = height - 4 - (height - 8) * values / top
+    lines = "".join(
+        f'<polyline class="{name}" points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y[:, i], strict=True))}"/>'
+        for i, name in enumerate(CURVES)
+    )
+    legend = "".join(f'<li class="{name}"><span>{name}</span><b>{values[-1, i]:.3f}</b></li>' for i, name in enumerate(CURVES))
+    return f"""<div class="chart"><svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" role="img"
+        aria-label="losses">{lines}</svg><ul>{legend}</ul></div>"""
+
+
+def note(text: str) -> str:
+    return f'<p class="hint">{escape(text)}</p>'
+
+
+# ---- the grid
+
+def board(session: Session) -> str:
+    columns, rows = session.ready(), session.learned()
+    if not columns or not rows:
+        missing = " and ".join(["a source"] * (not columns) + ["a learned or loaded essence"] * (not rows))
+        return f'<p class="hint">The grid appears here once there is {missing}.</p>'
+    heads = "".join(f'<figure class="head">{picture(s.source.inversion, s.name, CELL_SIDE)}<figcaption>{escape(s.name)}</figcaption></figure>'
+                    for s in columns)  # fmt: skip
+    lines = "".join(board_row(session, target, columns) for target in rows)
+    shared = slider("all", 1.0 if len({t.strength for t in rows}) > 1 else rows[0].strength, "Strength of all")
+    return f"""<div class="board" style="--columns:{len(columns)}">
+      <div class="row first"><div class="side"><b>All essences</b>{shared}</div><div class="cells">{heads}</div></div>{lines}</div>"""
+
+
+def board_row(session: Session, target: TargetItem, columns: Sequence[SourceItem]) -> str:
+    name = escape(target.name)
+    cells = "".join(board_cell(session, target, source) for source in columns)
+    save = icon_button("save", target.id, "↓", f"Download the essence of {target.name}")
+    return f"""<div class="row" data-row="{target.id}"><div class="side">{picture(target.picture, target.name)}
+      <div class="name"><b title="{name}">{name}</b>{save}</div>{slider(target.id, target.strength, f"Strength of {target.name}")}</div>
+      <div class="cells">{cells}</div></div>"""
+
+
+def board_cell(session: Session, target: TargetItem, source: SourceItem) -> str:
+    cell = session.cells.get((target.id, source.id))
+    image = f'<img src="{cell.url}" alt="{escape(source.name)} with {escape(target.name)}">' if cell else '<span class="blank busy"></span>'
+    return f'<button class="cell" data-event="look" data-id="{target.id}" data-source="{source.id}" title="Look closely">{image}</button>'
+
+
+def slider(id: str, value: float, label: str) -> str:
+    return f"""<label class="strength"><input type="range" min="{WEAKEST}" max="{STRONGEST}" step="{STEP}" value="{value:g}"
+      data-strength="{id}" aria-label="{escape(label)}"><output>{value:.2f}</output></label>"""
+
+
+def compare(source: SourceItem, target: TargetItem, edited: np.ndarray) -> str:
+    """A large before and after; the page's script moves the border between them."""
+    before = data_url(source.source.inversion)
+    after = data_url(edited)
+    return f"""<dialog class="compare" data-serial="{next(_serial)}" aria-label="Before and after">
+      <header><b>{escape(source.name)} · {escape(target.name)} {target.strength:.2f}</b>
+        <button class="icon" data-close aria-label="Close">×</button></header>
+      <div class="stack"><img class="after" src="{after}" alt="after"><img class="before" src="{before}" alt="before"
+          data-model="{before}" data-picture="{data_url(source.source.crop)}"><i class="border"></i>
+        <input type="range" min="0" max="100" value="50" aria-label="Before and after"></div>
+      <footer><span>before</span><label><input type="checkbox" data-swap> show the original picture</label><span>after</span></footer>
+    </dialog>"""
+
+
+def download(name: str, data: bytes, kind: str) -> str:
+    """An invisible link; the page's script follows it once."""
+    url = f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    return f'<a href="{url}" download="{escape(name)}" data-serial="{next(_serial)}">{escape(name)}</a>'
