@@ -1,0 +1,332 @@
+"""Recipe for the small image-text encoder: `python -m essence.train.clip --data FOLDER --out RUN`.
+
+The image side learns to give a weighted list of visible attributes (`teacher.py`) and, with the text side, to agree with captions composed
+of them (`captions.py`). Several pictures may suit one caption, so the contrastive loss (CLIP, arXiv 2103.00020) has many positives.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from open_clip.model import CLIP
+from open_clip.tokenizer import SimpleTokenizer
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..checkpoints import load_generator, load_latents, save_clip
+from ..errors import UserError
+from ..models.clip import ImageText
+from . import captions, teacher
+from .attributes import Probe
+from .augment import degrade
+from .common import CsvLog, average_into, held_out, load_resume, parse_options, save_atomic, to_float, warm_cosine
+
+CROWD = 1024  # pictures among which a caption's mean target is taken
+
+
+@dataclass(frozen=True)
+class ClipOptions:
+    data: str = field(metadata={"help": "folder of aligned pictures"})
+    out: str = field(metadata={"help": "folder of the run: tables, checkpoint, log, clip.safetensors"})
+    labels: str | None = field(default=None, metadata={"help": "CSV about them: file, gender, group, text"})
+    more_labels: str | None = field(default=None, metadata={"help": "another CSV about them: file, glasses (yes, no)"})
+    tight: str | None = field(default=None, metadata={"help": "folder of tight face crops (FairFace)"})
+    tight_labels: str | None = field(default=None, metadata={"help": "CSV about them: file, age, gender, race"})
+    generator: str | None = field(default=None, metadata={"help": "a generator, for pictures at no cost"})
+    latents: str | None = field(default=None, metadata={"help": "mean and covariance of its w"})
+    generated: int = 12000
+    steps: int = 3000
+    batch: int = 96
+    lr: float = 1e-3
+    weight_decay: float = 0.02
+    warmup: int = 100
+    average: float = 0.997  # decay of the moving average
+    caption_weight: float = 0.15
+    size: int = 96  # side of the pictures that the encoder reads
+    width: int = 24
+    layers: tuple[int, ...] = (1, 2, 2, 1)
+    text_width: int = 64
+    text_layers: int = 2
+    context: int = 32
+    every: int = 200  # steps between checkpoints
+    threads: int = 0  # 0: as torch chooses
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size % 32:
+            raise UserError(f"--size must be a multiple of 32, not {self.size}.")
+
+
+# ---- data
+
+@dataclass
+class Lessons:
+    """What training needs of the pictures: N rows, and a relit copy of each of them."""
+
+    pictures: Tensor  # uint8 [2, N, 3, 128, 128]
+    scores: Tensor  # [2, N, K]
+    layout: Tensor  # [N, R]
+    facts: Tensor  # int8 [2, N, F]
+    kind: Tensor  # [N]
+    held: Tensor  # bool [N]
+    labels: list[dict[str, str]]
+    teacher: teacher.Teacher
+
+    def rows(self, rng: torch.Generator, count: int) -> Tensor:
+        free = (~self.held).nonzero()[:, 0]
+        return free[torch.randint(len(free), (count,), generator=rng)]
+
+    def target(self, rows: Tensor, lit: Tensor, flip: Tensor) -> Tensor:
+        """[B, E] for rows [B], relit or not [B], flipped or not [B]; the layout of a changed picture is not known, and zero."""
+        scores = self.scores[lit.long(), rows]
+        scores = torch.where(flip[:, None], teacher.mirrored(scores), scores)
+        return self.teacher.targets(scores, self.layout[rows] * (~(lit | flip))[:, None])
+
+
+def prepare(options: ClipOptions) -> Lessons:
+    """Tables of pictures, kept in the run's folder; probes; targets; facts."""
+    run = Path(options.out)
+    run.mkdir(parents=True, exist_ok=True)
+    tables = _tables(options, run)
+    table = teacher.Table.join(tables)
+    labels = _labels(options, tables)
+    held = held_out_rows(table)
+    values, known = teacher.probe_labels(labels)
+    probe = Probe(**_cached(run / "probe.pt", lambda: vars(Probe.fit(table.features, values, known & ~held[:, None]))))
+    probed = probe(table.features)
+    relit = [_relit(run, part) for part in tables]
+    whole = table.kind != teacher.KINDS.index("tight")
+    raw = torch.cat([table.measured, probed], 1)
+    relit_raw = torch.cat([torch.cat([part["measured"] for part in relit]), probed], 1)
+    guide = teacher.Teacher.fit(raw[whole & ~held], table.pictures[whole & ~held], teacher.TeacherOptions())
+    scores = torch.stack([guide.scores(raw, table.kind), guide.scores(relit_raw, table.kind)])
+    facts = torch.stack([captions.hidden(captions.facts(part, of), ~whole) for part, of in zip(scores, (raw, relit_raw))])
+    layout = guide.layout(scores[0], table.pictures) * whole[:, None]
+    pictures = torch.stack([table.pictures, torch.cat([part["pictures"] for part in relit])])
+    return Lessons(pictures, scores, layout, facts, table.kind, held, labels, guide)
+
+
+def _tables(options: ClipOptions, run: Path) -> list[teacher.Table]:
+    found = [_table(run / "aligned.pt", lambda: teacher.aligned_table(Path(options.data)))]
+    if options.tight:
+        found.append(_table(run / "tight.pt", lambda: teacher.tight_table(Path(options.tight))))
+    if options.generator and options.generated:
+        if not options.latents:
+            raise UserError("--generator needs --latents: the mean and covariance of its w.")
+        found.append(_table(run / "generated.pt", lambda: _generate(options)))
+    return found
+
+
+def _labels(options: ClipOptions, tables: list[teacher.Table]) -> list[dict[str, str]]:
+    """A row of labels for every picture."""
+    found: list[dict[str, str]] = []
+    for table in tables:
+        kind = teacher.KINDS[int(table.kind[0])]
+        rows: list[dict[str, str]] = [{} for _ in table.names]
+        for path in {"aligned": (options.labels, options.more_labels), "tight": (options.tight_labels,)}.get(kind, ()):
+            if path:
+                rows = [a | b for a, b in zip(rows, teacher.read_labels(Path(path), table.names))]
+        found += rows
+    return found
+
+
+def _relit(run: Path, table: teacher.Table) -> dict[str, Tensor]:
+    """Relit copies; of tight crops the pictures themselves: what their outer part would look like is not known."""
+    kind = teacher.KINDS[int(table.kind[0])]
+    if kind == "tight":
+        return {"pictures": table.pictures, "measured": table.measured}
+    return _cached(run / f"relit-{kind}.pt", lambda: teacher.relight(table, torch.Generator().manual_seed(0)))
+
+
+def _generate(options: ClipOptions) -> teacher.Table:
+    generator, axes = load_generator(options.generator), load_latents(options.latents)
+    rng = torch.Generator().manual_seed(options.seed)
+    layers = generator.config.layers
+    return teacher.generated_table(generator.synthesis, lambda count: teacher.wide_latents(axes, count, layers, rng), options.generated)
+
+
+def _table(path: Path, make) -> teacher.Table:
+    return teacher.Table(**_cached(path, lambda: vars(make())))
+
+
+def _cached(path: Path, make):
+    """What `make` gives, computed once per run folder."""
+    if path.exists():
+        return torch.load(path, weights_only=True)
+    value = make()
+    save_atomic(value, path)
+    return value
+
+
+def held_out_rows(table: teacher.Table) -> Tensor:
+    """Aligned pictures by the rule of all recipes; every twentieth tight crop; no generated picture."""
+    aligned = [name for name, kind in zip(table.names, table.kind) if kind == 0]
+    held = held_out(aligned)
+    tight = [i % 20 == 0 for i in range(int((table.kind == 1).sum()))]
+    generated = [False] * int((table.kind == 2).sum())
+    return torch.tensor([name in held for name in aligned] + tight + generated)
+
+
+# ---- training
+
+def build(options: ClipOptions, embed_dim: int) -> tuple[dict, CLIP]:
+    """open_clip's constructor arguments, and the model."""
+    vision = {"image_size": options.size, "layers": list(options.layers), "width": options.width, "head_width": 32}
+    text = {"context_length": options.context, "vocab_size": 49408, "width": options.text_width, "heads": max(1, options.text_width // 32),
+            "layers": options.text_layers}
+    config = {"embed_dim": embed_dim, "vision_cfg": vision, "text_cfg": text}
+    return config, CLIP(**config)
+
+
+def train(options: ClipOptions) -> Path:
+    """Runs the recipe, or goes on with it; returns the exported model's file."""
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    lessons = prepare(options)
+    config, model = build(options, lessons.teacher.mix.shape[1] + lessons.layout.shape[1])
+    average = build(options, config["embed_dim"])[1].requires_grad_(False)
+    average.load_state_dict(model.state_dict())
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    groups = [{"params": decayed}, {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay, betas=(0.9, 0.98))
+    run = Path(options.out)
+    saved = load_resume(run / "last.pt", config)
+    step = 0
+    if saved:
+        model.load_state_dict(saved["model"])
+        average.load_state_dict(saved["average"])
+        optimizer.load_state_dict(saved["optimizer"])
+        step = saved["step"]
+    log = CsvLog(run / "log.csv", ["step", "loss", "cosine", "captions", "centroid", "held_cosine", "seconds"], step)
+    lesson = Lesson(lessons, options)
+    began, bar = time.time(), tqdm(total=options.steps, initial=step, desc="image-text", mininterval=10)
+    while step < options.steps:
+        rate = options.lr * warm_cosine(step / options.steps, step, options.warmup, 0.02)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        losses = lesson.step(model, step)
+        optimizer.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        average_into(average, model, step, options.average)
+        bar.update()
+        if step % options.every == 0 or step == options.steps:
+            held = held_cosine(average, lessons)
+            log.write({"step": step, "held_cosine": held, "seconds": time.time() - began} | {k: v.item() for k, v in losses.items()})
+            bar.set_postfix(held=f"{held:.3f}", captions=f"{losses['captions'].item():.2f}")
+            save_atomic({"architecture": config, "model": model.state_dict(), "average": average.state_dict(),
+                         "optimizer": optimizer.state_dict(), "step": step, "options": asdict(options)}, run / "last.pt")
+            save_clip(config, average.state_dict(), run / "clip.safetensors", name="essence-mini")
+    bar.close()
+    return run / "clip.safetensors"
+
+
+class Lesson:
+    """Batches and losses; a batch depends on the seed and the step alone, so that a resumed run sees what it would have seen."""
+
+    def __init__(self, lessons: Lessons, options: ClipOptions):
+        self.lessons, self.options = lessons, options
+        self.tokenizer = SimpleTokenizer(context_length=options.context)
+        everyone = torch.arange(len(lessons.kind))
+        no = torch.zeros(len(everyone), dtype=torch.bool)
+        self.scale = 1 / lessons.target(everyone, no, no).norm(dim=1).mean()  # so that embeddings have about unit norm
+
+    def step(self, model: CLIP, step: int) -> dict[str, Tensor]:
+        rng = torch.Generator().manual_seed(hash((self.options.seed, step)) % 2**63)
+        rows = self.lessons.rows(rng, self.options.batch)
+        lit, flip = torch.rand(2, len(rows), generator=rng) < torch.tensor([[0.35], [0.5]])
+        images = to_float(self.lessons.pictures[lit.long(), rows])
+        images = torch.where(flip[:, None, None, None], images.flip(3), images)
+        images = clutter(degrade(images, rng), rng)
+        target = self.lessons.target(rows, lit, flip) * self.scale
+        facts = self.lessons.facts[lit.long(), rows]
+        texts, used = self._captions(facts, step)
+        model.train()
+        with torch.autocast("cpu", torch.bfloat16):
+            found = model.encode_image(standard(images, self.options.size))
+            text = model.encode_text(self.tokenizer(texts))
+        found, text = found.float(), F.normalize(text.float(), dim=1)
+        trust = torch.where(self.lessons.kind[rows] == 1, 0.5, 1.0)  # half of a tight crop's target is a guess
+        unit = F.normalize(found, dim=1)
+        cosine = ((1 - (unit * F.normalize(target, dim=1)).sum(1)) * trust).mean()
+        square = ((found - target).square().sum(1) * trust).mean()
+        agree = captions.agreement(used, facts)
+        contrast = contrastive(text @ unit.T * model.logit_scale.exp().clamp(max=30), agree)
+        centroid = self._centroid(text, used, rng)
+        loss = cosine + 0.5 * square + self.options.caption_weight * (contrast + 2 * centroid)
+        return {"loss": loss, "cosine": 1 - cosine, "captions": contrast, "centroid": centroid}
+
+    def _captions(self, facts: Tensor, step: int) -> tuple[list[str], list[tuple[str, ...]]]:
+        rng = random.Random(f"{self.options.seed} {step}")
+        pairs = [captions.compose(captions.true_facts(row), rng) for row in facts]
+        return [text for text, _ in pairs], [used for _, used in pairs]
+
+    def _centroid(self, text: Tensor, used: list[tuple[str, ...]], rng: torch.Generator) -> Tensor:
+        """1 - cosine between each caption and the mean target of the pictures that suit it."""
+        rows = self.lessons.rows(rng, CROWD)
+        no = torch.zeros(len(rows), dtype=torch.bool)
+        target = F.normalize(self.lessons.target(rows, no, no), dim=1)
+        suits = (captions.agreement(used, self.lessons.facts[0, rows]) > 0).float()
+        enough = suits.sum(1) >= 4
+        wanted = F.normalize(suits @ target, dim=1)
+        return ((1 - (text * wanted).sum(1)) * enough).sum() / enough.sum().clamp(min=1)
+
+
+def contrastive(logits: Tensor, agree: Tensor) -> Tensor:
+    """CLIP's loss with many positives: logits [texts, pictures], agree 1 positive, -1 negative, 0 left out."""
+    logits = logits.masked_fill(agree == 0, -1e4)
+    positive = (agree > 0).float()
+    both = []
+    for scores, right in ((logits, positive), (logits.T, positive.T)):
+        count = right.sum(1)
+        each = -(scores.log_softmax(1) * right).sum(1) / count.clamp(min=1)
+        both.append((each * (count > 0)).sum() / (count > 0).sum().clamp(min=1))
+    return sum(both) / 2
+
+
+def standard(images: Tensor, size: int) -> Tensor:
+    """As ImageText prepares pictures."""
+    from ..images import resample
+    from ..models.clip import CLIP_MEAN, CLIP_STD
+
+    mean, std = torch.tensor(CLIP_MEAN).view(3, 1, 1), torch.tensor(CLIP_STD).view(3, 1, 1)
+    return ((resample(images, size, "antialias") + 1) / 2 - mean) / std
+
+
+def clutter(images: Tensor, rng: torch.Generator, share: float = 0.3) -> Tensor:
+    """On some pictures a patch of another one near an upper corner or the lower edge: what is not the face should not matter much."""
+    side = images.shape[-1]
+    images = images.clone()
+    for i in (torch.rand(len(images), generator=rng) < share).nonzero()[:, 0].tolist():
+        height, width = torch.randint(side // 10, side // 4, (2,), generator=rng).tolist()
+        left = 0 if torch.rand(1, generator=rng) < 0.5 else side - width
+        top = int(torch.randint(0, side - height, (1,), generator=rng))
+        other = images[int(torch.randint(len(images), (1,), generator=rng))]
+        images[i, :, top : top + height, left : left + width] = other[:, top : top + height, left : left + width]
+    return images
+
+
+@torch.no_grad()
+def held_cosine(model: CLIP, lessons: Lessons) -> float:
+    """Mean cosine between embedding and target on aligned pictures that were held out."""
+    rows = (lessons.held & (lessons.kind == 0)).nonzero()[:, 0]
+    no = torch.zeros(len(rows), dtype=torch.bool)
+    wrapped = ImageText(model.eval(), None, "held")
+    found = torch.cat([wrapped.embed_images(to_float(part)) for part in lessons.pictures[0, rows].split(64)])
+    return F.cosine_similarity(found, lessons.target(rows, no, no)).mean().item()
+
+
+def main(argv: list[str] | None = None) -> None:
+    print(train(parse_options(ClipOptions, argv, __doc__)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""How well the image-text encoder tells, by text prompts alone, what held-out pictures show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..models.clip import ImageText
+from .captions import FACTS, prompts
+from .common import to_float
+
+# Question -> answer -> the facts whose prompts stand for it.
+QUESTIONS = {
+    "sex": {"female": ("woman",), "male": ("man",)},
+    "age": {"0-19": ("baby", "child"), "20-49": ("young", "middle-aged"), "50+": ("old",)},
+    "glasses": {"yes": ("glasses",), "no": ("no glasses",)},
+    "hair": {name: (f"{name} hair",) for name in ("black", "brown", "blond", "red", "grey")},
+    "smile": {"yes": ("smiling",), "no": ("serious",)},
+    "mouth open": {"yes": ("mouth open",), "no": ("mouth closed",)},
+    "hair length": {"long": ("long hair",), "short": ("short hair",)},
+    "beard": {"yes": ("beard",), "no": ("shaved",)},
+}
+AGE_GROUPS = {"0-2": "0-19", "3-9": "0-19", "10-19": "0-19", "20-29": "20-49", "30-39": "20-49", "40-49": "20-49", "50-59": "50+",
+              "60-69": "50+", "more than 70": "50+"}
+
+
+def embed_pictures(model: ImageText, pictures: Tensor) -> Tensor:
+    """uint8 [N, 3, H, W] to [N, E]."""
+    with torch.no_grad():
+        return torch.cat([model.embed_images(to_float(part)) for part in pictures.split(64)])
+
+
+def answers(model: ImageText, embeddings: Tensor, question: str) -> list[str]:
+    """The answer whose prompts are nearest to each embedding."""
+    choices = QUESTIONS[question]
+    with torch.no_grad():
+        ideas = torch.stack([_idea(model, facts) for facts in choices.values()])
+    return [list(choices)[i] for i in (embeddings @ ideas.T).argmax(1).tolist()]
+
+
+def _idea(model: ImageText, facts: Sequence[str]) -> Tensor:
+    """Mean embedding of the prompts of some facts."""
+    return F.normalize(torch.cat([model.embed_texts(prompts(fact)) for fact in facts]).mean(0), dim=0)
+
+
+def accuracy(model: ImageText, embeddings: Tensor, question: str, truth: Sequence[str | None]) -> tuple[float, float, int]:
+    """Share of right answers, mean over the answers of the share right within each, and the number of pictures with a known truth."""
+    right: dict[str, list[bool]] = {}
+    for given, wanted in zip(answers(model, embeddings, question), truth):
+        if wanted:
+            right.setdefault(wanted, []).append(given == wanted)
+    count = sum(len(hits) for hits in right.values())
+    share = sum(sum(hits) for hits in right.values()) / max(count, 1)
+    balanced = sum(sum(hits) / len(hits) for hits in right.values()) / max(len(right), 1)
+    return share, balanced, count
+
+
+def truth_from_labels(question: str, row: Mapping[str, str]) -> str | None:
+    """What a row of labels answers, or None."""
+    if question == "sex":
+        return row["gender"].lower() if row.get("gender") else None
+    if question == "age":
+        return AGE_GROUPS.get(row.get("age", ""))
+    return row.get(question) or None
+
+
+def truth_from_facts(question: str, facts: Tensor) -> list[str | None]:
+    """What measured facts [N, F] answer, None where it is unclear."""
+    truth: list[str | None] = [None] * len(facts)
+    for answer, names in QUESTIONS[question].items():
+        for i in (facts[:, [FACTS.index(name) for name in names]].amax(1) > 0).nonzero()[:, 0].tolist():
+            truth[i] = answer
+    return truth
+
+
+def report(model: ImageText, pictures: Tensor, labels: Sequence[Mapping[str, str]], facts: Tensor) -> list[dict]:
+    """A row for each question: against labels where there are any, else against the measured facts."""
+    embeddings = embed_pictures(model, pictures)
+    rows = []
+    for question in QUESTIONS:
+        truth = [truth_from_labels(question, row) for row in labels]
+        source = "labels"
+        if not any(truth):
+            truth, source = truth_from_facts(question, facts), "measures"
+        share, balanced, count = accuracy(model, embeddings, question, truth)
+        if count:
+            rows.append({"question": question, "truth": source, "pictures": count, "accuracy": share, "balanced": balanced})
+    return rows

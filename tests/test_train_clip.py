@@ -1,0 +1,158 @@
+"""The image-text recipe on tiny drawn pictures; captions; the contrastive loss; bad input."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from essence.checkpoints import load_clip
+from essence.errors import UserError
+from essence.train import attributes, captions, clip, teacher, zeroshot
+from essence.train.clip import ClipOptions, contrastive, train
+
+TINY = {"steps": 2, "batch": 4, "size": 32, "width": 8, "layers": (1, 1, 1, 1), "text_width": 32, "text_layers": 1, "context": 16, "every": 1}
+
+
+def cartoon(hair: tuple[int, int, int], skin: tuple[int, int, int] = (220, 180, 150), smile: bool = True) -> Image.Image:
+    picture = Image.new("RGB", (128, 128), (200, 210, 220))
+    pen = ImageDraw.Draw(picture)
+    pen.ellipse((24, 2, 104, 110), fill=hair)
+    pen.ellipse((30, 28, 98, 122), fill=skin)
+    for x in (48, 80):
+        pen.ellipse((x - 6, 57, x + 6, 64), fill="white")
+        pen.ellipse((x - 3, 57, x + 3, 64), fill="black")
+        pen.line((x - 9, 50, x + 9, 50), fill=hair, width=3)
+    pen.arc((46, 78, 82, 100), 20, 160, fill=(160, 40, 40), width=4) if smile else pen.line((50, 96, 78, 96), fill=(160, 40, 40), width=4)
+    return picture
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "faces"
+    path.mkdir()
+    rng = random.Random(0)
+    for i in range(12):
+        hair = tuple(rng.randrange(220) for _ in range(3))
+        cartoon(hair, smile=i % 2 == 0).save(path / f"face_{i:02}.png")
+    return path
+
+
+def test_recipe_runs_exports_and_resumes(folder, tmp_path):
+    options = ClipOptions(data=str(folder), out=str(tmp_path / "run"), **TINY)
+    first = load_clip(train(options))
+    model = load_clip(train(replace(options, steps=3)))
+    steps = [line.split(",")[0] for line in (tmp_path / "run" / "log.csv").read_text().splitlines()]
+    assert steps == ["step", "1", "2", "3"]  # went on, and did not start again
+    images = torch.rand(2, 3, 128, 128) * 2 - 1
+    found, before = model.embed_images(images), first.embed_images(images)
+    texts = model.embed_texts(["a smiling woman with blond hair"])
+    assert found.shape == (2, texts.shape[1])
+    assert torch.allclose(found.norm(dim=1), torch.ones(2), atol=1e-4)
+    assert not torch.allclose(found, before)
+    with pytest.raises(UserError, match="another architecture"):
+        train(replace(options, width=16))
+
+
+def test_empty_folder_and_wrong_labels_are_refused(folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no pictures"):
+        train(ClipOptions(data=str(tmp_path / "empty"), out=str(tmp_path / "run"), **TINY))
+    labels = tmp_path / "labels.csv"
+    labels.write_text("file,gender\nface_00.png,female\nnobody.png,male\n")
+    with pytest.raises(UserError, match="nobody.png"):
+        teacher.read_labels(labels, [path.name for path in folder.iterdir()])
+    labels.write_text("name,gender\nface_00.png,female\n")
+    with pytest.raises(UserError, match="no column 'file'"):
+        teacher.read_labels(labels, ["face_00.png"])
+    with pytest.raises(UserError, match="multiple of 32"):
+        ClipOptions(data="x", out="y", size=50)
+
+
+def test_measures_see_what_was_drawn():
+    pictures = [cartoon((20, 15, 10)), cartoon((230, 200, 120)), cartoon((20, 15, 10), skin=(90, 60, 45))]
+    images = torch.stack([torch.frombuffer(bytearray(p.tobytes()), dtype=torch.uint8).view(128, 128, 3).permute(2, 0, 1) for p in pictures])
+    marks = torch.from_numpy(attributes.landmarks(images.permute(0, 2, 3, 1).numpy()))
+    found = attributes.measure(images / 127.5 - 1, marks)
+    column = {name: found[:, i] for i, name in enumerate(attributes.MEASURED)}
+    assert column["hair light"][1] > column["hair light"][0] + 0.3
+    assert column["hair yellow"][1] > column["hair yellow"][0] + 0.1
+    assert column["skin light"][2] < column["skin light"][0] - 0.3
+    assert torch.isfinite(found).all()
+
+
+def test_probe_recovers_a_linear_rule_and_ignores_unknown_columns():
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(400, 6, generator=rng)
+    values = torch.stack([x @ torch.arange(6.0) + 3, torch.zeros(400)], 1)
+    probe = attributes.Probe.fit(x.half(), values, torch.tensor([True, False]).expand(400, 2))
+    found = probe(x.half())
+    assert (found[:, 0] - values[:, 0]).abs().mean() < 0.3
+    assert (found[:, 1] == 0).all()
+
+
+def test_targets_spread_around_zero_and_flip_with_the_picture():
+    rng = torch.Generator().manual_seed(0)
+    raw = torch.randn(300, len(attributes.NAMES), generator=rng) * 5 + 2
+    pictures = torch.randint(0, 256, (300, 3, 128, 128), dtype=torch.uint8, generator=rng)
+    guide = teacher.Teacher.fit(raw, pictures, teacher.TeacherOptions())
+    scores = guide.scores(raw, torch.zeros(300))
+    targets = torch.nn.functional.normalize(guide.targets(scores, guide.layout(scores, pictures)), dim=1)
+    assert (targets @ targets.T).fill_diagonal_(0).mean().abs() < 0.05
+    assert torch.equal(teacher.mirrored(teacher.mirrored(scores)), scores)
+    turned = (teacher.mirrored(scores) != scores).any(0)
+    assert [name for name, t in zip(attributes.NAMES, turned) if t] == ["yaw", "light side"]
+    tight = guide.scores(raw, torch.ones(300))
+    hidden = torch.tensor([name in attributes.OUTER for name in attributes.NAMES])
+    assert torch.allclose(tight[:, ~hidden], scores[:, ~hidden], atol=1e-5)
+    assert tight[:, hidden].std() < scores[:, hidden].std()
+
+
+def test_captions_are_deterministic_and_say_only_what_is_true():
+    true = ["woman", "smiling", "blond hair", "glasses", "dark background", "young", "asian"]
+    for seed in range(50):
+        text, used = captions.compose(true, random.Random(seed))
+        assert (text, used) == captions.compose(true, random.Random(seed))
+        assert set(used) <= set(true) and used
+        assert ("man" in text.split()) is False
+        assert not text.startswith(" ") and "  " not in text
+    assert captions.sentence("woman", ["old", "grey hair"], random.Random(1)).startswith(("an old woman with", "a ", "an elderly"))
+    assert any("glasses" in text for text in captions.prompts("glasses"))
+
+
+def test_agreement_is_yes_no_or_unclear():
+    table = torch.zeros(3, len(captions.FACTS), dtype=torch.int8)
+    smiling, woman = captions.FACTS.index("smiling"), captions.FACTS.index("woman")
+    table[0, [smiling, woman]] = 1
+    table[1, smiling], table[1, woman] = 1, -1
+    table[2, smiling] = 1
+    assert captions.agreement([("smiling",), ("smiling", "woman")], table).tolist() == [[1, 1, 1], [1, -1, 0]]
+
+
+def test_contrastive_loss_rewards_every_right_pair_and_leaves_unclear_ones_out():
+    agree = torch.tensor([[1, 1, -1], [-1, 0, 1]])
+    right, wrong = torch.tensor([[5.0, 5.0, -5.0], [-5.0, 0.0, 5.0]]), torch.tensor([[-5.0, -5.0, 5.0], [5.0, 0.0, -5.0]])
+    assert contrastive(right, agree) < 0.5 < contrastive(wrong, agree)
+    changed = right.clone()
+    changed[1, 1] = 9.0
+    assert torch.allclose(contrastive(changed, agree), contrastive(right, agree))
+
+
+def test_zero_shot_truth_comes_from_labels_or_measures():
+    assert zeroshot.truth_from_labels("age", {"age": "60-69"}) == "50+"
+    assert zeroshot.truth_from_labels("sex", {"gender": "Male"}) == "male"
+    assert zeroshot.truth_from_labels("smile", {"gender": "Male"}) is None
+    facts = torch.zeros(2, len(captions.FACTS), dtype=torch.int8)
+    facts[0, captions.FACTS.index("smiling")] = 1
+    assert zeroshot.truth_from_facts("smile", facts) == ["yes", None]
+
+
+def test_clutter_keeps_the_middle_of_the_face():
+    rng = torch.Generator().manual_seed(0)
+    images = torch.rand(8, 3, 64, 64, generator=rng)
+    changed = clip.clutter(images, rng, share=1.0)
+    assert torch.equal(changed[..., 16:48], images[..., 16:48])
+    assert not torch.equal(changed, images)
