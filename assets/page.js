@@ -75,7 +75,7 @@ window.essence = {
 document.addEventListener("paste", (paste) => {
   const files = paste.clipboardData?.files;
   if (!files?.length) return;
-  const kind = document.querySelector(".panel:hover #targets") ? "targets" : "sources";
+  const kind = document.querySelector(".es-card:hover #targets") ? "targets" : "sources";
   const input = document.querySelector(`#${kind}-upload input[type=file]`);
   if (!input) return;
   input.files = files;

@@ -27,7 +27,7 @@ NOW = {"queue": False, **QUIET}
 
 SHELF_JS = "essence.clicks(element, trigger, ['remove', 'face'])"
 EXAMPLES_JS = "essence.clicks(element, trigger, ['pick'])"
-BOARD_JS = "essence.clicks(element, trigger, ['look', 'save']); essence.sliders(element, trigger, watch, 'strength')"
+BOARD_JS = "essence.clicks(element, trigger, ['look', 'save', 'grid']); essence.sliders(element, trigger, watch, 'strength')"
 COMPARE_JS = "essence.compare(element, watch)"
 OUTBOX_JS = "essence.outbox(element, watch)"
 
@@ -38,10 +38,10 @@ PRIVACY = '<p class="privacy">Pictures stay in this session. Nothing is kept aft
 
 
 def build(studio: Studio) -> gr.Blocks:
-    with gr.Blocks(title="Essence", delete_cache=(CLEAN_EVERY, KEEP_FOR), analytics_enabled=False) as page:
+    with gr.Blocks(title="Essence", delete_cache=(CLEAN_EVERY, KEEP_FOR), analytics_enabled=False, fill_width=True) as page:
         session = gr.State(Session())  # deep-copied for each visitor
         gr.HTML(INTRO, apply_default_css=False)
-        with gr.Row(elem_classes="panels", equal_height=True):
+        with gr.Row(elem_classes=["es-panels"]):
             sources = source_panel()
             targets = target_panel()
         learning = learn_panel()
@@ -68,9 +68,9 @@ def heading(number: int, title: str, text: str) -> None:
 
 
 def picture_inputs(kind: str, label: str) -> dict[str, gr.components.Component]:
-    upload = gr.File(label=label, file_count="multiple", file_types=PICTURES, height=110, elem_id=f"{kind}-upload", elem_classes="drop")
+    upload = gr.File(label=label, file_count="multiple", file_types=PICTURES, height=64, show_label=False, elem_id=f"{kind}-upload", elem_classes=["es-drop"])
     paths = bundled(kind)
-    with gr.Accordion("Examples", open=False, visible=bool(paths)):
+    with gr.Accordion("Examples", open=True, visible=bool(paths)):
         examples = html(views.examples(paths, map(Image.open, paths)), EXAMPLES_JS, elem_id=f"{kind}-examples")
     with gr.Accordion("Camera", open=False):
         camera = gr.Image(sources=["webcam"], type="pil", show_label=False, height=240, elem_id=f"{kind}-camera")
@@ -78,7 +78,7 @@ def picture_inputs(kind: str, label: str) -> dict[str, gr.components.Component]:
 
 
 def source_panel() -> dict[str, gr.components.Component]:
-    with gr.Column(elem_classes="panel", min_width=320):
+    with gr.Column(elem_classes=["es-card"], min_width=320):
         heading(1, "Sources", "the faces to change")
         shelf = html(views.sources(Session()), SHELF_JS, elem_id="sources")
         parts = picture_inputs("sources", "Drop, paste or choose photographs")
@@ -86,7 +86,7 @@ def source_panel() -> dict[str, gr.components.Component]:
             aligned = gr.Checkbox(label="Already aligned", info="Skip the search for a face: take the centred square as it is.")
             steps = gr.Slider(0, 100, RefineOptions().steps, step=1, label="Refinement steps", elem_id="refine-steps",
                               info="Bring the model's picture closer to the photograph; 0 turns it off.")  # fmt: skip
-        with gr.Row(elem_classes="buttons"):
+        with gr.Row(elem_classes=["es-buttons"]):
             random = gr.Button("Random face", size="sm", elem_id="random-face")
             clear = gr.Button("Clear", size="sm", elem_id="clear-sources")
     return {"shelf": shelf, "aligned": aligned, "steps": steps, "random": random, "clear": clear, **parts}
@@ -94,7 +94,7 @@ def source_panel() -> dict[str, gr.components.Component]:
 
 def target_panel() -> dict[str, gr.components.Component]:
     essences = bundled("essences")
-    with gr.Column(elem_classes="panel", min_width=320):
+    with gr.Column(elem_classes=["es-card"], min_width=320):
         heading(2, "Targets", "whose essence to learn")
         shelf = html(views.targets(Session()), SHELF_JS, elem_id="targets")
         parts = picture_inputs("targets", "Drop, paste or choose pictures, also paintings")
@@ -102,7 +102,7 @@ def target_panel() -> dict[str, gr.components.Component]:
             ready = html(views.examples(essences, (Essence.load(path).thumbnail for path in essences)), EXAMPLES_JS, elem_id="essences-examples")
         with gr.Accordion("Options", open=False):
             aligned = gr.Checkbox(label="Already aligned", info="Skip the search for a face: take the centred square as it is.")
-        with gr.Row(elem_classes="buttons"):
+        with gr.Row(elem_classes=["es-buttons"]):
             load = gr.UploadButton("Load essence files", size="sm", file_count="multiple", file_types=ESSENCES, elem_id="load-essences")
             clear = gr.Button("Clear", size="sm", elem_id="clear-targets")
     return {"shelf": shelf, "aligned": aligned, "ready": ready, "load": load, "clear": clear, **parts}
@@ -110,14 +110,14 @@ def target_panel() -> dict[str, gr.components.Component]:
 
 def learn_panel() -> dict[str, gr.components.Component]:
     defaults = OptimizeOptions()
-    with gr.Column(elem_classes="panel"):
+    with gr.Column(elem_classes=["es-card"]):
         heading(3, "Learn", "one direction that makes every source more like the target")
-        with gr.Row(elem_classes="learn-bar"):
+        with gr.Row(elem_classes=["es-learn"]):
             learn = gr.Button("Learn the essence", variant="primary", elem_id="learn", scale=2)
             stop = gr.Button("Stop", variant="stop", elem_id="stop", visible=False, scale=2)
             mode = gr.Radio(handlers.MODES, value=handlers.NEW, show_label=False, elem_id="mode", container=False, scale=3)
         progress = html(elem_id="progress")
-        with gr.Accordion("Settings", open=False, elem_id="settings"), gr.Row():
+        with gr.Accordion("Settings", open=False, elem_id="settings"), gr.Row(elem_classes=["es-settings"]):
             preset = gr.Dropdown(list(PRESETS), value="essence", label="Preset", info="'paper' and 'released' follow the publication; slow.")
             steps = gr.Slider(4, 1000, defaults.steps, step=1, label="Steps", elem_id="steps", info="More is slower and goes further.")
             consistency = gr.Slider(0, 2, defaults.lambda_consistency, step=0.05, label="Consistency",
@@ -128,14 +128,12 @@ def learn_panel() -> dict[str, gr.components.Component]:
 
 
 def grid_panel() -> dict[str, gr.components.Component]:
-    with gr.Column(elem_classes="panel"):
+    with gr.Column(elem_classes=["es-card"]):
         heading(4, "Blend", "drag the strengths; click a picture to look closely")
         board = html(views.board(Session()), BOARD_JS, elem_id="board")
-        with gr.Row(elem_classes="buttons"):
-            save = gr.Button("Download the grid", size="sm", elem_id="download-grid")
         compare = html("", COMPARE_JS, elem_id="compare")
         outbox = html("", OUTBOX_JS, elem_id="outbox")
-    return {"board": board, "save": save, "compare": compare, "outbox": outbox}
+    return {"board": board, "compare": compare, "outbox": outbox}
 
 
 # ---- the wires
@@ -212,4 +210,4 @@ def wire_grid(studio: Studio, session: gr.State, parts: dict) -> None:
     parts["board"].strength(moved, session, parts["board"], trigger_mode="always_last", **NOW)
     parts["board"].look(look, session, parts["compare"], **NOW)
     parts["board"].save(save, session, parts["outbox"], **NOW)
-    parts["save"].click(partial(handlers.download_grid, studio), session, parts["outbox"], **NOW)
+    parts["board"].grid(partial(handlers.download_grid, studio), session, parts["outbox"], **NOW)

@@ -164,14 +164,15 @@ def board(session: Session) -> str:
     lines = "".join(board_row(session, target, columns) for target in rows)
     shared = slider("all", 1.0 if len({t.strength for t in rows}) > 1 else rows[0].strength, "Strength of all")
     return f"""<div class="board" style="--columns:{len(columns)}">
-      <div class="row first"><div class="side"><b>All essences</b>{shared}</div><div class="cells">{heads}</div></div>{lines}</div>"""
+      <div class="line first"><div class="side"><b>All essences</b>{shared}</div><div class="cells">{heads}</div></div>{lines}
+      <button class="download" data-event="grid">Download the grid</button></div>"""
 
 
 def board_row(session: Session, target: TargetItem, columns: Sequence[SourceItem]) -> str:
     name = escape(target.name)
     cells = "".join(board_cell(session, target, source) for source in columns)
     save = icon_button("save", target.id, "↓", f"Download the essence of {target.name}")
-    return f"""<div class="row" data-row="{target.id}"><div class="side">{picture(target.picture, target.name)}
+    return f"""<div class="line" data-row="{target.id}"><div class="side">{picture(target.picture, target.name)}
       <div class="name"><b title="{name}">{name}</b>{save}</div>{slider(target.id, target.strength, f"Strength of {target.name}")}</div>
       <div class="cells">{cells}</div></div>"""
 
