@@ -219,10 +219,13 @@ def learn(studio: Studio, session: Session, mode: str, preset: str, steps: float
     that closing this generator (Stop) loses nothing."""
     with told():
         options, queue = options_of(preset, steps, seed, consistency), to_learn(session, mode)
-        started = time.monotonic()
+        started, mark = time.monotonic(), object()
+        session.learning = mark
         for number, target in enumerate(queue, 1):
             title = f"Learning {target.name}" + (f" ({number} of {len(queue)})" if len(queue) > 1 else "")
             yield from learn_one(studio, session, target, target.essence if mode == CONTINUE else None, options, title)
+            if session.learning is not mark:
+                return
             yield SKIP, *view(studio, session)
         yield views.note(f"Learned {plural(len(queue), 'essence')} in {time.monotonic() - started:.0f} s."), *view(studio, session)
         return
@@ -232,9 +235,11 @@ def learn(studio: Studio, session: Session, mode: str, preset: str, steps: float
 def learn_one(studio: Studio, session: Session, target: TargetItem, start: Essence | None, options: OptimizeOptions, title: str
               ) -> Iterator[tuple[Any, ...]]:
     sources = [item.source for item in session.ready()]
-    history, previews, began, shown = [], (), time.monotonic(), 0.0
+    history, previews, began, shown, mark = [], (), time.monotonic(), 0.0, session.learning
     with closing(studio.extract(target.picture, sources, options, start, target.name)) as course:
         for step in course:
+            if session.learning is not mark:  # stopped while this step was made, and the page shows the one before
+                return
             target.essence = step.result
             history.append(dict(step.losses))
             previews = previews if step.preview is None else step.preview
@@ -263,7 +268,8 @@ def to_learn(session: Session, mode: str) -> list[TargetItem]:
 
 
 def stopped(studio: Studio, session: Session) -> tuple[Any, ...]:
-    """After Stop: the best essence so far is the target's."""
+    """After Stop: the best essence so far is the target's, and stays so."""
+    session.learning = None
     return views.note("Stopped. The best essence so far is kept."), *view(studio, session)
 
 

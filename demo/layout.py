@@ -68,7 +68,8 @@ def heading(number: int, title: str, text: str) -> None:
 
 
 def picture_inputs(kind: str, label: str) -> dict[str, gr.components.Component]:
-    upload = gr.File(label=label, file_count="multiple", file_types=PICTURES, height=64, show_label=False, elem_id=f"{kind}-upload", elem_classes=["es-drop"])
+    upload = gr.File(label=label, file_count="multiple", file_types=PICTURES, height=64, show_label=False,
+                     elem_id=f"{kind}-upload", elem_classes=["es-drop"])  # fmt: skip
     paths = bundled(kind)
     with gr.Accordion("Examples", open=True, visible=bool(paths)):
         examples = html(views.examples(paths, map(Image.open, paths)), EXAMPLES_JS, elem_id=f"{kind}-examples")
@@ -99,7 +100,8 @@ def target_panel() -> dict[str, gr.components.Component]:
         shelf = html(views.targets(Session()), SHELF_JS, elem_id="targets")
         parts = picture_inputs("targets", "Drop, paste or choose pictures, also paintings")
         with gr.Accordion("Ready-made essences", open=False, visible=bool(essences)):
-            ready = html(views.examples(essences, (Essence.load(path).thumbnail for path in essences)), EXAMPLES_JS, elem_id="essences-examples")
+            thumbnails = (Essence.load(path).thumbnail for path in essences)
+            ready = html(views.examples(essences, thumbnails), EXAMPLES_JS, elem_id="essences-examples")
         with gr.Accordion("Options", open=False):
             aligned = gr.Checkbox(label="Already aligned", info="Skip the search for a face: take the centred square as it is.")
         with gr.Row(elem_classes=["es-buttons"]):
@@ -118,7 +120,7 @@ def learn_panel() -> dict[str, gr.components.Component]:
             mode = gr.Radio(handlers.MODES, value=handlers.NEW, show_label=False, elem_id="mode", container=False, scale=3)
         progress = html(elem_id="progress")
         with gr.Accordion("Settings", open=False, elem_id="settings"), gr.Row(elem_classes=["es-settings"]):
-            preset = gr.Dropdown(list(PRESETS), value="essence", label="Preset", info="'paper' and 'released' follow the publication; slow.")
+            preset = gr.Dropdown(list(PRESETS), value="essence", label="Preset", info="The last two follow the publication and are slow.")
             steps = gr.Slider(4, 1000, defaults.steps, step=1, label="Steps", elem_id="steps", info="More is slower and goes further.")
             consistency = gr.Slider(0, 2, defaults.lambda_consistency, step=0.05, label="Consistency",
                                     info="λ: how much every source must change alike.")  # fmt: skip
@@ -140,7 +142,7 @@ def grid_panel() -> dict[str, gr.components.Component]:
 
 def wire_pictures(kind: str, add: Callable, session: gr.State, view: list, parts: dict, inputs: list) -> None:
     """Files, the camera and the examples all go the same way."""
-    def picked(state: Session, *values: object, event: gr.EventData):
+    def picked(state: Session, event: gr.EventData, *values: object):
         yield from add(state, handlers.example(kind, str(event.id)), *values)
 
     def taken(state: Session, image: Image.Image | None, *values: object):
@@ -157,7 +159,7 @@ def wire_sources(studio: Studio, session: gr.State, view: list, parts: dict) -> 
     def removed(state: Session, event: gr.EventData):
         return handlers.remove(studio, state, str(event.id))
 
-    def face(state: Session, steps: float, event: gr.EventData):
+    def face(state: Session, event: gr.EventData, steps: float):
         yield from handlers.choose_source_face(studio, state, str(event.id), int(event.index), int(steps))
 
     wire_pictures("sources", partial(handlers.add_sources, studio), session, view, parts, ["aligned", "steps"])
@@ -186,8 +188,13 @@ def wire_targets(studio: Studio, session: gr.State, view: list, parts: dict) -> 
 
 
 def wire_learning(studio: Studio, session: gr.State, view: list, parts: dict) -> None:
+    def idle():
+        return gr.update(visible=True), gr.update(visible=False)
+
+    def busy():
+        return gr.update(visible=False), gr.update(visible=True)
+
     buttons = [parts["learn"], parts["stop"]]
-    idle, busy = (lambda: (gr.update(visible=True), gr.update(visible=False))), (lambda: (gr.update(visible=False), gr.update(visible=True)))
     inputs = [session, *(parts[name] for name in ("mode", "preset", "steps", "seed", "consistency"))]
     outputs = [parts["progress"], *view]
     parts["learn"].click(busy, None, buttons, **NOW)

@@ -70,6 +70,7 @@ class Session:
     sources: dict[str, SourceItem] = field(default_factory=dict)
     targets: dict[str, TargetItem] = field(default_factory=dict)
     cells: dict[tuple[str, str], Cell] = field(default_factory=dict)  # (target's id, source's id)
+    learning: object | None = None  # a mark of the learning that is under way
 
     def ready(self) -> list[SourceItem]:
         """Sources that can be blended."""

@@ -28,6 +28,8 @@ def theme() -> gr.themes.Base:
         background_fill_secondary_dark="#262428",
         border_color_primary="#e8e5e0",
         border_color_primary_dark="#343136",
+        body_text_color_subdued="*neutral_500",
+        body_text_color_subdued_dark="*neutral_400",
         block_border_width="0px",
         block_shadow="none",
         button_primary_background_fill="*primary_600",

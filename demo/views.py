@@ -81,7 +81,8 @@ def target_card(item: TargetItem) -> str:
     if not item.found:
         note += ", taken as it is"
     state = "ready" if item.essence else "new"
-    return card(item, f'<figure>{picture(item.picture, item.name)}<figcaption class="{state}">{note}</figcaption></figure>{face_choice(item)}')
+    figure = f'<figure>{picture(item.picture, item.name)}<figcaption class="{state}">{note}</figcaption></figure>'
+    return card(item, figure + face_choice(item))
 
 
 def card(item: SourceItem | TargetItem, body: str) -> str:
@@ -159,8 +160,10 @@ def board(session: Session) -> str:
     if not columns or not rows:
         missing = " and ".join(["a source"] * (not columns) + ["a learned or loaded essence"] * (not rows))
         return f'<p class="hint">The grid appears here once there is {missing}.</p>'
-    heads = "".join(f'<figure class="head">{picture(s.source.inversion, s.name, CELL_SIDE)}<figcaption>{escape(s.name)}</figcaption></figure>'
-                    for s in columns)  # fmt: skip
+    heads = "".join(
+        f'<figure class="head">{picture(s.source.inversion, s.name, CELL_SIDE)}<figcaption>{escape(s.name)}</figcaption></figure>'
+        for s in columns
+    )
     lines = "".join(board_row(session, target, columns) for target in rows)
     shared = slider("all", 1.0 if len({t.strength for t in rows}) > 1 else rows[0].strength, "Strength of all")
     return f"""<div class="board" style="--columns:{len(columns)}">

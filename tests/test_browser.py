@@ -1,0 +1,300 @@
+"""The page as a person uses it: a real server with the bundled models, a real browser."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect, sync_playwright
+
+from demo import LAUNCH, build
+from essence import Essence, Studio
+
+from . import pictures
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+         "--no-first-run"]  # fmt: skip
+PATIENCE = 120_000  # milliseconds; the machine may be busy
+LOAD = "input[type=file][accept*=safetensors]"
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="session")
+def studio():
+    return Studio()
+
+
+@pytest.fixture(scope="session")
+def address(studio):
+    app = build(studio)
+    _, url, _ = app.launch(prevent_thread_lock=True, quiet=True, **LAUNCH)
+    yield url.rstrip("/")
+    app.close()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with sync_playwright() as playwright:
+        chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")  # otherwise Playwright's own
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser, address):
+    """Opens the page for a new visitor. At the end: nothing came from elsewhere, no page had an error."""
+    contexts, wrong = [], []
+
+    def open_page(**options) -> Page:
+        context = browser.new_context(**{"viewport": DESKTOP, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        page.on("request", lambda request: None if request.url.startswith((address, "data:", "blob:")) else wrong.append(request.url))
+        page.goto(address)
+        page.wait_for_selector("#learn")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not wrong
+
+
+# ---- what a person does
+
+def set_number(page: Page, control: str, value: int) -> None:
+    """Through the script, as the control may be folded away."""
+    field = page.locator(f"{control} input[type=number]")
+    field.evaluate("(e, v) => { e.value = v; for (const n of ['input', 'blur']) e.dispatchEvent(new Event(n, {bubbles: true})) }", value)
+    expect(field).to_have_value(str(value))
+
+
+def unfold(page: Page, card: int, label: str) -> None:
+    page.locator(".es-card").nth(card).get_by_role("button", name=label).click()
+
+
+def quickly(page: Page) -> None:
+    """Few steps of refinement and learning."""
+    unfold(page, 0, "Options")
+    set_number(page, "#refine-steps", 2)
+    unfold(page, 2, "Settings")
+    set_number(page, "#steps", 12)
+
+
+def add_sources(page: Page, *files: Path) -> None:
+    count = page.locator("#sources .item").count()
+    page.set_input_files("#sources-upload input[type=file]", files)
+    settled(page, count + len(files))
+
+
+def settled(page: Page, count: int) -> None:
+    """So many sources, none of them still being refined."""
+    expect(page.locator("#sources .item")).to_have_count(count, timeout=PATIENCE)
+    expect(page.locator("#sources")).not_to_contain_text("refining", timeout=PATIENCE)
+    expect(page.locator("#sources .busy")).to_have_count(0, timeout=PATIENCE)
+
+
+def add_targets(page: Page, *files: Path) -> None:
+    count = page.locator("#targets .item").count()
+    page.set_input_files("#targets-upload input[type=file]", files)
+    expect(page.locator("#targets .item")).to_have_count(count + len(files), timeout=PATIENCE)
+
+
+def drag(page: Page, slider: str, part: float) -> None:
+    """With the mouse, from the middle to `part` of the slider's length."""
+    page.locator(slider).scroll_into_view_if_needed()
+    box = page.locator(slider).bounding_box()
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + box["width"] / 2, y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + part * box["width"], y, steps=8)
+    page.mouse.up()
+
+
+def download(page: Page, button: str, path: Path) -> str:
+    with page.expect_download(timeout=PATIENCE) as arriving:
+        page.locator(button).first.click()
+    arriving.value.save_as(path)
+    return arriving.value.suggested_filename
+
+
+def cell(page: Page, row: int, column: int = 0) -> str:
+    return page.locator(f"#board .line:nth-child({row + 2}) .cell img").nth(column).get_attribute("src")
+
+
+def wait_for_change(page: Page, row: int, before: str) -> None:
+    expect(page.locator(f"#board .line:nth-child({row + 2}) .cell img").first).not_to_have_attribute("src", before, timeout=PATIENCE)
+
+
+def message(page: Page, text: str):
+    return page.locator(".toast-body", has_text=text).first
+
+
+# ---- the whole job
+
+def test_from_photographs_and_a_target_to_an_essence_on_disk_and_back(visit, tmp_path, record_property):
+    page = visit()
+    quickly(page)
+    add_sources(page, pictures.photograph(tmp_path / "ann.jpg", (0,)), pictures.photograph(tmp_path / "bob.jpg", (1,)))
+    assert page.locator("#sources .item").first.locator("img").count() == 2  # the crop, and what the model understood
+
+    add_targets(page, pictures.photograph(tmp_path / "idol.jpg", (2,)))
+    page.click("#learn")
+    expect(page.locator("#progress polyline").first).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#progress .previews img")).to_have_count(3, timeout=PATIENCE)
+    expect(page.locator("#progress")).to_contain_text("of 12")
+    expect(page.locator("#progress")).to_contain_text("Learned 1 essence", timeout=PATIENCE)
+    expect(page.locator("#board .cell img")).to_have_count(2)
+
+    set_number(page, "#steps", 1000)
+    add_targets(page, pictures.ROOT / "assets" / "targets" / "drawn-clown.jpg")
+    page.click("#learn")
+    expect(page.locator("#progress")).to_contain_text(re.compile(r"step ([5-9]|\d\d) of 1000"), timeout=PATIENCE)
+    began = time.monotonic()
+    page.click("#stop")
+    expect(page.locator("#progress")).to_contain_text("best essence so far is kept", timeout=PATIENCE)
+    record_property("seconds from stop to its answer", round(time.monotonic() - began, 2))
+    expect(page.locator("#learn")).to_be_visible()
+    expect(page.locator("#board .cell img")).to_have_count(4)
+    page.wait_for_timeout(1500)
+    expect(page.locator("#progress")).to_contain_text("best essence so far is kept")  # nothing goes on behind
+
+    first, second = cell(page, 0), cell(page, 1)
+    drag(page, "#board .line:nth-child(2) input[type=range]", 0.1)
+    wait_for_change(page, 0, first)
+    assert cell(page, 1) == second
+    page.wait_for_timeout(500)
+    assert float(page.locator("#board .line:nth-child(2) input[type=range]").input_value()) < -0.5  # it stays where the hand left it
+    drag(page, "#board .line.first input[type=range]", 0.95)
+    wait_for_change(page, 1, second)
+    values = page.locator("#board input[type=range]").evaluate_all("all => all.map(e => e.value)")
+    assert len(set(values)) == 1 and float(values[0]) > 1.5
+
+    page.locator("#board .cell").first.click()
+    expect(page.locator("dialog[open] .stack img")).to_have_count(2)
+    drag(page, "dialog[open] .stack input", 0.2)
+    assert page.locator("dialog .stack").evaluate("e => parseFloat(e.style.getPropertyValue('--cut'))") < 30
+    page.keyboard.press("Escape")
+    expect(page.locator("dialog[open]")).to_have_count(0)
+
+    assert download(page, "#board .download", tmp_path / "grid.png").endswith(".png")
+    with Image.open(tmp_path / "grid.png") as grid:
+        grid.load()
+        assert grid.format == "PNG" and grid.width > 300 and grid.height > 300
+    name = download(page, "#board [data-event=save]", tmp_path / "idol.essence.safetensors")
+    assert name == "idol.essence.safetensors" and Essence.load(tmp_path / name).thumbnail is not None
+
+    page.reload()
+    page.wait_for_selector("#learn")
+    expect(page.locator("#sources .item")).to_have_count(0)
+    page.set_input_files(LOAD, tmp_path / name)
+    expect(page.locator("#targets .item img")).to_have_count(1, timeout=PATIENCE)
+    expect(page.locator("#targets")).to_contain_text("essence ready")
+    page.click("#random-face")
+    expect(page.locator("#board .cell img")).to_have_count(1, timeout=PATIENCE)
+
+
+def test_bad_files_are_told_and_the_page_goes_on(visit, tmp_path):
+    page = visit()
+    quickly(page)
+    bad = {
+        pictures.no_face(tmp_path / "wall.png"): "No face found",
+        pictures.empty(tmp_path / "nothing.jpg"): "0 bytes",
+        pictures.truncated(tmp_path / "half.jpg"): "damaged or cut short",
+        pictures.text(tmp_path / "letter.png"): "not a picture",
+        pictures.huge(tmp_path / "huge.png"): "20000 x 20000",
+    }
+    page.set_input_files("#sources-upload input[type=file]", [*bad, pictures.animation(tmp_path / "wink.gif")])
+    for text in bad.values():
+        expect(message(page, text)).to_be_visible(timeout=PATIENCE)
+    settled(page, 1)
+
+    add_sources(page, pictures.photograph(tmp_path / "five.jpg", (0, 1, 2, 3, 4), 260))
+    expect(message(page, "5 faces found")).to_be_visible()
+    faces = page.locator("#sources .faces button")
+    expect(faces).to_have_count(5)
+    faces.nth(2).click()
+    expect(faces.nth(2)).to_have_attribute("aria-pressed", "true", timeout=PATIENCE)
+    settled(page, 2)
+
+    other = pictures.strange_essence(tmp_path / "other.essence.safetensors")
+    page.set_input_files(LOAD, [other, pictures.corrupted_essence(tmp_path / "torn.essence.safetensors")])
+    expect(message(page, "18, 512")).to_be_visible(timeout=PATIENCE)
+    expect(message(page, "torn")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#targets .item")).to_have_count(0)
+    page.click("#random-face")
+    settled(page, 3)
+
+
+def test_two_visitors_do_not_mix(visit, tmp_path, studio):
+    first, second = visit(), visit()
+    for page in (first, second):
+        quickly(page)
+    first.set_input_files("#sources-upload input[type=file]", pictures.photograph(tmp_path / "ann.jpg", (0,)))
+    second.set_input_files("#sources-upload input[type=file]", pictures.photograph(tmp_path / "bob.jpg", (1,)))
+    settled(first, 1), settled(second, 1)
+    expect(first.locator("#sources")).to_contain_text("ann")
+    expect(second.locator("#sources")).to_contain_text("bob")
+    first.locator("#targets-examples button").first.click()
+    expect(first.locator("#targets .item")).to_have_count(1, timeout=PATIENCE)
+    first.click("#learn")
+    second.locator("#sources-examples button").first.click()  # while the other one learns
+    settled(second, 2)
+    expect(first.locator("#board .cell img")).to_have_count(1, timeout=PATIENCE)
+    expect(second.locator("#targets .item")).to_have_count(0)
+    expect(second.locator("#board .cell")).to_have_count(0)
+    expect(first.locator("#sources .item")).to_have_count(1)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone_nothing_sticks_out(visit, tmp_path, studio, scheme):
+    page = visit(viewport=PHONE, color_scheme=scheme)
+    essence = Essence(studio.random_source(1).w - studio.random_source(2).w, "difference", studio.models.id)
+    essence.save(tmp_path / "difference.essence.safetensors")
+    for count in (1, 2, 3):
+        page.click("#random-face")
+        settled(page, count)
+    page.set_input_files(LOAD, tmp_path / "difference.essence.safetensors")
+    expect(page.locator("#board .cell img")).to_have_count(3, timeout=PATIENCE)
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    brightness = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)")
+    assert (max(brightness) < 64) == (scheme == "dark")
+
+
+# ---- the command
+
+def test_app_starts_and_answers(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "app.py", "--port", str(port)]
+    server = subprocess.Popen(command, cwd=pictures.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        assert "Essence" in answer(f"http://127.0.0.1:{port}", server)
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def answer(url: str, server: subprocess.Popen) -> str:
+    """What the server says, once it does."""
+    for _ in range(240):
+        assert server.poll() is None, server.stderr.read().decode()
+        try:
+            return urllib.request.urlopen(url, timeout=5).read().decode()
+        except OSError:
+            time.sleep(0.25)
+    raise AssertionError("no answer for a minute")
