@@ -6,6 +6,7 @@ of them (`captions.py`). Several pictures may suit one caption, so the contrasti
 
 from __future__ import annotations
 
+import copy
 import random
 import time
 from dataclasses import asdict, dataclass, field
@@ -20,12 +21,14 @@ from tqdm import tqdm
 
 from ..checkpoints import load_generator, load_latents, save_clip
 from ..errors import UserError
-from ..models.clip import ImageText
+from ..images import resample
+from ..models.clip import CLIP_MEAN, CLIP_STD, ImageText
 from . import captions, teacher
 from .attributes import Probe
 from .augment import degrade
 from .common import CsvLog, average_into, held_out, load_resume, parse_options, save_atomic, to_float, warm_cosine
 
+SHARES = (0.45, 0.2, 0.35)  # of aligned, tight and generated pictures in a batch
 CROWD = 1024  # pictures among which a caption's mean target is taken
 
 
@@ -40,14 +43,15 @@ class ClipOptions:
     generator: str | None = field(default=None, metadata={"help": "a generator, for pictures at no cost"})
     latents: str | None = field(default=None, metadata={"help": "mean and covariance of its w"})
     generated: int = 12000
-    steps: int = 3000
+    steps: int = 6000
+    minutes: float = field(default=0, metadata={"help": "the schedule ends after so many minutes at the latest; 0: by steps alone"})
     batch: int = 96
     lr: float = 1e-3
     weight_decay: float = 0.02
     warmup: int = 100
     average: float = 0.997  # decay of the moving average
     caption_weight: float = 0.15
-    size: int = 96  # side of the pictures that the encoder reads
+    size: int = 64  # side of the pictures that the encoder reads
     width: int = 24
     layers: tuple[int, ...] = (1, 2, 2, 1)
     text_width: int = 64
@@ -78,8 +82,13 @@ class Lessons:
     teacher: teacher.Teacher
 
     def rows(self, rng: torch.Generator, count: int) -> Tensor:
-        free = (~self.held).nonzero()[:, 0]
-        return free[torch.randint(len(free), (count,), generator=rng)]
+        """Rows to train on: the kinds in fixed shares, never a held-out one."""
+        free = ~self.held
+        weights = torch.zeros(len(free))
+        for kind, share in enumerate(SHARES):
+            chosen = free & (self.kind == kind)
+            weights[chosen] = share / chosen.sum().clamp(min=1)
+        return torch.multinomial(weights, count, replacement=True, generator=rng)
 
     def target(self, rows: Tensor, lit: Tensor, flip: Tensor) -> Tensor:
         """[B, E] for rows [B], relit or not [B], flipped or not [B]; the layout of a changed picture is not known, and zero."""
@@ -136,11 +145,10 @@ def _labels(options: ClipOptions, tables: list[teacher.Table]) -> list[dict[str,
 
 
 def _relit(run: Path, table: teacher.Table) -> dict[str, Tensor]:
-    """Relit copies; of tight crops the pictures themselves: what their outer part would look like is not known."""
-    kind = teacher.KINDS[int(table.kind[0])]
-    if kind == "tight":
+    """Relit copies of the aligned pictures; the others stand for themselves (of tight crops the outer part is not known)."""
+    if table.kind[0] != 0:
         return {"pictures": table.pictures, "measured": table.measured}
-    return _cached(run / f"relit-{kind}.pt", lambda: teacher.relight(table, torch.Generator().manual_seed(0)))
+    return _cached(run / "relit-aligned.pt", lambda: teacher.relight(table, torch.Generator().manual_seed(0)))
 
 
 def _generate(options: ClipOptions) -> teacher.Table:
@@ -180,7 +188,7 @@ def build(options: ClipOptions, embed_dim: int) -> tuple[dict, CLIP]:
     text = {"context_length": options.context, "vocab_size": 49408, "width": options.text_width, "heads": max(1, options.text_width // 32),
             "layers": options.text_layers}
     config = {"embed_dim": embed_dim, "vision_cfg": vision, "text_cfg": text}
-    return config, CLIP(**config)
+    return config, CLIP(**config).to(memory_format=torch.channels_last)
 
 
 def train(options: ClipOptions) -> Path:
@@ -190,43 +198,64 @@ def train(options: ClipOptions) -> Path:
     torch.manual_seed(options.seed)
     lessons = prepare(options)
     config, model = build(options, lessons.teacher.mix.shape[1] + lessons.layout.shape[1])
-    average = build(options, config["embed_dim"])[1].requires_grad_(False)
-    average.load_state_dict(model.state_dict())
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    groups = [{"params": decayed}, {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay, betas=(0.9, 0.98))
-    run = Path(options.out)
-    saved = load_resume(run / "last.pt", config)
-    step = 0
-    if saved:
-        model.load_state_dict(saved["model"])
-        average.load_state_dict(saved["average"])
-        optimizer.load_state_dict(saved["optimizer"])
-        step = saved["step"]
-    log = CsvLog(run / "log.csv", ["step", "loss", "cosine", "captions", "centroid", "held_cosine", "seconds"], step)
+    run = Run(options, config, model)
     lesson = Lesson(lessons, options)
-    began, bar = time.time(), tqdm(total=options.steps, initial=step, desc="image-text", mininterval=10)
-    while step < options.steps:
-        rate = options.lr * warm_cosine(step / options.steps, step, options.warmup, 0.02)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        losses = lesson.step(model, step)
-        optimizer.zero_grad(set_to_none=True)
-        losses["loss"].backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        average_into(average, model, step, options.average)
+    bar = tqdm(total=options.steps, initial=run.step, desc="image-text", mininterval=10)
+    while run.progress() < 1:
+        losses = lesson.step(model, run.step)
+        run.update(losses["loss"])
         bar.update()
-        if step % options.every == 0 or step == options.steps:
-            held = held_cosine(average, lessons)
-            log.write({"step": step, "held_cosine": held, "seconds": time.time() - began} | {k: v.item() for k, v in losses.items()})
+        if run.step % options.every == 0 or run.progress() >= 1:
+            held = held_cosine(run.average, lessons)
+            run.save({"held_cosine": held} | {name: value.item() for name, value in losses.items()})
             bar.set_postfix(held=f"{held:.3f}", captions=f"{losses['captions'].item():.2f}")
-            save_atomic({"architecture": config, "model": model.state_dict(), "average": average.state_dict(),
-                         "optimizer": optimizer.state_dict(), "step": step, "options": asdict(options)}, run / "last.pt")
-            save_clip(config, average.state_dict(), run / "clip.safetensors", name="essence-mini")
     bar.close()
-    return run / "clip.safetensors"
+    return run.exported
+
+
+class Run:
+    """What is kept between steps and in the checkpoint: optimiser, moving average, step, log."""
+
+    def __init__(self, options: ClipOptions, config: dict, model: CLIP):
+        self.options, self.config, self.model = options, config, model
+        self.average = copy.deepcopy(model).requires_grad_(False)
+        plain = [p for p in model.parameters() if p.ndim < 2]
+        groups = [{"params": [p for p in model.parameters() if p.ndim > 1]}, {"params": plain, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay, betas=(0.9, 0.98))
+        self.folder, self.step, self.began = Path(options.out), 0, time.time()
+        self.before = 0.0  # seconds of earlier runs
+        self.exported = self.folder / "clip.safetensors"
+        if saved := load_resume(self.folder / "last.pt", config):
+            self.model.load_state_dict(saved["model"])
+            self.average.load_state_dict(saved["average"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.step, self.before = saved["step"], saved["seconds"]
+        self.log = CsvLog(self.folder / "log.csv", ["step", "loss", "cosine", "captions", "centroid", "held_cosine", "seconds"], self.step)
+
+    def progress(self) -> float:
+        """0 ... 1, by steps or by time, whichever is further."""
+        elapsed = self.seconds() / 60 / self.options.minutes if self.options.minutes else 0.0
+        return max(self.step / self.options.steps, elapsed)
+
+    def seconds(self) -> float:
+        return self.before + time.time() - self.began
+
+    def update(self, loss: Tensor) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options.lr * warm_cosine(self.progress(), self.step, self.options.warmup, 0.02)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        average_into(self.average, self.model, self.step, self.options.average)
+
+    def save(self, figures: dict[str, float]) -> None:
+        self.log.write({"step": self.step, "seconds": self.seconds()} | figures)
+        save_atomic({"architecture": self.config, "model": self.model.state_dict(), "average": self.average.state_dict(),
+                     "optimizer": self.optimizer.state_dict(), "step": self.step,
+                     "seconds": self.seconds(), "options": asdict(self.options)}, self.folder / "last.pt")
+        save_clip(self.config, self.average.state_dict(), self.exported, name="essence-mini")
 
 
 class Lesson:
@@ -251,7 +280,7 @@ class Lesson:
         texts, used = self._captions(facts, step)
         model.train()
         with torch.autocast("cpu", torch.bfloat16):
-            found = model.encode_image(standard(images, self.options.size))
+            found = model.encode_image(standard(images, self.options.size).contiguous(memory_format=torch.channels_last))
             text = model.encode_text(self.tokenizer(texts))
         found, text = found.float(), F.normalize(text.float(), dim=1)
         trust = torch.where(self.lessons.kind[rows] == 1, 0.5, 1.0)  # half of a tight crop's target is a guess
@@ -294,9 +323,6 @@ def contrastive(logits: Tensor, agree: Tensor) -> Tensor:
 
 def standard(images: Tensor, size: int) -> Tensor:
     """As ImageText prepares pictures."""
-    from ..images import resample
-    from ..models.clip import CLIP_MEAN, CLIP_STD
-
     mean, std = torch.tensor(CLIP_MEAN).view(3, 1, 1), torch.tensor(CLIP_STD).view(3, 1, 1)
     return ((resample(images, size, "antialias") + 1) / 2 - mean) / std
 
