@@ -78,6 +78,7 @@ class Lessons:
     facts: Tensor  # int8 [2, N, F]
     kind: Tensor  # [N]
     held: Tensor  # bool [N]
+    names: list[str]
     labels: list[dict[str, str]]
     teacher: teacher.Teacher
 
@@ -117,7 +118,7 @@ def prepare(options: ClipOptions) -> Lessons:
     facts = torch.stack([captions.hidden(captions.facts(part, of), ~whole) for part, of in zip(scores, (raw, relit_raw))])
     layout = guide.layout(scores[0], table.pictures) * whole[:, None]
     pictures = torch.stack([table.pictures, torch.cat([part["pictures"] for part in relit])])
-    return Lessons(pictures, scores, layout, facts, table.kind, held, labels, guide)
+    return Lessons(pictures, scores, layout, facts, table.kind, held, table.names, labels, guide)
 
 
 def _tables(options: ClipOptions, run: Path) -> list[teacher.Table]:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..checkpoints import load_clip
 from ..models.clip import ImageText
 from .captions import FACTS, prompts
-from .common import to_float
+from .clip import ClipOptions, prepare
+from .common import parse_options, to_float
+from .teacher import KINDS, read_labels
 
 # Question -> answer -> the facts whose prompts stand for it.
 QUESTIONS = {
@@ -89,3 +94,45 @@ def report(model: ImageText, pictures: Tensor, labels: Sequence[Mapping[str, str
         if count:
             rows.append({"question": question, "truth": source, "pictures": count, "accuracy": share, "balanced": balanced})
     return rows
+
+
+def explained(found: Tensor, wanted: Tensor) -> float:
+    """R2 over all coordinates together of embeddings [N, E] against targets [N, E], both of unit norm."""
+    return (1 - (found - wanted).square().sum() / (wanted - wanted.mean(0)).square().sum()).item()
+
+
+@dataclass(frozen=True)
+class ReportOptions(ClipOptions):
+    model: str = field(default="", metadata={"help": "the image-text model; the run's own if empty"})
+    held_labels: str | None = field(default=None, metadata={"help": "CSV about the held-out aligned pictures: file, glasses, hair"})
+
+
+def evaluate(options: ReportOptions) -> list[dict]:
+    """Figures on the held-out pictures of a run's tables, aligned ones and tight crops apart."""
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    lessons = prepare(options)
+    model = load_clip(options.model or Path(options.out) / "clip.safetensors")
+    rows = []
+    for kind in ("aligned", "tight"):
+        chosen = (lessons.held & (lessons.kind == KINDS.index(kind))).nonzero()[:, 0]
+        if not len(chosen):
+            continue
+        labels = [lessons.labels[i] for i in chosen.tolist()]
+        if kind == "aligned" and options.held_labels:
+            names = [lessons.names[i] for i in chosen.tolist()]
+            labels = [a | b for a, b in zip(labels, read_labels(Path(options.held_labels), names))]
+        no = torch.zeros(len(chosen), dtype=torch.bool)
+        wanted = F.normalize(lessons.target(chosen, no, no), dim=1)
+        rows.append({"kind": kind, "question": "R2", "accuracy": explained(embed_pictures(model, lessons.pictures[0, chosen]), wanted)})
+        rows += [{"kind": kind} | row for row in report(model, lessons.pictures[0, chosen], labels, lessons.facts[0, chosen])]
+    return rows
+
+
+def main(argv: list[str] | None = None) -> None:
+    for row in evaluate(parse_options(ReportOptions, argv, __doc__)):
+        print(*(f"{value:.3f}" if isinstance(value, float) else value for value in row.values()), sep="\t")
+
+
+if __name__ == "__main__":
+    main()
