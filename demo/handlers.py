@@ -83,6 +83,7 @@ def add_sources(studio: Studio, session: Session, files: Sequence[str | Path | I
     """Crop and invert each picture in turn; the ones that cannot be read are told, the others kept."""
     for file in files or ():
         name = title_of(file)
+        yield views.sources(session, pending=name), SKIP, SKIP
         with told(name):
             check_room(session.sources, "sources")
             faces = studio.faces(load_image(file), aligned)
@@ -132,6 +133,7 @@ def choose_source_face(studio: Studio, session: Session, id: str, index: int, st
 def add_targets(studio: Studio, session: Session, files: Sequence[str | Path | Image.Image], aligned: bool) -> Iterator[View]:
     for file in files or ():
         name = title_of(file)
+        yield SKIP, views.targets(session, pending=name), SKIP
         with told(name):
             check_room(session.targets, "targets")
             faces, found = studio.target_faces(load_image(file), aligned)
@@ -141,7 +143,6 @@ def add_targets(studio: Studio, session: Session, files: Sequence[str | Path | I
                 gr.Info(f"{escape(name)}: no face found, so the picture is taken as it is. Drawings and paintings work too.")
             item = TargetItem(name, tuple(faces), found=found or aligned)
             session.targets[item.id] = item
-            yield SKIP, views.targets(session), SKIP
     yield view(studio, session)
 
 
@@ -229,7 +230,7 @@ def learn(studio: Studio, session: Session, mode: str, preset: str, steps: float
             yield SKIP, *view(studio, session)
         yield views.note(f"Learned {plural(len(queue), 'essence')} in {time.monotonic() - started:.0f} s."), *view(studio, session)
         return
-    yield SKIP, SKIP, SKIP, SKIP
+    yield "", SKIP, SKIP, SKIP
 
 
 def learn_one(studio: Studio, session: Session, target: TargetItem, start: Essence | None, options: OptimizeOptions, title: str

@@ -49,7 +49,7 @@ def build(studio: Studio) -> gr.Blocks:
         gr.HTML(PRIVACY, apply_default_css=False)
 
         view = [sources["shelf"], targets["shelf"], grid["board"]]
-        page.load(Session, None, session, **NOW)  # set once, so that it is dropped some time after the tab is closed
+        page.load(lambda state: state, session, session, **NOW)  # set once, so that it is dropped after the tab is closed
         wire_sources(studio, session, view, sources)
         wire_targets(studio, session, view, targets)
         wire_learning(studio, session, view, learning)
@@ -148,10 +148,19 @@ def wire_pictures(kind: str, add: Callable, session: gr.State, view: list, parts
     def taken(state: Session, image: Image.Image | None, *values: object):
         yield from add(state, [image] if image is not None else [], *values)
 
+    def emptied(fill: Callable) -> Callable:
+        """Empties the control at the first frame, so that the next picture can come while this one is worked on."""
+        def run(state: Session, *values: object):
+            for number, frame in enumerate(fill(state, *values)):
+                yield gr.skip() if number else None, *frame
+
+        return run
+
     inputs = [parts[name] for name in inputs]
     options = {"trigger_mode": "multiple", **ADD, **QUIET}
-    parts["upload"].upload(add, [session, parts["upload"], *inputs], view, **options).then(lambda: None, None, parts["upload"], **NOW)
-    parts["camera"].input(taken, [session, parts["camera"], *inputs], view, **options).then(lambda: None, None, parts["camera"], **NOW)
+    upload, camera = parts["upload"], parts["camera"]
+    upload.upload(emptied(add), [session, upload, *inputs], [upload, *view], **options)
+    camera.input(emptied(taken), [session, camera, *inputs], [camera, *view], **options)
     parts["examples"].pick(picked, [session, *inputs], view, **options)
 
 
@@ -192,16 +201,16 @@ def wire_learning(studio: Studio, session: gr.State, view: list, parts: dict) ->
         return gr.update(visible=True), gr.update(visible=False)
 
     def busy():
-        return gr.update(visible=False), gr.update(visible=True)
+        return gr.update(visible=False), gr.update(visible=True), views.note("Starting, as soon as it is this page's turn.")
 
     buttons = [parts["learn"], parts["stop"]]
     inputs = [session, *(parts[name] for name in ("mode", "preset", "steps", "seed", "consistency"))]
     outputs = [parts["progress"], *view]
-    parts["learn"].click(busy, None, buttons, **NOW)
+    parts["learn"].click(busy, None, [*buttons, parts["progress"]], **NOW)
     learning = parts["learn"].click(partial(handlers.learn, studio), inputs, outputs, **LEARN, **QUIET)
     learning.then(idle, None, buttons, **NOW)
     parts["stop"].click(partial(handlers.stopped, studio), session, outputs, cancels=[learning], **NOW).then(idle, None, buttons, **NOW)
-    parts["preset"].change(handlers.preset_values, parts["preset"], [parts["steps"], parts["consistency"]], **NOW)
+    parts["preset"].input(handlers.preset_values, parts["preset"], [parts["steps"], parts["consistency"]], **NOW)
 
 
 def wire_grid(studio: Studio, session: gr.State, parts: dict) -> None:

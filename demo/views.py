@@ -48,14 +48,15 @@ def icon_button(event: str, id: str, sign: str, label: str) -> str:
 
 # ---- sources and targets
 
-def sources(session: Session) -> str:
-    cards = [source_card(item) for item in list(session.sources.values())]
+def sources(session: Session, pending: str = "") -> str:
+    """`pending`: the name of a picture that is still being read."""
+    cards = [source_card(item) for item in list(session.sources.values())] + pending_card(pending, 2)
     hint = "No source yet. Add photographs, try an example, or start with a random face."
     return shelf(cards, hint, "pairs")
 
 
-def targets(session: Session) -> str:
-    cards = [target_card(item) for item in list(session.targets.values())]
+def targets(session: Session, pending: str = "") -> str:
+    cards = [target_card(item) for item in list(session.targets.values())] + pending_card(pending, 1)
     hint = "No target yet. Add the picture whose essence you want: a face, a painting, a drawing."
     return shelf(cards, hint, "singles")
 
@@ -83,6 +84,14 @@ def target_card(item: TargetItem) -> str:
     state = "ready" if item.essence else "new"
     figure = f'<figure>{picture(item.picture, item.name)}<figcaption class="{state}">{note}</figcaption></figure>'
     return card(item, figure + face_choice(item))
+
+
+def pending_card(name: str, pictures: int) -> list[str]:
+    if not name:
+        return []
+    blank = '<figure><span class="blank busy"></span><figcaption>looking for a face</figcaption></figure>'
+    body = f'<div class="pair">{blank * pictures}</div>' if pictures > 1 else blank
+    return [f'<article class="pending"><header><b>{escape(name)}</b></header>{body}</article>']
 
 
 def card(item: SourceItem | TargetItem, body: str) -> str:

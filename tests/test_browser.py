@@ -76,10 +76,15 @@ def visit(browser, address):
 # ---- what a person does
 
 def set_number(page: Page, control: str, value: int) -> None:
-    """Through the script, as the control may be folded away."""
+    """Again where the page was still putting the control in place."""
     field = page.locator(f"{control} input[type=number]")
-    field.evaluate("(e, v) => { e.value = v; for (const n of ['input', 'blur']) e.dispatchEvent(new Event(n, {bubbles: true})) }", value)
-    expect(field).to_have_value(str(value))
+    for _ in range(20):
+        field.fill(str(value))
+        field.press("Tab")
+        page.wait_for_timeout(200)
+        if field.input_value() == str(value):
+            return
+    raise AssertionError(f"{control} does not take {value}")
 
 
 def unfold(page: Page, card: int, label: str) -> None:

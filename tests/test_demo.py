@@ -76,7 +76,7 @@ def test_a_photograph_becomes_a_source_while_its_inversion_streams(studio, messa
     item = only(session.sources)
     assert len(frames) >= 3 and item.name == "ann" and not messages
     assert item.source.w.shape == studio.models.latent_shape and item.picture.size == (256, 256)
-    assert "ann" in frames[-1][0] and "refining" not in frames[-1][0] and "refining" in frames[0][0]
+    assert "ann" in frames[-1][0] and "refining" not in frames[-1][0] and "refining" in frames[1][0] and "looking" in frames[0][0]
 
 
 BAD = {
@@ -145,7 +145,7 @@ def test_removing_and_clearing(studio, session):
 def test_a_source_removed_while_it_is_inverted_stays_away(studio):
     session = Session()
     adding = handlers.add_sources(studio, session, [pictures.SOURCES[0]], True, 20)
-    next(adding)
+    next(adding), next(adding)
     handlers.remove(studio, session, next(iter(session.sources)))
     run(adding)
     assert not session.sources
