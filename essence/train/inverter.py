@@ -188,7 +188,7 @@ class Batch:
 
 
 def prepare(options: InverterOptions, generator: Generator, axes: LatentAxes, out: Path) -> Lessons:
-    """Read the pictures, ask the teacher, render the bank; the teacher's answers are kept in the run's folder for a resumed run."""
+    """Read the pictures, ask the teacher, render the bank; the slow parts are kept in the run's folder for a resumed run."""
     paths = list_pictures(options.data)
     held = held_out([path.name for path in paths])
     paths = [path for path in paths if path.name not in held]
@@ -196,20 +196,28 @@ def prepare(options: InverterOptions, generator: Generator, axes: LatentAxes, ou
     weights = torch.tensor([options.oversample if path.name.startswith(PHOTOGRAPHS) else 1.0 for path in paths])
     real_w = _kept(out / "teacher.pt", lambda: _teach(options, real), len(real)) if options.teacher else None
     made_w = _made_latents(options, axes, real_w, generator.config.layers)
-    with torch.no_grad(), _precision(options):
-        made = torch.cat([to_uint8(generator.synthesis(part)) for part in tqdm(made_w.split(32), desc="generated pictures")])
+    made = _kept(out / "made.pt", lambda: _render(options, generator, made_w), options.bank)
     return Lessons(real, weights, real_w, made, made_w)
 
 
 def _kept(path: Path, make: Callable[[], Tensor], count: int) -> Tensor:
-    """The teacher's latents of `count` pictures from the run's folder, or made and put there."""
+    """What was prepared for `count` pictures, from the run's folder, or made and put there."""
     if path.exists():
-        latents = torch.load(path, weights_only=True)
-        if len(latents) == count:
-            return latents
-    latents = make()
-    save_atomic(latents, path)
-    return latents
+        kept = torch.load(path, weights_only=True)
+        if len(kept) == count:
+            return kept
+    made = make()
+    save_atomic(made, path)
+    return made
+
+
+@torch.no_grad()
+def _render(options: InverterOptions, generator: Generator, w: Tensor) -> Tensor:
+    pictures = []
+    for part in tqdm(w.split(32), desc="generated pictures"):
+        with _precision(options):
+            pictures.append(to_uint8(generator.synthesis(part)))
+    return torch.cat(pictures)
 
 
 def _teach(options: InverterOptions, real: Tensor) -> Tensor:
@@ -259,8 +267,8 @@ class Losses:
             ours = self.face.features(images)
             with torch.no_grad():
                 theirs = self.face.features(goal)
+            distance = (self.face.describe(ours) - self.face.describe(theirs)).square().sum(1).mean()
         relative = [(a.float() - b.float()).abs().mean() / b.float().abs().mean() for a, b in zip(ours, theirs, strict=True)]
-        distance = (self.face.describe(ours) - self.face.describe(theirs)).square().sum(1).mean()
         return {"pixels": (images - goal).abs().mean(), "features": torch.stack(relative).mean(), "descriptor": distance}
 
     def __call__(self, w: Tensor, batch: Batch, rendered: int) -> tuple[Tensor, dict[str, Tensor]]:
