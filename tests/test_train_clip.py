@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from essence.checkpoints import load_clip
 from essence.errors import UserError
+from essence.models.clip import ImageText
 from essence.train import attributes, captions, clip, teacher, zeroshot
 from essence.train.clip import ClipOptions, contrastive, train
 
@@ -148,6 +149,21 @@ def test_zero_shot_truth_comes_from_labels_or_measures():
     facts = torch.zeros(2, len(captions.FACTS), dtype=torch.int8)
     facts[0, captions.FACTS.index("smiling")] = 1
     assert zeroshot.truth_from_facts("smile", facts) == ["yes", None]
+
+
+def test_ground_draws_pictures_together_and_leaves_the_order_of_texts():
+    options = ClipOptions(data="", out="", **{name: TINY[name] for name in ("size", "width", "layers", "text_width", "text_layers", "context")})
+    torch.manual_seed(0)
+    config, model = clip.build(options, 8)
+    plain = ImageText.from_config(config, model.state_dict())
+    config, state = clip.grounded(config, model.state_dict(), 2.0)
+    common = ImageText.from_config(config, state)
+    images, texts = torch.rand(5, 3, 64, 64) * 2 - 1, ["a smiling man", "an old woman", "red hair"]
+    raw, found = plain.encode(images), common.encode(images)
+    assert torch.allclose(found[:, :8], raw, atol=1e-5) and torch.allclose(found[:, 8], torch.tensor(2.0))
+    assert torch.allclose(common.embed_texts(texts)[:, :8], plain.embed_texts(texts), atol=1e-5)
+    assert torch.equal((common.embed_images(images) @ common.embed_texts(texts).T).argsort(1),
+                       (plain.embed_images(images) @ plain.embed_texts(texts).T).argsort(1))
 
 
 def test_clutter_keeps_the_middle_of_the_face():

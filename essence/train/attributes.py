@@ -53,18 +53,18 @@ MOVING = {
 }
 # Attributes measured on the picture. The value is the weight in the embedding: how much it is essence rather than identity or noise.
 MEASURED = {
-    "skin light": 1.0, "skin red": .4, "skin yellow": .5,
+    "skin light": .8, "skin red": .4, "skin yellow": .5,
     "hair light": 1.5, "hair red": 1.0, "hair yellow": 1.0,
     "hair sides": 1.3, "hair long": 1.0, "fringe": .8, "bald": .5,
     "back light": .8, "back red": .6, "back yellow": .6, "back busy": .4, "cloth light": .5,
     "brow dark": .7, "brow height": .6, "brow frown": .4,
-    "eye open": .6, "eye dark": .6, "lid dark": .5, "frame": .7,
+    "eye open": .4, "eye dark": .6, "lid dark": .5, "frame": .7,
     "moustache": 1.0, "beard": 1.0, "lip red": .6, "lip dark": .6,
     "mouth open": .9, "teeth": .5, "mouth width": .9, "smile": 1.1,
-    "face long": .3, "jaw wide": .3, "nose wide": .2, "yaw": .3, "pitch": .3,
+    "face long": .15, "jaw wide": .15, "nose wide": .1, "yaw": .3, "pitch": .3,
     "light side": .6, "face contrast": .3, "saturation": .9, "warm": .6, "light": .6, "contrast": .3, "sharp": .1, "wrinkles": .2,
 }
-PROBED = {"age": 1.3, "female": 1.0, "white": .5, "black": .6, "asian": .7, "indian": .15, "glasses": 1.2}  # linear probes on the face net
+PROBED = {"age": 1.0, "female": .7, "white": .3, "black": .4, "asian": .4, "indian": .15, "glasses": 1.2}  # linear probes on the face net
 # What a tight crop cannot show.
 OUTER = ("hair light", "hair red", "hair yellow", "hair sides", "hair long", "bald", "back light", "back red", "back yellow", "back busy",
          "cloth light", "saturation", "warm", "light", "contrast")

@@ -51,6 +51,7 @@ class ClipOptions:
     warmup: int = 100
     average: float = 0.997  # decay of the moving average
     caption_weight: float = 0.15
+    ground: float = 0.4  # of the mean length of an embedding: how much all pictures have in common
     size: int = 64  # side of the pictures that the encoder reads
     width: int = 24
     layers: tuple[int, ...] = (1, 2, 2, 1)
@@ -256,7 +257,21 @@ class Run:
         save_atomic({"architecture": self.config, "model": self.model.state_dict(), "average": self.average.state_dict(),
                      "optimizer": self.optimizer.state_dict(), "step": self.step,
                      "seconds": self.seconds(), "options": asdict(self.options)}, self.folder / "last.pt")
-        save_clip(self.config, self.average.state_dict(), self.exported, name="essence-mini")
+        save_clip(*grounded(self.config, self.average.state_dict(), self.options.ground), self.exported, name="essence-mini")
+
+
+def grounded(config: dict, state: dict[str, Tensor], ground: float) -> tuple[dict, dict[str, Tensor]]:
+    """The same model with one coordinate more: `ground` for every picture before the norm is made one, zero for every text.
+
+    Without it a cosine sees directions only, and an ordinary target, whose embedding is short, asks for a caricature of the little that sets
+    it apart. The comparison of texts with one picture does not change.
+    """
+    state = dict(state)
+    weight, bias = state["visual.attnpool.c_proj.weight"], state["visual.attnpool.c_proj.bias"]
+    state["visual.attnpool.c_proj.weight"] = torch.cat([weight, weight.new_zeros(1, weight.shape[1])])
+    state["visual.attnpool.c_proj.bias"] = torch.cat([bias, bias.new_full((1,), ground)])
+    state["text_projection"] = F.pad(state["text_projection"], (0, 1))
+    return config | {"embed_dim": config["embed_dim"] + 1}, state
 
 
 class Lesson:
