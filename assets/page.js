@@ -15,6 +15,7 @@ window.essence = {
     const show = (input, value) => {
       input.value = value;
       input.parentElement.querySelector("output").textContent = Number(value).toFixed(2);
+      input.style.setProperty("--part", `${(100 * (value - input.min)) / (input.max - input.min)}%`); // what is filled
     };
     const restore = () => {
       for (const input of all()) show(input, held.get(input.dataset.strength) ?? input.getAttribute("value"));
