@@ -15,7 +15,8 @@ from essence.models.clip import ImageText
 from essence.train import attributes, captions, clip, teacher, zeroshot
 from essence.train.clip import ClipOptions, contrastive, train
 
-TINY = {"steps": 2, "batch": 4, "size": 32, "width": 8, "layers": (1, 1, 1, 1), "text_width": 32, "text_layers": 1, "context": 16, "every": 1}
+NETWORK = {"size": 32, "width": 8, "layers": (1, 1, 1, 1), "text_width": 32, "text_layers": 1, "context": 16}
+TINY = NETWORK | {"steps": 2, "batch": 4, "every": 1}
 
 
 def cartoon(hair: tuple[int, int, int], skin: tuple[int, int, int] = (220, 180, 150), smile: bool = True) -> Image.Image:
@@ -105,7 +106,7 @@ def test_targets_spread_around_zero_and_flip_with_the_picture():
     assert (targets @ targets.T).fill_diagonal_(0).mean().abs() < 0.05
     assert torch.equal(teacher.mirrored(teacher.mirrored(scores)), scores)
     turned = (teacher.mirrored(scores) != scores).any(0)
-    assert [name for name, t in zip(attributes.NAMES, turned) if t] == ["yaw", "light side"]
+    assert [name for name, t in zip(attributes.NAMES, turned, strict=True) if t] == ["yaw", "light side"]
     tight = guide.scores(raw, torch.ones(300))
     hidden = torch.tensor([name in attributes.OUTER for name in attributes.NAMES])
     assert torch.allclose(tight[:, ~hidden], scores[:, ~hidden], atol=1e-5)
@@ -152,7 +153,7 @@ def test_zero_shot_truth_comes_from_labels_or_measures():
 
 
 def test_ground_draws_pictures_together_and_leaves_the_order_of_texts():
-    options = ClipOptions(data="", out="", **{name: TINY[name] for name in ("size", "width", "layers", "text_width", "text_layers", "context")})
+    options = ClipOptions(data="", out="", **NETWORK)
     torch.manual_seed(0)
     config, model = clip.build(options, 8)
     plain = ImageText.from_config(config, model.state_dict())

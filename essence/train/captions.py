@@ -163,7 +163,7 @@ def sentence(noun: str, used: Sequence[str], rng: random.Random) -> str:
 
 def true_facts(row: Tensor) -> list[str]:
     """Names of the facts that are true, from one row of `facts`."""
-    return [name for name, value in zip(FACTS, row.tolist()) if value > 0]
+    return [name for name, value in zip(FACTS, row.tolist(), strict=True) if value > 0]
 
 
 def agreement(used: Sequence[Sequence[str]], table: Tensor) -> Tensor:

@@ -118,7 +118,7 @@ def _landmarks(pictures: Tensor) -> Tensor:
 
 def _table(names: list[str], kind: str, pictures: Tensor, marks: Tensor) -> Table:
     measured, features = [], []
-    for part, points in zip(tqdm(pictures.split(BATCH), desc=f"{kind} faces", mininterval=5), marks.split(BATCH)):
+    for part, points in zip(tqdm(pictures.split(BATCH), desc=f"{kind} faces", mininterval=5), marks.split(BATCH), strict=True):
         images = to_float(part)
         measured.append(A.measure(images, points))
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):

@@ -13,8 +13,8 @@ from torch import Tensor
 from ..checkpoints import load_clip
 from ..models.clip import ImageText
 from .captions import FACTS, prompts
-from .clip import ClipOptions, prepare
 from .common import parse_options, to_float
+from .lessons import ClipOptions, prepare
 from .teacher import KINDS, read_labels
 
 # Question -> answer -> the facts whose prompts stand for it.
@@ -54,7 +54,7 @@ def _idea(model: ImageText, facts: Sequence[str]) -> Tensor:
 def accuracy(model: ImageText, embeddings: Tensor, question: str, truth: Sequence[str | None]) -> tuple[float, float, int]:
     """Share of right answers, mean over the answers of the share right within each, and the number of pictures with a known truth."""
     right: dict[str, list[bool]] = {}
-    for given, wanted in zip(answers(model, embeddings, question), truth):
+    for given, wanted in zip(answers(model, embeddings, question), truth, strict=True):
         if wanted:
             right.setdefault(wanted, []).append(given == wanted)
     count = sum(len(hits) for hits in right.values())
@@ -121,7 +121,7 @@ def evaluate(options: ReportOptions) -> list[dict]:
         labels = [lessons.labels[i] for i in chosen.tolist()]
         if kind == "aligned" and options.held_labels:
             names = [lessons.names[i] for i in chosen.tolist()]
-            labels = [a | b for a, b in zip(labels, read_labels(Path(options.held_labels), names))]
+            labels = [a | b for a, b in zip(labels, read_labels(Path(options.held_labels), names), strict=True)]
         no = torch.zeros(len(chosen), dtype=torch.bool)
         wanted = F.normalize(lessons.target(chosen, no, no), dim=1)
         rows.append({"kind": kind, "question": "R2", "accuracy": explained(embed_pictures(model, lessons.pictures[0, chosen]), wanted)})
