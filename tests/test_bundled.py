@@ -1,0 +1,102 @@
+"""The bundled models do the main job: these tests look at the real weights, not at fakes."""
+
+import gc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from essence import Essence, OptimizeOptions, RefineOptions, Studio, bundled, load_image, registry
+from essence.images import to_tensor
+from essence.metrics import distance_between_people, distances
+from essence.studio import last
+
+QUICK = OptimizeOptions(steps=30)
+
+
+@pytest.fixture(scope="module")
+def studio():
+    return Studio("mini", "cpu")
+
+
+@pytest.fixture(scope="module")
+def sources(studio):
+    return [studio.random_source(seed) for seed in range(20, 24)]
+
+
+@pytest.fixture(scope="module")
+def unseen(studio):
+    return [studio.random_source(seed) for seed in range(40, 48)]
+
+
+def describe(studio, pictures):
+    return studio.models.describe(torch.tensor(np.stack([np.asarray(p) for p in pictures])).permute(0, 3, 1, 2) / 127.5 - 1)
+
+
+def test_manifest_knows_every_bundled_file_and_its_hash():
+    for part in registry.manifest()["mini"].values():
+        assert len(part.sha256) == 64
+        registry.verified(part)
+
+
+def test_weights_are_small():
+    assert sum(path.stat().st_size for path in (registry.WEIGHTS / "mini").iterdir()) < 60e6
+
+
+def test_inversion_brings_back_the_person(studio, unseen):
+    """Pictures made by the generator: refined inversions are nearer to their own original than people are to each other."""
+    found = [last(studio.invert(source.inversion, options=RefineOptions(steps=12))).result for source in unseen[:4]]
+    before, after = (describe(studio, [s.inversion for s in group]) for group in (unseen[:4], found))
+    assert distances(before, after).mean() < 0.5 * distance_between_people(describe(studio, [s.inversion for s in unseen]))
+
+
+@pytest.mark.parametrize("name", ["auburn", "drawn-greybeard"])
+def test_an_essence_moves_over_and_the_person_stays(studio, sources, unseen, name):
+    target, _ = studio.crop_target(load_image(next(p for p in bundled("targets") if p.stem == name)), aligned=True)
+    essence = last(studio.extract(target, sources, QUICK)).result
+    before, after = studio.cosines(target, unseen, essence)
+    assert after > before + 0.1
+    own = [s.inversion for s in unseen]
+    moved = distances(describe(studio, own), describe(studio, studio.blend(unseen, [essence], [1.0])[0]))
+    assert moved.mean() < distance_between_people(describe(studio, own))
+
+
+def test_bundled_essences_belong_to_the_bundled_generator(studio):
+    paths = bundled("essences")
+    assert len(paths) >= 2
+    for path in paths:
+        essence = Essence.load(path)
+        essence.check(studio.models.latent_shape, studio.models.id)
+        assert essence.thumbnail is not None and essence.provenance["options"]["steps"] >= 50
+
+
+def test_texts_and_pictures_share_a_space(studio):
+    """A drawing of a smiling red-haired woman is nearer to those words than a white-bearded man's is, and the other way round."""
+    pictures = [next(p for p in bundled("targets") if name in p.stem) for name in ("redhead", "greybeard")]
+    images = torch.cat([studio.models.encode(to_square(studio, path)) for path in pictures])
+    texts = studio.models.clip.embed_texts(["a smiling young woman with red hair", "an old man with a white beard"])
+    scores = torch.nn.functional.normalize(images, dim=1) @ texts.T
+    assert scores[0, 0] - scores[1, 0] > 0 and scores[1, 1] - scores[0, 1] > 0
+
+
+def to_square(studio, path: Path):
+    return to_tensor(studio.crop(load_image(path), aligned=True))
+
+
+def resident_megabytes():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096 / 1e6
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
+def test_memory_is_back_after_ten_essences(studio, sources):
+    target = sources[0].crop
+    short = OptimizeOptions(steps=3)
+    last(studio.extract(target, sources, short))
+    gc.collect()
+    before = resident_megabytes()
+    for _ in range(10):
+        last(studio.extract(target, sources, short))
+    gc.collect()
+    assert abs(resident_megabytes() - before) < 100
