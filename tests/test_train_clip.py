@@ -167,6 +167,13 @@ def test_ground_draws_pictures_together_and_leaves_the_order_of_texts():
                        (plain.embed_images(images) @ plain.embed_texts(texts).T).argsort(1))
 
 
+def test_explained_is_one_for_the_target_itself_and_ignores_the_ground():
+    wanted = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
+    found = torch.nn.functional.normalize(torch.cat([wanted, torch.full((50, 1), 0.4)], 1), dim=1)
+    assert zeroshot.explained(found, wanted) > 0.999
+    assert zeroshot.explained(found.roll(1, 0), wanted) < 0.2
+
+
 def test_clutter_keeps_the_middle_of_the_face():
     rng = torch.Generator().manual_seed(0)
     images = torch.rand(8, 3, 64, 64, generator=rng)

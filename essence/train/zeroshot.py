@@ -97,7 +97,8 @@ def report(model: ImageText, pictures: Tensor, labels: Sequence[Mapping[str, str
 
 
 def explained(found: Tensor, wanted: Tensor) -> float:
-    """R2 over all coordinates together of embeddings [N, E] against targets [N, E], both of unit norm."""
+    """R2 over all coordinates together of embeddings [N, E or more] against targets [N, E]; the ground coordinate is left out."""
+    found, wanted = F.normalize(found[:, : wanted.shape[1]], dim=1), F.normalize(wanted, dim=1)
     return (1 - (found - wanted).square().sum() / (wanted - wanted.mean(0)).square().sum()).item()
 
 
@@ -123,7 +124,7 @@ def evaluate(options: ReportOptions) -> list[dict]:
             names = [lessons.names[i] for i in chosen.tolist()]
             labels = [a | b for a, b in zip(labels, read_labels(Path(options.held_labels), names), strict=True)]
         no = torch.zeros(len(chosen), dtype=torch.bool)
-        wanted = F.normalize(lessons.target(chosen, no, no), dim=1)
+        wanted = lessons.target(chosen, no, no)
         rows.append({"kind": kind, "question": "R2", "accuracy": explained(embed_pictures(model, lessons.pictures[0, chosen]), wanted)})
         rows += [{"kind": kind} | row for row in report(model, lessons.pictures[0, chosen], labels, lessons.facts[0, chosen])]
     return rows
