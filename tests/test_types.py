@@ -49,7 +49,10 @@ def test_another_generators_essence_is_refused_with_both_shapes():
     essence(model="").check((12, 256), "mini-2")  # a public direction does not say: its shape must do
 
 
-@pytest.mark.parametrize("delta", [torch.randn(256), torch.randn(2, 12, 256), torch.full((12, 256), float("nan")), torch.ones(12, 256).int()])
+NO_DIRECTIONS = [torch.randn(256), torch.randn(2, 12, 256), torch.full((12, 256), float("nan")), torch.ones(12, 256).int()]
+
+
+@pytest.mark.parametrize("delta", NO_DIRECTIONS)
 def test_what_is_no_direction_is_refused(delta):
     with pytest.raises(BadFile):
         Essence(delta)

@@ -111,7 +111,7 @@ class Encoder4Editing(nn.Module):
         w = config.widths
         self.input_layer = nn.Sequential(nn.Conv2d(3, w[0], 3, 1, 1, bias=False), nn.BatchNorm2d(w[0]), nn.PReLU(w[0]))
         units, in_ch = [], w[0]
-        for width, depth in zip(w, config.depths):
+        for width, depth in zip(w, config.depths, strict=True):
             for i in range(depth):
                 units.append(ResidualUnit(in_ch, width, stride=2 if i == 0 else 1))
                 in_ch = width

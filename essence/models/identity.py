@@ -65,7 +65,7 @@ class Block(nn.Module):
 
 def _pad_like(x: Tensor, other: Tensor) -> Tensor:
     """Zeros at the bottom, right and in channels until `x` is at least as large as `other`."""
-    grow = [max(b - a, 0) for a, b in zip(x.shape[1:], other.shape[1:])]
+    grow = [max(b - a, 0) for a, b in zip(x.shape[1:], other.shape[1:], strict=True)]
     return F.pad(x, (0, grow[2], 0, grow[1], 0, grow[0])) if any(grow) else x
 
 

@@ -1,7 +1,7 @@
 """StyleGAN2, config F (Karras et al. 2020, arXiv 1912.04958), every width configurable.
 
-Parameter names are those of the common PyTorch checkpoints (`style.1.weight`, `convs.0.conv.modulation.weight`, ...), so they load strictly.
-Those files carry no description of the network: `GeneratorConfig.infer` reads it off the shapes of the tensors.
+Parameter names are those of the common PyTorch checkpoints (`style.1.weight`, `convs.0.conv.modulation.weight`, ...), so they load
+strictly. Those files carry no description of the network: `GeneratorConfig.infer` reads it off the shapes of the tensors.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class PixelNorm(nn.Module):
 
 
 class Resampling(nn.Module):
-    """Blur, with the kernel kept where the checkpoints have it: `blur.kernel` behind a convolution, `upsample.kernel` before the RGB sum."""
+    """Blur; the kernel lies where the checkpoints have it: `blur.kernel` behind a convolution, `upsample.kernel` before the RGB sum."""
 
     def __init__(self, up: int, pad: tuple[int, int]):
         super().__init__()

@@ -11,9 +11,9 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from tqdm import tqdm
@@ -24,65 +24,82 @@ from ..methods.refine import RefineOptions
 from ..metrics import distance_between_people, distances
 from ..studio import Studio, bundled, last
 from ..types import Essence, Source
-from .common import held_out
+from .common import PHOTOGRAPHS, held_out
 
 LEARNED_ON = 4
 UNSEEN_SEEDS = range(1000, 1016)  # faces that took part in nothing
+PORTRAITS = 20
 
 
-def essences(studio: Studio, options: OptimizeOptions, out: Path, targets: list[Path]) -> None:
-    """A row for each target: CLIP cosine on unseen sources before and after, descriptor distance to the own source."""
+class Group:
+    """People who took no part in learning."""
+
+    def __init__(self, studio: Studio, name: str, sources: Sequence[Source]):
+        self.name, self.sources = name, sources
+        self.descriptors = describe(studio, [source.inversion for source in sources])
+        self.apart = distance_between_people(self.descriptors)
+
+    def measure(self, studio: Studio, target: Image.Image, essence: Essence) -> tuple[float, float, float]:
+        """CLIP cosine to the target before and after, mean descriptor distance to the own source."""
+        before, after = studio.cosines(target, self.sources, essence)
+        cells = [Image.fromarray(cell) for cell in studio.blend(self.sources, [essence], [1.0])[0]]
+        return before, after, distances(self.descriptors, describe(studio, cells)).mean().item()
+
+
+def essences(studio: Studio, options: OptimizeOptions, out: Path, groups: Sequence[Group]) -> None:
+    """A row for each bundled target, learned on the first bundled sources and applied to each group."""
     sources = [studio.source(path, path.stem, aligned=True) for path in bundled("sources")[:LEARNED_ON]]
-    unseen = [studio.random_source(seed) for seed in UNSEEN_SEEDS]
-    before = _describe(studio, np.stack([np.asarray(s.inversion) for s in unseen]))
-    apart = distance_between_people(before)
-    print("| target | cosine before | after | distance to own source | worst | seconds |\n|---|---|---|---|---|---|")
+    print("| target |" + "".join(f" {g.name}: cosine before | after | distance |" for g in groups) + " seconds |")
+    print("|---|" + "---|---|---|" * len(groups) + "---|")
     rows, learned = [], []
-    for path in targets:
+    for path in bundled("targets"):
         target, _ = studio.crop_target(load_image(path), aligned=True)
         began = time.perf_counter()
-        essence = last(studio.extract(target, sources, options, name=path.stem)).result
+        learned.append(last(studio.extract(target, sources, options, name=path.stem)).result)
         seconds = time.perf_counter() - began
-        low, high = studio.cosines(target, unseen, essence)
-        moved = distances(before, _describe(studio, studio.blend(unseen, [essence], [1.0])[0]))
-        print(f"| {path.stem} | {low:.2f} | {high:.2f} | {moved.mean():.2f} | {moved.max():.2f} | {seconds:.1f} |", flush=True)
-        rows.append((low, high, moved.mean().item(), seconds))
-        learned.append(essence)
-    low, high, moved, seconds = (statistics.mean(column) for column in zip(*rows, strict=True))
-    print(f"| **mean** | {low:.2f} | {high:.2f} | {moved:.2f} | | {seconds:.1f} |")
-    print(f"\nBetween different people among these sources: {apart:.2f}.")
-    _sheet(studio, sources[:2] + unseen[:8], learned).save(out / "essences.png")
+        rows.append([figure for group in groups for figure in group.measure(studio, target, learned[-1])] + [seconds])
+        _row(path.stem, rows[-1])
+    _row("**mean**", [statistics.mean(column) for column in zip(*rows, strict=True)])
+    for group in groups:
+        print(f"\nDistance between different people, {group.name} ({len(group.sources)}): {group.apart:.2f}.")
+        studio.grid(group.sources[:10], learned, [1.0] * len(learned)).save(out / f"essences-{group.name}.png")
 
 
-def _sheet(studio: Studio, sources: list[Source], learned: list[Essence]) -> Image.Image:
-    return studio.grid(sources, learned, [1.0] * len(learned))
+def _row(name: str, figures: Sequence[float]) -> None:
+    print(f"| {name} | " + " | ".join(f"{figure:.2f}" for figure in figures[:-1]) + f" | {figures[-1]:.1f} |", flush=True)
 
 
-def photographs(studio: Studio, data: Path, out: Path, steps: tuple[int, ...] = (0, 25, 100), count: int = 20) -> None:
-    """Held-out portraits, through the inverter alone and with refinement."""
-    names = sorted(path.name for path in data.rglob("*.jpg"))
-    kept = [name for name in sorted(held_out(names)) if name.startswith("congress")][:count]
-    crops = [studio.crop(load_image(next(data.rglob(name))), aligned=True) for name in kept]
+def portraits(data: Path, count: int = PORTRAITS) -> list[Image.Image]:
+    """Photographs that the recipes hold out."""
+    paths = {path.name: path for path in sorted(data.rglob("*.jpg"))}
+    names = [name for name in sorted(held_out(list(paths))) if name.startswith(PHOTOGRAPHS)][:count]
+    return [load_image(paths[name]) for name in names]
+
+
+def photographs(studio: Studio, crops: Sequence[Image.Image], out: Path, steps: Sequence[int] = (0, 25, 100)) -> list[Source]:
+    """Held-out portraits through the inverter alone and with refinement; returns the ones with the default number of steps."""
     truth = torch.cat([resample(to_tensor(crop), studio.models.size, "antialias") for crop in crops])
     descriptors = studio.models.describe(truth)
-    apart = distance_between_people(descriptors)
     print("| refinement steps | descriptor distance | worst | mean absolute error | seconds each |\n|---|---|---|---|---|")
-    columns: list[list[Image.Image | None]] = [list(crops)]
+    columns, default = [list(crops)], []
     for n in steps:
         began = time.perf_counter()
-        found = [last(studio.invert(crop, "p", RefineOptions(steps=n))).result for crop in tqdm(crops, leave=False)]
+        options = RefineOptions(steps=n)
+        found = [studio.source(crop, "portrait", aligned=True, refine=options) for crop in tqdm(crops, leave=False)]
         seconds = (time.perf_counter() - began) / len(crops)
         pictures = torch.cat([to_tensor(source.inversion) for source in found])
-        d = distances(descriptors, studio.models.describe(pictures))
-        error = (pictures - truth).abs().mean().item() / 2
+        d, error = distances(descriptors, studio.models.describe(pictures)), (pictures - truth).abs().mean().item() / 2
         print(f"| {n} | {d.mean():.3f} | {d.max():.3f} | {error:.3f} | {seconds:.2f} |", flush=True)
         columns.append([source.inversion for source in found])
-    print(f"\n{len(kept)} portraits kept out of training; between different people among them: {apart:.2f}.")
-    grid([list(row) for row in zip(*columns, strict=True)], cell=studio.models.size).save(out / "photographs.png")
+        default = found if n == RefineOptions().steps else default
+    apart = distance_between_people(descriptors)
+    print(f"\n{len(crops)} portraits kept out of training; between different people among them: {apart:.2f}.\n")
+    grid(columns, cell=studio.models.size).save(out / "photographs.png")
+    return default
 
 
-def _describe(studio: Studio, pictures: np.ndarray) -> torch.Tensor:
-    return studio.models.describe(torch.tensor(pictures).permute(0, 3, 1, 2) / 127.5 - 1)
+def describe(studio: Studio, pictures: Sequence[Image.Image]) -> torch.Tensor:
+    return studio.models.describe(to_tensor(list(pictures)))
 
 
 def main() -> None:
@@ -93,9 +110,10 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     studio = Studio("mini")
-    essences(studio, PRESETS[arguments.preset], arguments.out, bundled("targets"))
+    groups = [Group(studio, "generated", [studio.random_source(seed) for seed in UNSEEN_SEEDS])]
     if arguments.data:
-        photographs(studio, arguments.data, arguments.out)
+        groups.append(Group(studio, "photographs", photographs(studio, portraits(arguments.data), arguments.out)))
+    essences(studio, PRESETS[arguments.preset], arguments.out, groups)
 
 
 if __name__ == "__main__":
