@@ -40,7 +40,7 @@ def options(folder, out, **changes) -> InverterOptions:
         data=str(folder / "faces"), out=str(out),
         generator=str(folder / "generator.safetensors"), latents=str(folder / "latents.safetensors"),
         input_size=SIDE, widths=(4, 6, 8, 10), depths=(1, 1, 1, 1), head_width=8, steps=6, minutes=1e6, batch=4, generated=2, bank=8,
-        rendered=2, warmup=2, rate=5e-3, half=False,
+        rendered=2, latents_first=0.0, warmup=2, rate=5e-3, half=False,
     )
     return dataclasses.replace(base, **changes)
 

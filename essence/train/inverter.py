@@ -9,23 +9,20 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..checkpoints import load_generator, load_latents, save_inverter
-from ..errors import UserError
-from ..formats import read_safetensors
+from ..images import resample
 from ..latents import LatentAxes
 from ..models.e4e import Encoder4Editing, EncoderConfig, Inverter
 from ..models.identity import FaceDescriptor, face_descriptor
 from ..models.stylegan2 import Generator
-from . import augment
 from .common import (
     PHOTOGRAPHS,
     CsvLog,
@@ -37,15 +34,13 @@ from .common import (
     parse_options,
     save_atomic,
     to_float,
-    to_uint8,
     warm_cosine,
 )
+from .lessons import Batch, Lessons, precision, prepare
 
 COLUMNS = ("step", "seconds", "pictures", "loss", "common", "layers", "pixels", "features", "descriptor", "deltas", "rate")
 SHEET = 10  # pictures on a sheet
 FIRST_RENDERED = 4  # pictures of a batch
-MIRRORED = 0.3  # share of the real pictures
-STEP_SEEDS = 1_000_003  # each step draws from its own seed, so that a resumed run sees what an uninterrupted one would
 
 
 @dataclass(frozen=True)
@@ -56,18 +51,20 @@ class InverterOptions:
     generator: str = "weights/mini/generator.safetensors"
     latents: str = "weights/mini/latents.safetensors"
     teacher: str = ""  # the autoencoder's encoder: latents of real pictures
-    input_size: int = 128
-    widths: tuple[int, int, int, int] = (16, 32, 64, 128)
-    depths: tuple[int, int, int, int] = (1, 2, 2, 2)
-    head_width: int = 48
-    steps: int = 3000
+    input_size: int = 64  # a quarter of the work of 128; what is too small to be seen there, refinement finds
+    widths: tuple[int, int, int, int] = (24, 48, 96, 160)
+    depths: tuple[int, int, int, int] = (1, 2, 3, 2)
+    head_width: int = 64
+    steps: int = 100_000
     minutes: float = 45.0  # the schedule ends at whichever comes first
     batch: int = 32
     generated: int = 8  # of the batch: pictures of the generator
-    bank: int = 4096  # how many of those to render beforehand
+    bank: int = 2048  # how many of those to render beforehand
     oversample: float = 4.0  # how much more often photographs are drawn
-    rendered: int = 20  # of the batch at the end: compared as pictures; starts at 4
-    rate: float = 1e-3
+    latents_first: float = 0.35  # share of the schedule that learns latents alone: rendering costs more than the encoder
+    rendered: int = 14  # of the batch at the end: compared as pictures; starts at 4
+    rate: float = 1.5e-3
+    linear_rate: float = 5.0  # times `rate`, for the last layers: their weights are scaled down as they run, and so are their steps
     warmup: int = 100
     average: float = 0.998
     common_weight: float = 0.5
@@ -82,7 +79,7 @@ class InverterOptions:
     seed: int = 0
     threads: int = 2
     checkpoint_seconds: float = 180.0
-    sheet_seconds: float = 480.0
+    sheet_seconds: float = 540.0
     half: bool = True  # bfloat16 where it is safe
 
 
@@ -118,133 +115,6 @@ def new_encoder(config: EncoderConfig) -> Encoder4Editing:
     return encoder.to(memory_format=torch.channels_last)
 
 
-class AutoencoderEncoder(nn.Module):
-    """The encoder that the generator was trained with: pictures [B, 3, 128, 128] to w+ [B, L, D], w and a delta for each further layer."""
-
-    def __init__(self, state: dict[str, Tensor]):
-        super().__init__()
-        self.weights = {name: value.float() for name, value in state.items()}
-        for name, value in self.weights.items():
-            if value.ndim == 4:
-                self.weights[name] = value.contiguous(memory_format=torch.channels_last)
-
-    def conv(self, name: str, x: Tensor, stride: int = 1) -> Tensor:
-        weight = self.weights[name + ".weight"]
-        return F.conv2d(x, weight, self.weights.get(name + ".bias"), stride, weight.shape[-1] // 2)
-
-    @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
-        def act(t: Tensor) -> Tensor:
-            return F.leaky_relu(t, 0.2) * 2**0.5
-
-        x, i = act(self.conv("stem", x)), 0
-        while f"blocks.{i}.conv1.weight" in self.weights:
-            inner = act(self.conv(f"blocks.{i}.conv2", act(self.conv(f"blocks.{i}.conv1", x)), stride=2))
-            x, i = (inner + self.conv(f"blocks.{i}.skip", F.avg_pool2d(x, 2))) / 2**0.5, i + 1
-        x = act(F.linear(x.flatten(1), self.weights["head.weight"], self.weights["head.bias"]))
-        w = F.linear(x, self.weights["latent.weight"], self.weights["latent.bias"])
-        deltas = F.linear(x, self.weights["deltas.weight"], self.weights["deltas.bias"]).unflatten(1, (-1, w.shape[1]))
-        return w[:, None] + torch.cat([torch.zeros_like(deltas[:, :1]), deltas], 1)
-
-
-# ---- what the student learns from
-
-@dataclass(frozen=True, eq=False)
-class Lessons:
-    """Real pictures uint8 [N, 3, S, S] with the teacher's w+ [N, L, D] or None; generated ones with their own latents.
-
-    The teacher has seen no mirrored picture (it is the slowest network here): those are learned from by rendering alone.
-    """
-
-    real: Tensor
-    weights: Tensor  # [N], how often each is drawn
-    real_w: Tensor | None
-    made: Tensor
-    made_w: Tensor
-
-    def draw(self, options: InverterOptions, step: int) -> Batch:
-        rng = torch.Generator().manual_seed(options.seed * STEP_SEEDS + step)
-        count = options.batch - options.generated
-        index = torch.multinomial(self.weights, count, replacement=True, generator=rng)
-        mirrored = torch.rand(count, generator=rng) < MIRRORED
-        x = to_float(self.real[index])
-        x = torch.where(mirrored.view(-1, 1, 1, 1), x.flip(3), x)
-        x, lit = augment.light(x, rng)
-        other = torch.randint(len(self.made), (options.generated,), generator=rng)
-        goal = torch.cat([x, to_float(self.made[other])])
-        trust = torch.where(lit, options.lit_weight, 1.0) * ~mirrored
-        known = self.real_w[index].float() if self.real_w is not None else self.made_w[:1].expand(count, -1, -1)
-        trust = trust if self.real_w is not None else torch.zeros(count)
-        w = torch.cat([known, self.made_w[other].float()])
-        return Batch(augment.degrade(goal, rng), goal, w, torch.cat([trust, torch.ones(options.generated)]))
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    seen: Tensor  # [B, 3, S, S], spoilt
-    goal: Tensor  # [B, 3, S, S]
-    w: Tensor  # [B, L, D]
-    trust: Tensor  # [B], weight of the latent terms
-
-
-def prepare(options: InverterOptions, generator: Generator, axes: LatentAxes, out: Path) -> Lessons:
-    """Read the pictures, ask the teacher, render the bank; the slow parts are kept in the run's folder for a resumed run."""
-    paths = list_pictures(options.data)
-    held = held_out([path.name for path in paths])
-    paths = [path for path in paths if path.name not in held]
-    real = load_pictures(paths, generator.config.size)
-    weights = torch.tensor([options.oversample if path.name.startswith(PHOTOGRAPHS) else 1.0 for path in paths])
-    real_w = _kept(out / "teacher.pt", lambda: _teach(options, real), len(real)) if options.teacher else None
-    made_w = _made_latents(options, axes, real_w, generator.config.layers)
-    made = _kept(out / "made.pt", lambda: _render(options, generator, made_w), options.bank)
-    return Lessons(real, weights, real_w, made, made_w)
-
-
-def _kept(path: Path, make: Callable[[], Tensor], count: int) -> Tensor:
-    """What was prepared for `count` pictures, from the run's folder, or made and put there."""
-    if path.exists():
-        kept = torch.load(path, weights_only=True)
-        if len(kept) == count:
-            return kept
-    made = make()
-    save_atomic(made, path)
-    return made
-
-
-@torch.no_grad()
-def _render(options: InverterOptions, generator: Generator, w: Tensor) -> Tensor:
-    pictures = []
-    for part in tqdm(w.split(32), desc="generated pictures"):
-        with _precision(options):
-            pictures.append(to_uint8(generator.synthesis(part)))
-    return torch.cat(pictures)
-
-
-def _teach(options: InverterOptions, real: Tensor) -> Tensor:
-    teacher = AutoencoderEncoder(read_safetensors(options.teacher)[0])
-    shape = teacher(to_float(real[:1])).shape[1:]
-    latents = torch.empty(len(real), *shape, dtype=torch.float16)
-    for first in tqdm(range(0, len(real), 64), desc="teacher"):
-        with _precision(options):
-            latents[first : first + 64] = teacher(to_float(real[first : first + 64]))
-    return latents
-
-
-def _made_latents(options: InverterOptions, axes: LatentAxes, real_w: Tensor | None, layers: int) -> Tensor:
-    """w from the Gaussian; three in four with the deltas of some real picture, so that they lie where real ones do."""
-    rng = torch.Generator().manual_seed(options.seed)
-    w = axes.sample(options.bank, rng)[:, None].expand(-1, layers, -1)
-    if real_w is None:
-        return w.contiguous()
-    like = real_w[torch.randint(len(real_w), (options.bank,), generator=rng)].float()
-    share = (torch.rand(options.bank, 1, 1, generator=rng) < 0.75).float()
-    return w + share * (like - like[:, :1])
-
-
-def _precision(options: InverterOptions):
-    return torch.autocast("cpu", torch.bfloat16, enabled=options.half)
-
-
 # ---- losses
 
 class Losses:
@@ -262,7 +132,7 @@ class Losses:
 
     def pictures(self, w: Tensor, goal: Tensor) -> dict[str, Tensor]:
         """The reconstruction against the goal: pixels, face network features relative to their mean, squared descriptor distance."""
-        with _precision(self.options):
+        with precision(self.options):
             images = self.generator.synthesis(w).float()
             ours = self.face.features(images)
             with torch.no_grad():
@@ -291,28 +161,32 @@ class Trainer:
         self.options, self.out = options, Path(options.out)
         self.generator, self.axes = load_generator(options.generator), load_latents(options.latents)
         size, layers, dim = options.input_size, self.generator.config.layers, self.generator.config.style_dim
-        if size != self.generator.config.size:
-            raise UserError(f"--input-size {size} must be the generator's side, {self.generator.config.size}.")
         self.architecture = asdict(EncoderConfig(options.widths, options.depths, size, layers, dim, options.head_width))
         torch.manual_seed(options.seed)
         self.encoder = new_encoder(EncoderConfig(**self.architecture)).train()
         self.average = copy.deepcopy(self.encoder).eval().requires_grad_(False)
-        self.optimizer = torch.optim.Adam(self.encoder.parameters(), options.rate, betas=(0.9, 0.99))
-        self.step, self.seconds = 0, 0.0
+        self.optimizer = torch.optim.Adam(self._groups(), options.rate, betas=(0.9, 0.99))
+        self.step, self.seen, self.seconds = 0, 0, 0.0
         self.out.mkdir(parents=True, exist_ok=True)
         self.path = self.out / "checkpoint.pt"
         self._resume(load_resume(self.path, self.architecture))
+
+    def _groups(self) -> list[dict]:
+        named = list(self.encoder.named_parameters())
+        linear = [p for name, p in named if ".linear." in name]
+        return [{"params": [p for name, p in named if ".linear." not in name], "times": 1.0},
+                {"params": linear, "times": self.options.linear_rate}]
 
     def _resume(self, state: dict | None) -> None:
         if state is None:
             return
         for name in ("encoder", "average", "optimizer"):
             getattr(self, name).load_state_dict(state[name])
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.seen, self.seconds = state["step"], state["seen"], state["seconds"]
 
     def save(self) -> None:
         parts = {name: getattr(self, name).state_dict() for name in ("encoder", "average", "optimizer")}
-        save_atomic(parts | {"architecture": self.architecture, "step": self.step, "seconds": self.seconds}, self.path)
+        save_atomic(parts | {"architecture": self.architecture, "step": self.step, "seen": self.seen, "seconds": self.seconds}, self.path)
 
     def inverter(self) -> Inverter:
         """The averaged encoder, as the ordinary network."""
@@ -324,25 +198,29 @@ class Trainer:
     def progress(self) -> float:
         return min(1.0, max(self.step / self.options.steps, self.seconds / (60 * self.options.minutes)))
 
+    def rendered(self) -> int:
+        """How many pictures of the batch are rendered: none at first, then more and more."""
+        share = (self.progress - self.options.latents_first) / (1 - self.options.latents_first)
+        return 0 if share < 0 else min(self.options.rendered, FIRST_RENDERED + round(self.options.rendered * 1.5 * share))
+
     def learn(self, lessons: Lessons, losses: Losses) -> dict[str, float]:
         """One step. Returns the row for the log."""
         o, start = self.options, time.monotonic()
         batch = lessons.draw(o, self.step)
         factor = warm_cosine(self.progress, self.step, o.warmup, 0.02)
-        self.optimizer.param_groups[0]["lr"] = o.rate * factor
-        with _precision(o):
-            raw = self.encoder(batch.seen.contiguous(memory_format=torch.channels_last))
-        # The first steps learn the latents alone; then more and more pictures of the batch are also rendered.
-        rendered = 0 if self.progress < 0.04 else min(o.rendered, FIRST_RENDERED + round(o.rendered * 1.5 * self.progress))
-        total, terms = losses(raw.float() + self.axes.mean, batch, rendered)
+        for group in self.optimizer.param_groups:
+            group["lr"] = o.rate * factor * group["times"]
+        with precision(o):
+            raw = self.encoder(resample(batch.seen, o.input_size, "antialias").contiguous(memory_format=torch.channels_last))
+        total, terms = losses(raw.float() + self.axes.mean, batch, self.rendered())
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         nn.utils.clip_grad_norm_(self.encoder.parameters(), 5.0)
         self.optimizer.step()
         average_into(self.average, self.encoder, self.step, o.average)
-        self.step, self.seconds = self.step + 1, self.seconds + time.monotonic() - start
+        self.step, self.seen, self.seconds = self.step + 1, self.seen + o.batch, self.seconds + time.monotonic() - start
         row = dict.fromkeys(COLUMNS, float("nan")) | {name: value.item() for name, value in terms.items()}
-        clock = {"step": self.step, "seconds": self.seconds, "pictures": self.step * o.batch}
+        clock = {"step": self.step, "seconds": self.seconds, "pictures": self.seen}
         return row | clock | {"loss": total.item(), "rate": o.rate * factor}
 
 

@@ -1,167 +1,151 @@
-"""What the image-text recipe trains on: its options, its tables of pictures, their targets and facts."""
+"""What the inverter learns from: real pictures with a teacher's latents, generated pictures with their own; spoilt on the way in."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
 
-from ..checkpoints import load_generator, load_latents
-from ..errors import UserError
-from . import captions, teacher
-from .attributes import Probe
-from .common import held_out, save_atomic
+from ..formats import read_safetensors
+from ..latents import LatentAxes
+from ..models.stylegan2 import Generator
+from . import augment
+from .common import PHOTOGRAPHS, held_out, list_pictures, load_pictures, save_atomic, to_float, to_uint8
 
-SHARES = (0.45, 0.2, 0.35)  # of aligned, tight and generated pictures in a batch
+if TYPE_CHECKING:
+    from .inverter import InverterOptions
 
-
-@dataclass(frozen=True)
-class ClipOptions:
-    data: str = field(metadata={"help": "folder of aligned pictures"})
-    out: str = field(metadata={"help": "folder of the run: tables, checkpoint, log, clip.safetensors"})
-    labels: str | None = field(default=None, metadata={"help": "CSV about them: file, gender, group, text"})
-    more_labels: str | None = field(default=None, metadata={"help": "another CSV about them: file, glasses (yes, no)"})
-    tight: str | None = field(default=None, metadata={"help": "folder of tight face crops (FairFace)"})
-    tight_labels: str | None = field(default=None, metadata={"help": "CSV about them: file, age, gender, race"})
-    generator: str | None = field(default=None, metadata={"help": "a generator, for pictures at no cost"})
-    latents: str | None = field(default=None, metadata={"help": "mean and covariance of its w"})
-    generated: int = 12000
-    steps: int = 6000
-    minutes: float = field(default=0, metadata={"help": "the schedule ends after so many minutes at the latest; 0: by steps alone"})
-    batch: int = 96
-    lr: float = 1e-3
-    weight_decay: float = 0.02
-    warmup: int = 100
-    average: float = 0.997  # decay of the moving average
-    caption_weight: float = 0.15
-    ground: float = 0.4  # of the mean length of an embedding: how much all pictures have in common
-    size: int = 64  # side of the pictures that the encoder reads
-    width: int = 24
-    layers: tuple[int, ...] = (1, 2, 2, 1)
-    text_width: int = 64
-    text_layers: int = 2
-    context: int = 32
-    every: int = 200  # steps between checkpoints
-    threads: int = 0  # 0: as torch chooses
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.size % 32:
-            raise UserError(f"--size must be a multiple of 32, not {self.size}.")
+MIRRORED = 0.3  # share of the real pictures
+STEP_SEEDS = 1_000_003  # each step draws from its own seed, so that a resumed run sees what an uninterrupted one would
 
 
-# ---- data
+class AutoencoderEncoder(nn.Module):
+    """The encoder that the generator was trained with: pictures [B, 3, 128, 128] to w+ [B, L, D], w and a delta for each further layer."""
 
-@dataclass
+    def __init__(self, state: dict[str, Tensor]):
+        super().__init__()
+        self.weights = {name: value.float() for name, value in state.items()}
+        for name, value in self.weights.items():
+            if value.ndim == 4:
+                self.weights[name] = value.contiguous(memory_format=torch.channels_last)
+
+    def conv(self, name: str, x: Tensor, stride: int = 1) -> Tensor:
+        weight = self.weights[name + ".weight"]
+        return F.conv2d(x, weight, self.weights.get(name + ".bias"), stride, weight.shape[-1] // 2)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        def act(t: Tensor) -> Tensor:
+            return F.leaky_relu(t, 0.2) * 2**0.5
+
+        x, i = act(self.conv("stem", x)), 0
+        while f"blocks.{i}.conv1.weight" in self.weights:
+            inner = act(self.conv(f"blocks.{i}.conv2", act(self.conv(f"blocks.{i}.conv1", x)), stride=2))
+            x, i = (inner + self.conv(f"blocks.{i}.skip", F.avg_pool2d(x, 2))) / 2**0.5, i + 1
+        x = act(F.linear(x.flatten(1), self.weights["head.weight"], self.weights["head.bias"]))
+        w = F.linear(x, self.weights["latent.weight"], self.weights["latent.bias"])
+        deltas = F.linear(x, self.weights["deltas.weight"], self.weights["deltas.bias"]).unflatten(1, (-1, w.shape[1]))
+        return w[:, None] + torch.cat([torch.zeros_like(deltas[:, :1]), deltas], 1)
+
+
+@dataclass(frozen=True, eq=False)
 class Lessons:
-    """What training needs of the pictures: N rows, and a relit copy of each of them."""
+    """Real pictures uint8 [N, 3, S, S] with the teacher's w+ [N, L, D] or None; generated ones with their own latents.
 
-    pictures: Tensor  # uint8 [2, N, 3, 128, 128]
-    scores: Tensor  # [2, N, K]
-    layout: Tensor  # [N, R]
-    facts: Tensor  # int8 [2, N, F]
-    kind: Tensor  # [N]
-    held: Tensor  # bool [N]
-    names: list[str]
-    labels: list[dict[str, str]]
-    teacher: teacher.Teacher
+    The teacher has seen no mirrored picture (it is the slowest network here): those are learned from by rendering alone.
+    """
 
-    def rows(self, rng: torch.Generator, count: int) -> Tensor:
-        """Rows to train on: the kinds in fixed shares, never a held-out one."""
-        free = ~self.held
-        weights = torch.zeros(len(free))
-        for kind, share in enumerate(SHARES):
-            chosen = free & (self.kind == kind)
-            weights[chosen] = share / chosen.sum().clamp(min=1)
-        return torch.multinomial(weights, count, replacement=True, generator=rng)
+    real: Tensor
+    weights: Tensor  # [N], how often each is drawn
+    real_w: Tensor | None
+    made: Tensor
+    made_w: Tensor
 
-    def target(self, rows: Tensor, lit: Tensor, flip: Tensor) -> Tensor:
-        """[B, E] for rows [B], relit or not [B], flipped or not [B]; the layout of a changed picture is not known, and zero."""
-        scores = self.scores[lit.long(), rows]
-        scores = torch.where(flip[:, None], teacher.mirrored(scores), scores)
-        return self.teacher.targets(scores, self.layout[rows] * (~(lit | flip))[:, None])
-
-
-def prepare(options: ClipOptions) -> Lessons:
-    """Tables of pictures, kept in the run's folder; probes; targets; facts."""
-    run = Path(options.out)
-    run.mkdir(parents=True, exist_ok=True)
-    tables = _tables(options, run)
-    table = teacher.Table.join(tables)
-    labels = _labels(options, tables)
-    held = held_out_rows(table)
-    values, known = teacher.probe_labels(labels)
-    probe = Probe(**_cached(run / "probe.pt", lambda: vars(Probe.fit(table.features, values, known & ~held[:, None]))))
-    probed = probe(table.features)
-    relit = [_relit(run, part) for part in tables]
-    whole = table.kind != teacher.KINDS.index("tight")
-    raw = torch.cat([table.measured, probed], 1)
-    relit_raw = torch.cat([torch.cat([part["measured"] for part in relit]), probed], 1)
-    guide = teacher.Teacher.fit(raw[whole & ~held], table.pictures[whole & ~held], teacher.TeacherOptions())
-    scores = torch.stack([guide.scores(raw, table.kind), guide.scores(relit_raw, table.kind)])
-    facts = torch.stack([captions.hidden(captions.facts(part, of), ~whole) for part, of in zip(scores, (raw, relit_raw), strict=True)])
-    layout = guide.layout(scores[0], table.pictures) * whole[:, None]
-    pictures = torch.stack([table.pictures, torch.cat([part["pictures"] for part in relit])])
-    return Lessons(pictures, scores, layout, facts, table.kind, held, table.names, labels, guide)
+    def draw(self, options: InverterOptions, step: int) -> Batch:
+        rng = torch.Generator().manual_seed(options.seed * STEP_SEEDS + step)
+        count = options.batch - options.generated
+        index = torch.multinomial(self.weights, count, replacement=True, generator=rng)
+        mirrored = torch.rand(count, generator=rng) < MIRRORED
+        x = to_float(self.real[index])
+        x = torch.where(mirrored.view(-1, 1, 1, 1), x.flip(3), x)
+        x, lit = augment.light(x, rng)
+        other = torch.randint(len(self.made), (options.generated,), generator=rng)
+        goal = torch.cat([x, to_float(self.made[other])])
+        trust = torch.where(lit, options.lit_weight, 1.0) * ~mirrored
+        known = self.real_w[index].float() if self.real_w is not None else self.made_w[:1].expand(count, -1, -1)
+        trust = trust if self.real_w is not None else torch.zeros(count)
+        w = torch.cat([known, self.made_w[other].float()])
+        return Batch(augment.degrade(goal, rng), goal, w, torch.cat([trust, torch.ones(options.generated)]))
 
 
-def _tables(options: ClipOptions, run: Path) -> list[teacher.Table]:
-    found = [_table(run / "aligned.pt", lambda: teacher.aligned_table(Path(options.data)))]
-    if options.tight:
-        found.append(_table(run / "tight.pt", lambda: teacher.tight_table(Path(options.tight))))
-    if options.generator and options.generated:
-        if not options.latents:
-            raise UserError("--generator needs --latents: the mean and covariance of its w.")
-        found.append(_table(run / "generated.pt", lambda: _generate(options)))
-    return found
+@dataclass(frozen=True, eq=False)
+class Batch:
+    seen: Tensor  # [B, 3, S, S], spoilt
+    goal: Tensor  # [B, 3, S, S]
+    w: Tensor  # [B, L, D]
+    trust: Tensor  # [B], weight of the latent terms
 
 
-def _labels(options: ClipOptions, tables: list[teacher.Table]) -> list[dict[str, str]]:
-    """A row of labels for every picture."""
-    found: list[dict[str, str]] = []
-    for table in tables:
-        kind = teacher.KINDS[int(table.kind[0])]
-        rows: list[dict[str, str]] = [{} for _ in table.names]
-        for path in {"aligned": (options.labels, options.more_labels), "tight": (options.tight_labels,)}.get(kind, ()):
-            if path:
-                rows = [a | b for a, b in zip(rows, teacher.read_labels(Path(path), table.names), strict=True)]
-        found += rows
-    return found
+def prepare(options: InverterOptions, generator: Generator, axes: LatentAxes, out: Path) -> Lessons:
+    """Read the pictures, ask the teacher, render the bank; the slow parts are kept in the run's folder for a resumed run."""
+    paths = list_pictures(options.data)
+    held = held_out([path.name for path in paths])
+    paths = [path for path in paths if path.name not in held]
+    real = load_pictures(paths, generator.config.size)
+    weights = torch.tensor([options.oversample if path.name.startswith(PHOTOGRAPHS) else 1.0 for path in paths])
+    real_w = _kept(out / "teacher.pt", lambda: _teach(options, real), len(real)) if options.teacher else None
+    made_w = _made_latents(options, axes, real_w, generator.config.layers)
+    made = _kept(out / "made.pt", lambda: _render(options, generator, made_w), options.bank)
+    return Lessons(real, weights, real_w, made, made_w)
 
 
-def _relit(run: Path, table: teacher.Table) -> dict[str, Tensor]:
-    """Relit copies of the aligned pictures; the others stand for themselves (of tight crops the outer part is not known)."""
-    if table.kind[0] != 0:
-        return {"pictures": table.pictures, "measured": table.measured}
-    return _cached(run / "relit-aligned.pt", lambda: teacher.relight(table, torch.Generator().manual_seed(0)))
-
-
-def _generate(options: ClipOptions) -> teacher.Table:
-    generator, axes = load_generator(options.generator), load_latents(options.latents)
-    rng = torch.Generator().manual_seed(options.seed)
-    layers = generator.config.layers
-    return teacher.generated_table(generator.synthesis, lambda count: teacher.wide_latents(axes, count, layers, rng), options.generated)
-
-
-def _table(path: Path, make) -> teacher.Table:
-    return teacher.Table(**_cached(path, lambda: vars(make())))
-
-
-def _cached(path: Path, make):
-    """What `make` gives, computed once per run folder."""
+def _kept(path: Path, make: Callable[[], Tensor], count: int) -> Tensor:
+    """What was prepared for `count` pictures, from the run's folder, or made and put there."""
     if path.exists():
-        return torch.load(path, weights_only=True)
-    value = make()
-    save_atomic(value, path)
-    return value
+        kept = torch.load(path, weights_only=True)
+        if len(kept) == count:
+            return kept
+    made = make()
+    save_atomic(made, path)
+    return made
 
 
-def held_out_rows(table: teacher.Table) -> Tensor:
-    """Aligned pictures by the rule of all recipes; every twentieth tight crop; no generated picture."""
-    aligned = [name for name, kind in zip(table.names, table.kind, strict=True) if kind == 0]
-    held = held_out(aligned)
-    tight = [i % 20 == 0 for i in range(int((table.kind == 1).sum()))]
-    generated = [False] * int((table.kind == 2).sum())
-    return torch.tensor([name in held for name in aligned] + tight + generated)
+@torch.no_grad()
+def _render(options: InverterOptions, generator: Generator, w: Tensor) -> Tensor:
+    pictures = []
+    for part in tqdm(w.split(32), desc="generated pictures"):
+        with precision(options):
+            pictures.append(to_uint8(generator.synthesis(part)))
+    return torch.cat(pictures)
+
+
+def _teach(options: InverterOptions, real: Tensor) -> Tensor:
+    teacher = AutoencoderEncoder(read_safetensors(options.teacher)[0])
+    shape = teacher(to_float(real[:1])).shape[1:]
+    latents = torch.empty(len(real), *shape, dtype=torch.float16)
+    for first in tqdm(range(0, len(real), 64), desc="teacher"):
+        with precision(options):
+            latents[first : first + 64] = teacher(to_float(real[first : first + 64]))
+    return latents
+
+
+def _made_latents(options: InverterOptions, axes: LatentAxes, real_w: Tensor | None, layers: int) -> Tensor:
+    """w from the Gaussian; three in four with the deltas of some real picture, so that they lie where real ones do."""
+    rng = torch.Generator().manual_seed(options.seed)
+    w = axes.sample(options.bank, rng)[:, None].expand(-1, layers, -1)
+    if real_w is None:
+        return w.contiguous()
+    like = real_w[torch.randint(len(real_w), (options.bank,), generator=rng)].float()
+    share = (torch.rand(options.bank, 1, 1, generator=rng) < 0.75).float()
+    return w + share * (like - like[:, :1])
+
+
+def precision(options: InverterOptions) -> torch.autocast:
+    """bfloat16 where it is safe, if wanted."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=options.half)
