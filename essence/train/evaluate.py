@@ -76,7 +76,7 @@ def portraits(data: Path, count: int = PORTRAITS) -> list[Image.Image]:
     return [load_image(paths[name]) for name in names]
 
 
-def photographs(studio: Studio, crops: Sequence[Image.Image], out: Path, steps: Sequence[int] = (0, 25, 100)) -> list[Source]:
+def photographs(studio: Studio, crops: Sequence[Image.Image], out: Path, steps: Sequence[int] = (0, 25)) -> list[Source]:
     """Held-out portraits through the inverter alone and with refinement; returns the ones with the default number of steps."""
     truth = torch.cat([resample(to_tensor(crop), studio.models.size, "antialias") for crop in crops])
     descriptors = studio.models.describe(truth)

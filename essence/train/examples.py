@@ -19,6 +19,7 @@ SIDE = 256
 # Chosen by eye from the first hundred seeds: different people, clean edges.
 SOURCES = {"ada": 2, "ben": 5, "cora": 11, "dan": 28, "eve": 47, "finn": 60, "gwen": 70, "iris": 71}
 TARGETS = {"auburn": 61, "elder": 90, "grin": 33, "night": 77, "porcelain": 35, "stern": 69}
+DRAWN = tuple(name for name in NAMES if name != "clown")  # the small image-text encoder misreads the clown: see docs/LOG.md
 TARGET_SEED = 5  # targets are drawn without truncation: they may be stronger characters than sources
 ESSENCES = ("redhead", "greybeard", "auburn")
 
@@ -34,7 +35,7 @@ def make(studio: Studio, out: Path = ASSETS) -> None:
     for name, index in TARGETS.items():
         picture = models.render(models.generator.repeat(w[index : index + 1]))[0]
         _save(Image.fromarray(picture), out / "targets" / f"{name}.jpg")
-    for name in NAMES:
+    for name in DRAWN:
         _save(draw(name, SIDE), out / "targets" / f"drawn-{name}.jpg")
     learn(studio, out)
 
