@@ -25,8 +25,8 @@ class RefineOptions:
     pixels: float = 2.0  # weight of the mean absolute difference
     features: float = 1.0  # of the face network's maps, relative, averaged over its stages
     descriptor: float = 2.0  # of the squared distance between descriptors
-    penalty: float = 0.0005  # on |u|^2 + layer_penalty * mean |v|^2
-    layer_penalty: float = 3.0
+    penalty: float = 0.002  # on |u|^2 + layer_penalty * mean |v|^2: less of it brings faces nearer and teeth into strange colours
+    layer_penalty: float = 6.0
     preview_every: int = 5
 
     def __post_init__(self) -> None:

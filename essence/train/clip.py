@@ -24,8 +24,8 @@ from ..images import resample
 from ..models.clip import CLIP_MEAN, CLIP_STD, ImageText
 from . import captions
 from .augment import degrade
+from .clip_lessons import ClipOptions, Lessons, prepare
 from .common import CsvLog, average_into, load_resume, parse_options, save_atomic, to_float, warm_cosine
-from .lessons import ClipOptions, Lessons, prepare
 
 CROWD = 1024  # pictures among which a caption's mean target is taken
 

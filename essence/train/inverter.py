@@ -36,7 +36,7 @@ from .common import (
     to_float,
     warm_cosine,
 )
-from .lessons import Batch, Lessons, precision, prepare
+from .inverter_lessons import Batch, Lessons, precision, prepare
 
 COLUMNS = ("step", "seconds", "pictures", "loss", "common", "layers", "pixels", "features", "descriptor", "deltas", "rate")
 SHEET = 10  # pictures on a sheet

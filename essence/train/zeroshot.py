@@ -13,8 +13,8 @@ from torch import Tensor
 from ..checkpoints import load_clip
 from ..models.clip import ImageText
 from .captions import FACTS, prompts
+from .clip_lessons import ClipOptions, prepare
 from .common import parse_options, to_float
-from .lessons import ClipOptions, prepare
 from .teacher import KINDS, read_labels
 
 # Question -> answer -> the facts whose prompts stand for it.
