@@ -165,7 +165,7 @@ def test_from_photographs_and_a_target_to_an_essence_on_disk_and_back(visit, tmp
     expect(page.locator("#board .cell img")).to_have_count(2)
 
     set_number(page, "#steps", 1000)
-    add_targets(page, pictures.ROOT / "assets" / "targets" / "drawn-clown.jpg")
+    add_targets(page, pictures.ROOT / "assets" / "targets" / "drawn-redhead.jpg")
     page.click("#learn")
     expect(page.locator("#progress")).to_contain_text(re.compile(r"step ([5-9]|\d\d) of 1000"), timeout=PATIENCE)
     began = time.monotonic()

@@ -79,7 +79,7 @@ def test_same_seed_same_essence_and_nothing_global_moves(sources, target):
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("with_axes", [True, False])
 def test_every_preset_runs_on_one_source_and_without_consistency(sources, target, preset, with_axes):
-    options = dataclasses.replace(PRESETS[preset], steps=3, lambda_consistency=0)
+    options = dataclasses.replace(PRESETS[preset], steps=3, lambda_consistency=0, penalty=0.0)  # random networks gain little
     steps = learn(sources[:1], target, options, fakes.model_set(with_axes))
     assert all(math.isfinite(step.losses["total"]) for step in steps)
     assert steps[-1].result.delta.abs().max() > 0
