@@ -15,7 +15,7 @@ from PIL import Image
 from . import align, registry
 from .errors import NoFaceFound, UserError
 from .images import grid as picture_grid
-from .images import load_image, resample, resize, square_crop, to_pil, to_tensor, to_uint8
+from .images import load_image, resample, resize, square_crop, to_tensor
 from .methods.optimize import PRESETS, OptimizeOptions, optimize
 from .methods.refine import RefineOptions, refine
 from .model_set import ModelSet
@@ -213,4 +213,3 @@ def bundled(kind: str) -> list[Path]:
     return sorted(path for path in (ASSETS / kind).glob("*") if not path.name.startswith("."))
 
 
-__all__ = ["Studio", "bundled", "last", "to_pil", "to_uint8"]
