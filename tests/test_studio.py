@@ -52,7 +52,7 @@ def test_blend_is_row_by_row_what_apply_gives(studio):
     cells = studio.blend(sources, essences, [0.5, -1])
     assert cells.shape == (2, 3, 32, 32, 3)
     one = studio.models.render(essences[1].apply(sources[2].w, -1)[None])[0]
-    assert np.array_equal(cells[1, 2], one)
+    assert np.abs(cells[1, 2].astype(int) - one).max() <= 1  # a batch rounds otherwise than one picture
 
 
 def test_strength_zero_is_the_source(studio):
