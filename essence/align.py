@@ -9,16 +9,15 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.util import find_spec
 from math import ceil, hypot
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter
 
-from essence.errors import BadFile, NoFaceFound
+from essence.errors import NoFaceFound
 from essence.images import load_image, resize, square_crop
+from essence.models.identity import package_file
 
 PREDICTOR = "shape_predictor_68_face_landmarks.dat"
 SEARCH_SIDES = (1200, 2400)  # longest side of the copies searched, in turn
@@ -148,17 +147,7 @@ def _detector() -> Any:
 def _predictor() -> Any:
     """100 MB from disk, once. Call under the lock."""
     import dlib
-    return dlib.shape_predictor(str(predictor_path()))
-
-
-def predictor_path() -> Path:
-    """The 68-point predictor's file. The package is not imported: it needs `pkg_resources`, which is no more."""
-    spec = find_spec("face_recognition_models")
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        path = Path(folder) / "models" / PREDICTOR
-        if path.is_file():
-            return path
-    raise BadFile(f"{PREDICTOR} is missing. Install its package: pip install face_recognition_models")
+    return dlib.shape_predictor(str(package_file(PREDICTOR)))
 
 
 # ---- the crop

@@ -12,6 +12,7 @@ from PIL import Image
 from essence import align
 from essence.errors import BadFile, NoFaceFound, UnreadableImage, UserError
 from essence.images import resize
+from essence.models import identity
 
 
 def landmarks_at(centre=(100.0, 100.0), eyes=50.0, mouth=55.0, angle=0.0) -> np.ndarray:
@@ -179,9 +180,9 @@ def test_threads_share_the_detector(face_image):
 
 
 def test_a_missing_predictor_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(align, "find_spec", lambda name: None)
-    with pytest.raises(BadFile, match="pip install face_recognition_models"):
-        align.predictor_path()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(BadFile, match=f"{align.PREDICTOR}.*pip install face_recognition_models"):
+        identity.package_file(align.PREDICTOR)
     assert issubclass(BadFile, UserError)
 
 
