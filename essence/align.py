@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
-from math import ceil, hypot
+from math import ceil, cos, hypot, radians, sin
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,48 @@ class Face:
         return 2 * hypot(*ffhq_square(self.landmarks)[1])
 
 
+@dataclass(frozen=True)
+class Nudge:
+    """A correction of a crop by hand: `zoom` above 1 comes closer, `right` and `down` are in sides of the square, `turn` is
+    degrees clockwise."""
+
+    zoom: float = 1.0
+    right: float = 0.0
+    down: float = 0.0
+    turn: float = 0.0
+
+
+@dataclass(frozen=True)
+class Square:
+    """An oriented square in a picture, in its pixels: the centre, and the vector from there to the middle of the right side."""
+
+    centre: tuple[float, float]
+    across: tuple[float, float]
+
+    @classmethod
+    def centred(cls, image: Image.Image) -> Square:
+        """The largest one in the middle, as `square_crop` takes it."""
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        return cls((left + side / 2, top + side / 2), (side / 2, 0.0))
+
+    def corners(self) -> list[tuple[float, float]]:
+        """Top left, top right, bottom right, bottom left."""
+        (cx, cy), (x, y) = self.centre, self.across
+        return [(cx + i * x - j * y, cy + i * y + j * x) for i, j in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+
+    def nudged(self, nudge: Nudge) -> Square:
+        (cx, cy), (x, y) = self.centre, self.across
+        c, s = cos(radians(nudge.turn)) / nudge.zoom, sin(radians(nudge.turn)) / nudge.zoom
+        right, down = 2 * nudge.right, 2 * nudge.down
+        return Square((cx + right * x - down * y, cy + right * y + down * x), (c * x - s * y, s * x + c * y))
+
+    def scaled(self, factor: float) -> Square:
+        """The same square on a copy of the picture, resized by `factor`."""
+        (cx, cy), (x, y) = self.centre, self.across
+        return Square((factor * cx, factor * cy), (factor * x, factor * y))
+
+
 # ---- the public names
 
 def align(image: Any, size: int = 256, index: int = 0, aligned: bool = False) -> Image.Image:
@@ -67,6 +109,14 @@ def align_all(image: Any, size: int = 256) -> list[Image.Image]:
     """Every face of the picture as `align` would cut it, the largest first. Raises `NoFaceFound` where there is none."""
     image = load_image(image)
     return [crop(image, face.landmarks, size) for face in _faces_or_advice(image)]
+
+
+def squares(image: Image.Image, aligned: bool = False) -> list[Square]:
+    """Where `align_all` would cut, for `cut`; `aligned`: the centred square. Raises `NoFaceFound` where there is no face."""
+    if aligned:
+        return [Square.centred(image)]
+    found = (ffhq_square(face.landmarks) for face in _faces_or_advice(image))
+    return [Square(tuple(centre.tolist()), tuple(x.tolist())) for centre, x in found]
 
 
 def _faces_or_advice(image: Image.Image) -> list[Face]:
@@ -157,7 +207,17 @@ def crop(image: Image.Image, landmarks: np.ndarray, size: int = 256) -> Image.Im
 
     Where it leaves the picture it shows reflections that blur and fade to the median colour.
     """
-    centre, x = ffhq_square(landmarks)
+    return _draw(image, *ffhq_square(landmarks), size)
+
+
+def cut(image: Image.Image, square: Square, size: int = 256) -> Image.Image:
+    """A square of a picture, `size` x `size`, as `crop` draws it."""
+    if square == Square.centred(image):
+        return resize(square_crop(image), size)
+    return _draw(image, np.array(square.centre), np.array(square.across), size)
+
+
+def _draw(image: Image.Image, centre: np.ndarray, x: np.ndarray, size: int) -> Image.Image:
     side = 2 * hypot(*x)
     image, centre, x = _zoom(image, centre, x, factor=max(1, int(side / size / 2)))
     image, centre = _pad(image, centre, x)

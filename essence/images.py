@@ -211,6 +211,15 @@ def resize(image: Image.Image, size: int | tuple[int, int]) -> Image.Image:
     return image.copy() if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
 
 
+def animation(frames: Sequence[Image.Image | np.ndarray], milliseconds: int = 80) -> bytes:
+    """An endless WebP that runs through the pictures and back."""
+    pictures = [frame if isinstance(frame, Image.Image) else Image.fromarray(frame) for frame in frames]
+    buffer = io.BytesIO()
+    there_and_back = pictures[1:] + pictures[-2:0:-1]
+    pictures[0].save(buffer, "WEBP", save_all=True, append_images=there_and_back, duration=milliseconds, loop=0, quality=88)
+    return buffer.getvalue()
+
+
 # ---- the grid picture
 
 def grid(rows: Sequence[Sequence[Image.Image | None]], cell: int = 128, gap: int = 4,

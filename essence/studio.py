@@ -14,8 +14,8 @@ from PIL import Image
 
 from . import align, registry
 from .errors import NoFaceFound, UserError
+from .images import animation, load_image, resample, resize, square_crop, to_tensor
 from .images import grid as picture_grid
-from .images import load_image, resample, resize, square_crop, to_tensor
 from .methods.optimize import PRESETS, OptimizeOptions, optimize
 from .methods.refine import RefineOptions, refine
 from .model_set import ModelSet
@@ -76,6 +76,14 @@ class Studio:
             return self.faces(picture, aligned), not aligned
         except NoFaceFound:
             return self.faces(picture, aligned=True), False
+
+    def squares(self, picture: Image.Image, aligned: bool = False) -> list[align.Square]:
+        """Where `faces` would cut, the largest first, so that a person can nudge it. Raises NoFaceFound."""
+        return align.squares(picture, aligned)
+
+    def cut(self, picture: Image.Image, square: align.Square) -> Image.Image:
+        """A square of a picture, as large as `crop` makes it."""
+        return align.cut(picture, square, self.models.face_size)
 
     def invert(self, crop: Image.Image, name: str = "source", options: RefineOptions = RefineOptions()) -> Iterator[Step]:  # noqa: B008
         """An aligned crop to a `Source`: the inverter's answer first, then a step for each refinement."""
@@ -153,6 +161,19 @@ class Studio:
         with self._using:
             return models.render(torch.cat(rows)).reshape(shape)
 
+    def mix(self, sources: Sequence[Source], essences: Sequence[Essence], strengths: Sequence[float]) -> np.ndarray:
+        """G(w_s + the sum of strength_t * b_t over all essences t) for every source s: uint8 [S, H, W, 3]."""
+        models = self.models
+        w = self._stack(sources)
+        for essence, strength in zip(essences, strengths, strict=True):
+            w = essence.apply(w, strength, models.id)
+        with self._using:
+            return models.render(w)
+
+    def sweep(self, source: Source, essence: Essence, strengths: Sequence[float]) -> bytes:
+        """An animated WebP of one source that runs through the strengths and back."""
+        return animation(list(self.blend([source], [essence] * len(strengths), strengths)[:, 0]))
+
     def grid(self, sources: Sequence[Source], essences: Sequence[Essence], strengths: Sequence[float]) -> Image.Image:
         """The paper's figure: sources along the top, targets down the left, the blends between them."""
         side = self.models.size
@@ -178,6 +199,14 @@ class Studio:
         with self._using:
             a, b = (self.models.describe(torch.tensor(x).permute(0, 3, 1, 2) / 127.5 - 1) for x in (before, after))
         return (a - b).norm(dim=1).tolist()
+
+    @torch.no_grad()
+    def likeness(self, target: Image.Image, pictures: np.ndarray) -> list[float]:
+        """CLIP cosine of each picture, uint8 [N, H, W, 3], to the target; 1 is as like as can be."""
+        with self._using:
+            e_t = self.models.encode(to_tensor(target))
+            e = self.models.encode(torch.tensor(pictures).permute(0, 3, 1, 2) / 127.5 - 1)
+        return F.cosine_similarity(e, e_t).tolist()
 
     # -- the device ---------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import base64
 import dataclasses
 import datetime
 import io
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from .formats import read_numpy, read_safetensors, read_torch, write_safetensors
 
 FORMAT = "essence/1"
 THUMBNAIL = 96
+# What the layers of w+ govern, two for each resolution: up to 8 pixels, 16 and 32, 64 and above (Karras et al. 2019, figure 3).
+BANDS = {"coarse": slice(0, 4), "middle": slice(4, 8), "fine": slice(8, None)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +115,16 @@ class Essence:
             if isinstance(error, UserError):
                 raise
             raise BadFile(f"The header of {path.name} is damaged ({error}).") from None
+
+    def limited(self, bands: Collection[str]) -> Essence:
+        """The same with only the layers of the named `BANDS`: coarse (structure), middle (features), fine (colour)."""
+        unknown = set(bands) - set(BANDS)
+        if unknown:
+            raise UserError(f"There is no band '{min(unknown)}'. There are: {', '.join(BANDS)}.")
+        delta = torch.zeros_like(self.delta)
+        for band in bands:
+            delta[BANDS[band]] = self.delta[BANDS[band]]
+        return dataclasses.replace(self, delta=delta, provenance={**self.provenance, "bands": sorted(bands)})
 
     def renamed(self, name: str) -> Essence:
         return dataclasses.replace(self, name=name)
