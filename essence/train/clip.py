@@ -1,4 +1,4 @@
-"""Recipe for the small image-text encoder: `python -m essence.train.clip --data FOLDER --out RUN`.
+"""Recipe for the small image-text encoder: `python -m essence train clip --data FOLDER --out RUN`.
 
 The image side learns to give a weighted list of visible attributes (`teacher.py`) and, with the text side, to agree with captions composed
 of them (`captions.py`). Several pictures may suit one caption, so the contrastive loss (CLIP, arXiv 2103.00020) has many positives.
@@ -19,10 +19,11 @@ from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..checkpoints import save_clip
+from ..checkpoints import load_clip, save_clip
+from ..errors import UserError
 from ..images import resample
 from ..models.clip import CLIP_MEAN, CLIP_STD, ImageText
-from . import captions
+from . import captions, parallel
 from .augment import degrade
 from .clip_lessons import ClipOptions, Lessons, prepare
 from .common import CsvLog, average_into, load_resume, parse_options, save_atomic, to_float, warm_cosine
@@ -43,22 +44,36 @@ def train(options: ClipOptions) -> Path:
     """Runs the recipe, or goes on with it; returns the exported model's file."""
     if options.threads:
         torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
-    lessons = prepare(options)
-    config, model = build(options, lessons.teacher.mix.shape[1] + lessons.layout.shape[1])
-    run = Run(options, config, model)
-    lesson = Lesson(lessons, options)
-    bar = tqdm(total=options.steps, initial=run.step, desc="image-text", mininterval=10)
-    while run.progress() < 1:
-        losses = lesson.step(model, run.step)
-        run.update(losses["loss"])
-        bar.update()
-        if run.step % options.every == 0 or run.progress() >= 1:
-            held = held_cosine(run.average, lessons)
-            run.save({"held_cosine": held} | {name: value.item() for name, value in losses.items()})
-            bar.set_postfix(held=f"{held:.3f}", captions=f"{losses['captions'].item():.2f}")
-    bar.close()
+    with parallel.processes(options.device) as device:
+        torch.manual_seed(options.seed)
+        with parallel.first_one_first():
+            lessons = prepare(options)
+        config, model = build(options, lessons.teacher.mix.shape[1] + lessons.layout.shape[1])
+        run = Run(options, config, model.to(device))
+        lesson = Lesson(lessons, options, device)
+        both = parallel.spread(Both(model), device)
+        bar = tqdm(total=options.steps, initial=run.step, desc="image-text", mininterval=10, disable=parallel.rank() > 0)
+        while run.progress() < 1:
+            losses = lesson.step(both, run.step)
+            run.update(losses["loss"])
+            bar.update()
+            if parallel.rank() == 0 and (run.step % options.every == 0 or run.progress() >= 1):
+                held = held_cosine(run.average, lessons)
+                run.save({"held_cosine": held} | {name: value.item() for name, value in losses.items()})
+                bar.set_postfix(held=f"{held:.3f}", captions=f"{losses['captions'].item():.2f}")
+        bar.close()
     return run.exported
+
+
+class Both(nn.Module):
+    """Both towers in one forward, which gradient averaging hooks into."""
+
+    def __init__(self, model: CLIP):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.model.encode_image(images), self.model.encode_text(tokens), self.model.logit_scale.exp()
 
 
 class Run:
@@ -66,6 +81,8 @@ class Run:
 
     def __init__(self, options: ClipOptions, config: dict, model: CLIP):
         self.options, self.config, self.model = options, config, model
+        if options.start:
+            start_from(options, model)
         self.average = copy.deepcopy(model).requires_grad_(False)
         plain = [p for p in model.parameters() if p.ndim < 2]
         groups = [{"params": [p for p in model.parameters() if p.ndim > 1]}, {"params": plain, "weight_decay": 0.0}]
@@ -78,12 +95,13 @@ class Run:
             self.average.load_state_dict(saved["average"])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.step, self.before = saved["step"], saved["seconds"]
-        self.log = CsvLog(self.folder / "log.csv", ["step", "loss", "cosine", "captions", "centroid", "held_cosine", "seconds"], self.step)
+        columns = ["step", "loss", "cosine", "captions", "centroid", "held_cosine", "seconds"]
+        self.log = CsvLog(self.folder / "log.csv", columns, self.step) if parallel.rank() == 0 else None
 
     def progress(self) -> float:
         """0 ... 1, by steps or by time, whichever is further."""
         elapsed = self.seconds() / 60 / self.options.minutes if self.options.minutes else 0.0
-        return max(self.step / self.options.steps, elapsed)
+        return parallel.agreed(max(self.step / self.options.steps, elapsed))
 
     def seconds(self) -> float:
         return self.before + time.time() - self.began
@@ -106,6 +124,18 @@ class Run:
         save_clip(*grounded(self.config, self.average.state_dict(), self.options.ground), self.exported, name="essence-mini")
 
 
+def start_from(options: ClipOptions, model: CLIP) -> None:
+    """The weights of a finished model, less its ground coordinate. Raises UserError for another architecture."""
+    state = dict(load_clip(options.start).model.state_dict())
+    for name in ("visual.attnpool.c_proj.weight", "visual.attnpool.c_proj.bias"):
+        state[name] = state[name][: len(model.state_dict()[name])]
+    state["text_projection"] = state["text_projection"][:, : model.text_projection.shape[1]]
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"{options.start} does not fit this run ({error}): give the same --size, --width and --layers.") from error
+
+
 def grounded(config: dict, state: dict[str, Tensor], ground: float) -> tuple[dict, dict[str, Tensor]]:
     """The same model with one coordinate more: `ground` for every picture before the norm is made one, zero for every text.
 
@@ -123,15 +153,15 @@ def grounded(config: dict, state: dict[str, Tensor], ground: float) -> tuple[dic
 class Lesson:
     """Batches and losses; a batch depends on the seed and the step alone, so that a resumed run sees what it would have seen."""
 
-    def __init__(self, lessons: Lessons, options: ClipOptions):
-        self.lessons, self.options = lessons, options
+    def __init__(self, lessons: Lessons, options: ClipOptions, device: str = "cpu"):
+        self.lessons, self.options, self.device = lessons, options, device
         self.tokenizer = SimpleTokenizer(context_length=options.context)
         everyone = torch.arange(len(lessons.kind))
         no = torch.zeros(len(everyone), dtype=torch.bool)
         self.scale = 1 / lessons.target(everyone, no, no).norm(dim=1).mean()  # so that embeddings have about unit norm
 
-    def step(self, model: CLIP, step: int) -> dict[str, Tensor]:
-        rng = torch.Generator().manual_seed(hash((self.options.seed, step)) % 2**63)
+    def step(self, model: nn.Module, step: int) -> dict[str, Tensor]:
+        rng = torch.Generator().manual_seed(hash((self.options.seed, step, parallel.rank())) % 2**63)
         rows = self.lessons.rows(rng, self.options.batch)
         lit, flip = torch.rand(2, len(rows), generator=rng) < torch.tensor([[0.35], [0.5]])
         images = to_float(self.lessons.pictures[lit.long(), rows])
@@ -141,22 +171,23 @@ class Lesson:
         facts = self.lessons.facts[lit.long(), rows]
         texts, used = self._captions(facts, step)
         model.train()
-        with torch.autocast("cpu", torch.bfloat16):
-            found = model.encode_image(standard(images, self.options.size).contiguous(memory_format=torch.channels_last))
-            text = model.encode_text(self.tokenizer(texts))
-        found, text = found.float(), F.normalize(text.float(), dim=1)
+        images = standard(images.to(self.device), self.options.size).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16):
+            found, text, scale = model(images, self.tokenizer(texts).to(self.device))
+        # The losses are small sums over tables that lie on the CPU.
+        found, text = found.float().cpu(), F.normalize(text.float().cpu(), dim=1)
         trust = torch.where(self.lessons.kind[rows] == 1, 0.5, 1.0)  # half of a tight crop's target is a guess
         unit = F.normalize(found, dim=1)
         cosine = ((1 - (unit * F.normalize(target, dim=1)).sum(1)) * trust).mean()
         square = ((found - target).square().sum(1) * trust).mean()
         agree = captions.agreement(used, facts)
-        contrast = contrastive(text @ unit.T * model.logit_scale.exp().clamp(max=30), agree)
+        contrast = contrastive(text @ unit.T * scale.float().cpu().clamp(max=30), agree)
         centroid = self._centroid(text, used, rng)
         loss = cosine + 0.5 * square + self.options.caption_weight * (contrast + 2 * centroid)
         return {"loss": loss, "cosine": 1 - cosine, "captions": contrast, "centroid": centroid}
 
     def _captions(self, facts: Tensor, step: int) -> tuple[list[str], list[tuple[str, ...]]]:
-        rng = random.Random(f"{self.options.seed} {step}")
+        rng = random.Random(f"{self.options.seed} {step} {parallel.rank()}")
         pairs = [captions.compose(captions.true_facts(row), rng) for row in facts]
         return [text for text, _ in pairs], [used for _, used in pairs]
 
@@ -207,7 +238,7 @@ def held_cosine(model: CLIP, lessons: Lessons) -> float:
     """Mean cosine between embedding and target on aligned pictures that were held out."""
     rows = (lessons.held & (lessons.kind == 0)).nonzero()[:, 0]
     no = torch.zeros(len(rows), dtype=torch.bool)
-    wrapped = ImageText(model.eval(), None, "held")
+    wrapped = ImageText(copy.deepcopy(model).cpu().eval(), None, "held")
     found = torch.cat([wrapped.embed_images(to_float(part)) for part in lessons.pictures[0, rows].split(64)])
     return F.cosine_similarity(found, lessons.target(rows, no, no)).mean().item()
 

@@ -44,6 +44,8 @@ class ClipOptions:
     text_layers: int = 2
     context: int = 32
     every: int = 200  # steps between checkpoints
+    start: str = field(default="", metadata={"help": "a finished model to begin with, of the same widths"})
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
     threads: int = 0  # 0: as torch chooses
     seed: int = 0
 

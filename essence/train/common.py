@@ -84,7 +84,8 @@ def parse_options(kind: type[T], argv: Sequence[str] | None = None, description:
         if hint is bool:
             parser.add_argument(name, action=argparse.BooleanOptionalAction, default=default, help=help_text)
         elif typing.get_origin(hint) is tuple:
-            parser.add_argument(name, type=int, nargs=len(default), default=default, help=help_text)
+            count = "+" if typing.get_args(hint)[-1] is ... else len(default)
+            parser.add_argument(name, type=int, nargs=count, default=default, help=help_text)
         else:
             plain = next((arg for arg in typing.get_args(hint) if arg is not type(None)), hint)
             parser.add_argument(name, type=plain, required=required, default=default, help=help_text)

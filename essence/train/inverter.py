@@ -1,4 +1,4 @@
-"""Train a narrow e4e inverter for a fixed generator: `python -m essence.train.inverter --data DIR --out runs/inverter`.
+"""Train a narrow e4e inverter for a fixed generator: `python -m essence train inverter --data DIR --out runs/inverter`.
 
 Three teachers: (1) the latents that an autoencoder's encoder gives for real pictures (optional), (2) generated pictures, whose latents are
 known exactly, (3) the picture itself: its reconstruction through the frozen generator, compared by pixels and by the face network. The
@@ -17,12 +17,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..checkpoints import load_generator, load_latents, save_inverter
+from ..checkpoints import load_generator, load_inverter, load_latents, save_inverter
+from ..errors import UserError
 from ..images import resample
 from ..latents import LatentAxes
 from ..models.e4e import Encoder4Editing, EncoderConfig, Inverter
 from ..models.identity import FaceDescriptor, face_descriptor
 from ..models.stylegan2 import Generator
+from . import parallel
 from .common import (
     PHOTOGRAPHS,
     CsvLog,
@@ -51,6 +53,7 @@ class InverterOptions:
     generator: str = "weights/mini/generator.safetensors"
     latents: str = "weights/mini/latents.safetensors"
     teacher: str = ""  # the autoencoder's encoder: latents of real pictures
+    start: str = ""  # an inverter to begin with, of the same widths
     input_size: int = 64  # a quarter of the work of 128; what is too small to be seen there, refinement finds
     widths: tuple[int, int, int, int] = (24, 48, 96, 160)
     depths: tuple[int, int, int, int] = (1, 2, 3, 2)
@@ -63,6 +66,7 @@ class InverterOptions:
     oversample: float = 4.0  # how much more often photographs are drawn
     latents_first: float = 0.35  # share of the schedule that learns latents alone: rendering costs more than the encoder
     rendered: int = 14  # of the batch at the end: compared as pictures; starts at 4
+    fade: float = 0.1  # share of the schedule over which the pictures' weight grows: at once, it would undo the latents for a while
     rate: float = 1.5e-3
     linear_rate: float = 5.0  # times `rate`, for the last layers: their weights are scaled down as they run, and so are their steps
     warmup: int = 100
@@ -78,6 +82,7 @@ class InverterOptions:
     delta_weight: float = 0.01
     seed: int = 0
     threads: int = 2
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
     checkpoint_seconds: float = 180.0
     sheet_seconds: float = 540.0
     half: bool = True  # bfloat16 where it is safe
@@ -106,9 +111,14 @@ class QuickPReLU(nn.PReLU):
         return _QuickPReLU.apply(x, self.weight)
 
 
-def new_encoder(config: EncoderConfig) -> Encoder4Editing:
-    """An e4e encoder laid out for fast training; its parameters are those of the ordinary one."""
+def new_encoder(config: EncoderConfig, start: str = "") -> Encoder4Editing:
+    """An e4e encoder laid out for fast training, with the ordinary one's parameters. Raises UserError for a start of other widths."""
     encoder = Encoder4Editing(config)
+    if start:
+        begun = load_inverter(start).encoder
+        if begun.config != config:
+            raise UserError(f"{start} has other widths than this run ({begun.config}): give the same --widths, --depths and --input-size.")
+        encoder.load_state_dict(begun.state_dict())
     for module in encoder.modules():
         if type(module) is nn.PReLU:
             module.__class__ = QuickPReLU
@@ -119,7 +129,7 @@ def new_encoder(config: EncoderConfig) -> Encoder4Editing:
 
 class Losses:
     def __init__(self, options: InverterOptions, generator: Generator, axes: LatentAxes, face: FaceDescriptor):
-        self.options, self.generator, self.face = options, generator, face
+        self.options, self.generator, self.face = options, generator, face.to(axes.mean.device)
         variance, directions = torch.linalg.eigh((axes.axes.T @ axes.axes).double())
         self.whiten = (directions / variance.clamp(min=options.common_floor).sqrt()).float()
 
@@ -132,7 +142,7 @@ class Losses:
 
     def pictures(self, w: Tensor, goal: Tensor) -> dict[str, Tensor]:
         """The reconstruction against the goal: pixels, face network features relative to their mean, squared descriptor distance."""
-        with precision(self.options):
+        with precision(self.options, w.device):
             images = self.generator.synthesis(w).float()
             ours = self.face.features(images)
             with torch.no_grad():
@@ -141,13 +151,13 @@ class Losses:
         relative = [(a.float() - b.float()).abs().mean() / b.float().abs().mean() for a, b in zip(ours, theirs, strict=True)]
         return {"pixels": (images - goal).abs().mean(), "features": torch.stack(relative).mean(), "descriptor": distance}
 
-    def __call__(self, w: Tensor, batch: Batch, rendered: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, w: Tensor, batch: Batch, rendered: int, faded: float) -> tuple[Tensor, dict[str, Tensor]]:
         o = self.options
         terms = self.latents(w, batch) | {"deltas": (w[:, 1:] - w[:, :1]).square().mean()}
         total = o.common_weight * terms["common"] + o.layer_weight * terms["layers"] + o.delta_weight * terms["deltas"]
         if rendered:
             seen = self.pictures(w[:rendered], batch.goal[:rendered])
-            total = total + o.picture_weight * sum(getattr(o, name) * value for name, value in seen.items())
+            total = total + faded * o.picture_weight * sum(getattr(o, name) * value for name, value in seen.items())
             terms |= seen
         return total, terms
 
@@ -157,19 +167,20 @@ class Losses:
 class Trainer:
     """Encoder, its average, optimiser and clock: what a checkpoint holds."""
 
-    def __init__(self, options: InverterOptions):
-        self.options, self.out = options, Path(options.out)
-        self.generator, self.axes = load_generator(options.generator), load_latents(options.latents)
+    def __init__(self, options: InverterOptions, device: str = "cpu"):
+        self.options, self.device, self.out = options, device, Path(options.out)
+        self.generator, self.axes = load_generator(options.generator).to(device), load_latents(options.latents).to(device)
         size, layers, dim = options.input_size, self.generator.config.layers, self.generator.config.style_dim
         self.architecture = asdict(EncoderConfig(options.widths, options.depths, size, layers, dim, options.head_width))
         torch.manual_seed(options.seed)
-        self.encoder = new_encoder(EncoderConfig(**self.architecture)).train()
+        self.encoder = new_encoder(EncoderConfig(**self.architecture), options.start).to(device).train()
         self.average = copy.deepcopy(self.encoder).eval().requires_grad_(False)
         self.optimizer = torch.optim.Adam(self._groups(), options.rate, betas=(0.9, 0.99))
         self.step, self.seen, self.seconds = 0, 0, 0.0
         self.out.mkdir(parents=True, exist_ok=True)
         self.path = self.out / "checkpoint.pt"
         self._resume(load_resume(self.path, self.architecture))
+        self.spread = parallel.spread(self.encoder, device)
 
     def _groups(self) -> list[dict]:
         named = list(self.encoder.named_parameters())
@@ -185,6 +196,8 @@ class Trainer:
         self.step, self.seen, self.seconds = state["step"], state["seen"], state["seconds"]
 
     def save(self) -> None:
+        if parallel.rank():
+            return
         parts = {name: getattr(self, name).state_dict() for name in ("encoder", "average", "optimizer")}
         save_atomic(parts | {"architecture": self.architecture, "step": self.step, "seen": self.seen, "seconds": self.seconds}, self.path)
 
@@ -192,27 +205,30 @@ class Trainer:
         """The averaged encoder, as the ordinary network."""
         encoder = Encoder4Editing(EncoderConfig(**self.architecture))
         encoder.load_state_dict(self.average.state_dict())
-        return Inverter(encoder, self.axes.mean).eval().requires_grad_(False)
+        return Inverter(encoder, self.axes.mean.cpu()).eval().requires_grad_(False)
 
     @property
     def progress(self) -> float:
-        return min(1.0, max(self.step / self.options.steps, self.seconds / (60 * self.options.minutes)))
+        return parallel.agreed(min(1.0, max(self.step / self.options.steps, self.seconds / (60 * self.options.minutes))))
 
-    def rendered(self) -> int:
-        """How many pictures of the batch are rendered: none at first, then more and more."""
-        share = (self.progress - self.options.latents_first) / (1 - self.options.latents_first)
-        return 0 if share < 0 else min(self.options.rendered, FIRST_RENDERED + round(self.options.rendered * 1.5 * share))
+    def rendered(self, progress: float) -> tuple[int, float]:
+        """How many pictures of the batch are rendered, and their weight: none at first, then more and more."""
+        o = self.options
+        if progress < o.latents_first:
+            return 0, 0.0
+        share = (progress - o.latents_first) / (1 - o.latents_first)
+        return min(o.rendered, FIRST_RENDERED + round(o.rendered * 1.5 * share)), min(1.0, (progress - o.latents_first) / max(o.fade, 1e-9))
 
     def learn(self, lessons: Lessons, losses: Losses) -> dict[str, float]:
         """One step. Returns the row for the log."""
         o, start = self.options, time.monotonic()
-        batch = lessons.draw(o, self.step)
-        factor = warm_cosine(self.progress, self.step, o.warmup, 0.02)
+        batch, progress = lessons.draw(o, self.step).to(self.device), self.progress
+        factor = warm_cosine(progress, self.step, o.warmup, 0.02)
         for group in self.optimizer.param_groups:
             group["lr"] = o.rate * factor * group["times"]
-        with precision(o):
-            raw = self.encoder(resample(batch.seen, o.input_size, "antialias").contiguous(memory_format=torch.channels_last))
-        total, terms = losses(raw.float() + self.axes.mean, batch, self.rendered())
+        with precision(o, self.device):
+            raw = self.spread(resample(batch.seen, o.input_size, "antialias").contiguous(memory_format=torch.channels_last))
+        total, terms = losses(raw.float() + self.axes.mean, batch, *self.rendered(progress))
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         nn.utils.clip_grad_norm_(self.encoder.parameters(), 5.0)
@@ -227,29 +243,35 @@ class Trainer:
 def train(options: InverterOptions) -> Inverter:
     """Run or resume the recipe; returns the averaged inverter. Raises UserError for a bad folder or another run's checkpoint."""
     torch.set_num_threads(options.threads)
-    trainer, face = Trainer(options), face_descriptor()
-    lessons = prepare(options, trainer.generator, trainer.axes, trainer.out)
-    losses = Losses(options, trainer.generator, trainer.axes, face)
-    log = CsvLog(trainer.out / "log.csv", COLUMNS, trainer.step)
-    saved = drawn = trainer.seconds
-    with tqdm(total=options.steps, initial=trainer.step, desc="inverter") as bar:
-        while trainer.progress < 1:
-            row = trainer.learn(lessons, losses)
-            log.write(row)
-            bar.update()
-            bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
-            if trainer.seconds - saved > options.checkpoint_seconds:
-                trainer.save()
-                saved = trainer.seconds
-            if trainer.seconds - drawn > options.sheet_seconds:
-                draw_sheet(trainer)
-                drawn = trainer.seconds
-    return finish(trainer)
+    with parallel.processes(options.device) as device:
+        trainer, face = Trainer(options, device), face_descriptor()
+        with parallel.first_one_first():
+            lessons = prepare(options, trainer.generator, trainer.axes, trainer.out)
+        losses = Losses(options, trainer.generator, trainer.axes, face)
+        log = CsvLog(trainer.out / "log.csv", COLUMNS, trainer.step) if parallel.rank() == 0 else None
+        saved = drawn = trainer.seconds
+        with tqdm(total=options.steps, initial=trainer.step, desc="inverter", mininterval=5, disable=log is None) as bar:
+            while trainer.progress < 1:
+                row = trainer.learn(lessons, losses)
+                bar.update()
+                if log is None:
+                    continue
+                log.write(row)
+                bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
+                if trainer.seconds - saved > options.checkpoint_seconds:
+                    trainer.save()
+                    saved = trainer.seconds
+                if trainer.seconds - drawn > options.sheet_seconds:
+                    draw_sheet(trainer)
+                    drawn = trainer.seconds
+        return finish(trainer)
 
 
 def finish(trainer: Trainer) -> Inverter:
     trainer.save()
     inverter = trainer.inverter()
+    if parallel.rank():
+        return inverter
     save_inverter(inverter, trainer.out / "inverter.safetensors")
     if trainer.options.export:
         save_inverter(inverter, trainer.options.export)
@@ -264,7 +286,7 @@ def draw_sheet(trainer: Trainer) -> None:
     held = held_out([path.name for path in paths])
     chosen = sorted((path for path in paths if path.name in held), key=lambda path: not path.name.startswith(PHOTOGRAPHS))[:SHEET]
     pictures = to_float(load_pictures(chosen, trainer.generator.config.size))
-    models = inversion.working_set(trainer.generator, trainer.inverter(), trainer.axes)
+    models = inversion.working_set(copy.deepcopy(trainer.generator).cpu(), trainer.inverter(), trainer.axes.to("cpu"))
     first = inversion.invert(models, pictures)
     later = [inversion.refined(models, source, [25])[0] for source in first]
     inversion.sheet(pictures, first, later).save(trainer.out / f"sheet-{trainer.step:06d}.png")

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from ..formats import read_safetensors
 from ..latents import LatentAxes
 from ..models.stylegan2 import Generator
-from . import augment
+from . import augment, parallel
+from .autoencoder import load_encoder
 from .common import PHOTOGRAPHS, held_out, list_pictures, load_pictures, save_atomic, to_float, to_uint8
 
 if TYPE_CHECKING:
@@ -23,35 +22,6 @@ if TYPE_CHECKING:
 
 MIRRORED = 0.3  # share of the real pictures
 STEP_SEEDS = 1_000_003  # each step draws from its own seed, so that a resumed run sees what an uninterrupted one would
-
-
-class AutoencoderEncoder(nn.Module):
-    """The encoder that the generator was trained with: pictures [B, 3, 128, 128] to w+ [B, L, D], w and a delta for each further layer."""
-
-    def __init__(self, state: dict[str, Tensor]):
-        super().__init__()
-        self.weights = {name: value.float() for name, value in state.items()}
-        for name, value in self.weights.items():
-            if value.ndim == 4:
-                self.weights[name] = value.contiguous(memory_format=torch.channels_last)
-
-    def conv(self, name: str, x: Tensor, stride: int = 1) -> Tensor:
-        weight = self.weights[name + ".weight"]
-        return F.conv2d(x, weight, self.weights.get(name + ".bias"), stride, weight.shape[-1] // 2)
-
-    @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
-        def act(t: Tensor) -> Tensor:
-            return F.leaky_relu(t, 0.2) * 2**0.5
-
-        x, i = act(self.conv("stem", x)), 0
-        while f"blocks.{i}.conv1.weight" in self.weights:
-            inner = act(self.conv(f"blocks.{i}.conv2", act(self.conv(f"blocks.{i}.conv1", x)), stride=2))
-            x, i = (inner + self.conv(f"blocks.{i}.skip", F.avg_pool2d(x, 2))) / 2**0.5, i + 1
-        x = act(F.linear(x.flatten(1), self.weights["head.weight"], self.weights["head.bias"]))
-        w = F.linear(x, self.weights["latent.weight"], self.weights["latent.bias"])
-        deltas = F.linear(x, self.weights["deltas.weight"], self.weights["deltas.bias"]).unflatten(1, (-1, w.shape[1]))
-        return w[:, None] + torch.cat([torch.zeros_like(deltas[:, :1]), deltas], 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +38,7 @@ class Lessons:
     made_w: Tensor
 
     def draw(self, options: InverterOptions, step: int) -> Batch:
-        rng = torch.Generator().manual_seed(options.seed * STEP_SEEDS + step)
+        rng = torch.Generator().manual_seed((options.seed * 1000 + parallel.rank()) * STEP_SEEDS + step)
         count = options.batch - options.generated
         index = torch.multinomial(self.weights, count, replacement=True, generator=rng)
         mirrored = torch.rand(count, generator=rng) < MIRRORED
@@ -90,6 +60,9 @@ class Batch:
     goal: Tensor  # [B, 3, S, S]
     w: Tensor  # [B, L, D]
     trust: Tensor  # [B], weight of the latent terms
+
+    def to(self, device: str) -> Batch:
+        return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 def prepare(options: InverterOptions, generator: Generator, axes: LatentAxes, out: Path) -> Lessons:
@@ -120,13 +93,15 @@ def _kept(path: Path, make: Callable[[], Tensor], count: int) -> Tensor:
 def _render(options: InverterOptions, generator: Generator, w: Tensor) -> Tensor:
     pictures = []
     for part in tqdm(w.split(32), desc="generated pictures"):
-        with precision(options):
-            pictures.append(to_uint8(generator.synthesis(part)))
+        part = part.to(generator.input.input.device)
+        with precision(options, part.device):
+            pictures.append(to_uint8(generator.synthesis(part)).cpu())
     return torch.cat(pictures)
 
 
+@torch.no_grad()
 def _teach(options: InverterOptions, real: Tensor) -> Tensor:
-    teacher = AutoencoderEncoder(read_safetensors(options.teacher)[0])
+    teacher = load_encoder(options.teacher).to(memory_format=torch.channels_last)
     shape = teacher(to_float(real[:1])).shape[1:]
     latents = torch.empty(len(real), *shape, dtype=torch.float16)
     for first in tqdm(range(0, len(real), 64), desc="teacher"):
@@ -138,7 +113,7 @@ def _teach(options: InverterOptions, real: Tensor) -> Tensor:
 def _made_latents(options: InverterOptions, axes: LatentAxes, real_w: Tensor | None, layers: int) -> Tensor:
     """w from the Gaussian; three in four with the deltas of some real picture, so that they lie where real ones do."""
     rng = torch.Generator().manual_seed(options.seed)
-    w = axes.sample(options.bank, rng)[:, None].expand(-1, layers, -1)
+    w = axes.to("cpu").sample(options.bank, rng)[:, None].expand(-1, layers, -1)
     if real_w is None:
         return w.contiguous()
     like = real_w[torch.randint(len(real_w), (options.bank,), generator=rng)].float()
@@ -146,6 +121,6 @@ def _made_latents(options: InverterOptions, axes: LatentAxes, real_w: Tensor | N
     return w + share * (like - like[:, :1])
 
 
-def precision(options: InverterOptions) -> torch.autocast:
+def precision(options: InverterOptions, device: str | torch.device = "cpu") -> torch.autocast:
     """bfloat16 where it is safe, if wanted."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=options.half)
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=options.half)

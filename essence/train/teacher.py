@@ -79,8 +79,8 @@ def aligned_table(folder: Path) -> Table:
 def tight_table(folder: Path) -> Table:
     paths = list_pictures(folder)
     placed = [place(load_image(path)) for path in tqdm(paths, desc="tight crops", mininterval=5)]
-    pictures = torch.stack([torch.from_numpy(picture).permute(2, 0, 1) for picture, _ in placed])
-    return _table([path.name for path in paths], "tight", pictures, torch.stack([marks for _, marks in placed]))
+    pictures = torch.stack([torch.from_numpy(picture).permute(2, 0, 1) for picture, _, _ in placed])
+    return _table([path.name for path in paths], "tight", pictures, torch.stack([marks for _, marks, _ in placed]))
 
 
 def generated_table(render: Callable[[Tensor], Tensor], latents: Callable[[int], Tensor], count: int) -> Table:
@@ -95,20 +95,26 @@ def generated_table(render: Callable[[Tensor], Tensor], latents: Callable[[int],
     return _table([f"generated {i}" for i in range(count)], "generated", pictures, _landmarks(pictures))
 
 
-def place(image: Image.Image) -> tuple[np.ndarray, Tensor]:
-    """A tight face chip into FFHQ alignment: uint8 [128, 128, 3], the edge pixels stretched outwards, and its landmarks [68, 2]."""
+def place(image: Image.Image) -> tuple[np.ndarray, Tensor, np.ndarray]:
+    """A tight face chip into FFHQ alignment: uint8 [128, 128, 3], the edge pixels stretched outwards; its landmarks [68, 2]; and uint8
+    [128, 128], 255 where the chip itself lies."""
     pixels = np.asarray(image)
     marks = A.landmarks(pixels[None], A.TIGHT_BOX)[0].astype(np.float64)
     size = np.array([image.width, image.height])
     centre, x = ffhq_square(marks * size)  # half of the square's side, along its x axis
     y = np.array([-x[1], x[0]])
     border = max(image.size)
-    framed = Image.fromarray(np.pad(pixels, ((border, border), (border, border), (0, 0)), mode="edge"))
     corners = [centre + border + sx * x + sy * y for sx, sy in ((-1, -1), (-1, 1), (1, 1), (1, -1))]
-    placed = framed.transform((A.SIDE, A.SIDE), Image.Transform.QUAD, [v for c in corners for v in c], Image.Resampling.BILINEAR)
+
+    def cut(framed: np.ndarray) -> np.ndarray:
+        quad = [v for corner in corners for v in corner]
+        return np.asarray(Image.fromarray(framed).transform((A.SIDE, A.SIDE), Image.Transform.QUAD, quad, Image.Resampling.BILINEAR))
+
+    placed = cut(np.pad(pixels, ((border, border), (border, border), (0, 0)), mode="edge"))
+    own = cut(np.pad(np.full(pixels.shape[:2], 255, np.uint8), border))
     offset = marks * size - centre
     inside = np.stack([offset @ x, offset @ y], 1) / (x @ x) / 2 + 0.5
-    return np.asarray(placed), torch.from_numpy(inside).float()
+    return placed, torch.from_numpy(inside).float(), own
 
 
 def _landmarks(pictures: Tensor) -> Tensor:

@@ -1,0 +1,73 @@
+"""One process or several: `torchrun --nproc-per-node N -m essence train ...` runs a recipe on N devices, each with its own batches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+@contextmanager
+def processes(device: str) -> Iterator[str]:
+    """Join the group that torchrun announces, if there is one; yields this process's device and leaves the group at the end."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield device
+        return
+    cuda = device.startswith("cuda")
+    if cuda:
+        torch.cuda.set_device(local := int(os.environ["LOCAL_RANK"]))
+        device = f"cuda:{local}"
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def spread(module: nn.Module, device: str) -> nn.Module:
+    """The module whose gradients are averaged over the processes; itself where there is one process only."""
+    if world() == 1:
+        return module
+    return DistributedDataParallel(module, device_ids=[device] if device.startswith("cuda") else None)
+
+
+def agreed(value: float) -> float:
+    """Rank 0's number everywhere: clocks differ, and all must stop at the same step."""
+    if world() == 1:
+        return value
+    holder = torch.tensor([value], dtype=torch.float64)
+    if dist.get_backend() == "nccl":
+        holder = holder.cuda()
+    dist.broadcast(holder, 0)
+    return holder.item()
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    if world() == 1:
+        return value
+    value = value.clone()
+    dist.all_reduce(value)
+    return value / world()
+
+
+@contextmanager
+def first_one_first() -> Iterator[None]:
+    """What is inside runs on rank 0, then on the others: they find the files that it has made."""
+    if rank():
+        dist.barrier()
+    yield
+    if world() > 1 and not rank():
+        dist.barrier()
