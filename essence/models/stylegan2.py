@@ -150,8 +150,7 @@ class StyledConv(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
         x = self.conv(x, w)
-        x = x + (self.noise.weight * noise).to(x.dtype)
-        return leaky_relu(x, self.activate.bias)
+        return leaky_relu(x, self.activate.bias, self.noise.weight * noise)
 
 
 class ToRGB(nn.Module):

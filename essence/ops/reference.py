@@ -10,8 +10,13 @@ LEAK = 0.2
 GAIN = 2**0.5
 
 
-def leaky_relu(x: Tensor, bias: Tensor | None = None) -> Tensor:
-    """sqrt(2) * leaky_relu(x + bias, 0.2). `x` [B, C, ...], `bias` [C]; the gain keeps the variance of a normal input."""
+def leaky_relu(x: Tensor, bias: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+    """sqrt(2) * leaky_relu(x + noise + bias, 0.2); the gain keeps the variance of a normal input.
+
+    `x` [B, C, ...], `bias` [C], `noise` [1, 1, H, W] or [B, 1, H, W], scaled already.
+    """
+    if noise is not None:
+        x = x + noise.to(x.dtype)
     if bias is not None:
         x = x + bias.to(x.dtype).view(1, -1, *[1] * (x.ndim - 2))
     return F.leaky_relu(x, LEAK) * GAIN

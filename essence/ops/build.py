@@ -1,0 +1,94 @@
+"""Compiles `kernels.cu` on first use, with ninja, through torch's extension loader. Nothing here runs at import."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+SOURCE = Path(__file__).with_name("kernels.cu")
+FLAGS = ["-O3", "-std=c++17"]
+
+
+class BuildError(Exception):
+    """The kernels cannot be had here; the text says why."""
+
+
+@lru_cache
+def library(architecture: str) -> ctypes.CDLL:
+    """The kernels for one architecture ("sm_90"). Seconds the first time, then from torch's cache of extensions. Raises BuildError."""
+    try:
+        return ctypes.CDLL(compiled([architecture]))
+    except OSError as error:
+        raise BuildError(f"the compiled kernels cannot be loaded ({error})") from None
+
+
+def compiled(architectures: Sequence[str]) -> str:
+    """Path of the library for these architectures, built unless it is there already. Raises BuildError.
+
+    The folder's name holds a hash of source, flags, torch and its CUDA: nothing stale is ever loaded.
+    """
+    from torch.utils import cpp_extension
+
+    home = toolkit()
+    flags = [*FLAGS, *(f"-gencode=arch=compute_{a.removeprefix('sm_')},code={a}" for a in architectures)]
+    name = f"essence_ops_{'_'.join(architectures)}_{_key(flags)}"
+    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root()) / name
+    before, cpp_extension.CUDA_HOME = cpp_extension.CUDA_HOME, str(home)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        cpp_extension.load(
+            name, [str(SOURCE)], extra_cuda_cflags=flags, extra_ldflags=_runtime(home, folder), build_directory=str(folder),
+            is_python_module=False,
+        )  # fmt: skip
+    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+        raise BuildError(f"the compiler failed: {str(error).strip()[-600:]}") from error
+    finally:
+        cpp_extension.CUDA_HOME = before
+    return str(folder / f"{name}.so")
+
+
+def _key(flags: Sequence[str]) -> str:
+    try:
+        source = SOURCE.read_bytes()
+    except OSError as error:
+        raise BuildError(f"the kernels' source is missing ({error})") from None
+    return hashlib.sha256(source + repr((flags, torch.__version__, torch.version.cuda)).encode()).hexdigest()[:10]
+
+
+def toolkit() -> Path:
+    """The folder with `bin/nvcc`: the system's, or that of the package `nvidia-cuda-nvcc`. Raises BuildError.
+
+    torch guesses it from the path of nvcc, wrongly where that is a link or a script; nvcc itself knows.
+    """
+    packaged = Path(sysconfig.get_path("purelib")) / "nvidia" / f"cu{(torch.version.cuda or '0').split('.')[0]}" / "bin" / "nvcc"
+    named = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    candidates = [Path(named) / "bin" / "nvcc"] if named else []
+    candidates += [Path(found) for found in (shutil.which("nvcc"), "/usr/local/cuda/bin/nvcc", packaged) if found]
+    for nvcc in candidates:
+        if nvcc.is_file():
+            said = subprocess.run([nvcc, "-dryrun", "x.cu"], capture_output=True, text=True).stderr
+            top = re.search(r"^#\$ TOP=(.+)$", said, re.MULTILINE)
+            return Path(top[1]).resolve() if top else nvcc.parents[1]
+    raise BuildError("there is no CUDA compiler (nvcc); install the CUDA toolkit, or the packages nvidia-cuda-nvcc, nvidia-nvvm and "
+                     f"nvidia-cuda-crt of version {torch.version.cuda}")  # fmt: skip
+
+
+def _runtime(home: Path, folder: Path) -> list[str]:
+    """Linker flags for libcudart: torch asks for `-lcudart`, and the packages carry it under its full name alone."""
+    found = [path for lib in ("lib64", "lib") for path in sorted((home / lib).glob("libcudart.so*"))]
+    if not found or any(path.name == "libcudart.so" for path in found):
+        return []
+    link = folder / "libcudart.so"
+    if not link.exists():
+        link.symlink_to(found[0])
+    return [f"-L{folder}"]

@@ -1,0 +1,131 @@
+"""The operations of reference.py as CUDA kernels. Each derivative is one of the same operations again: any order is there."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from . import build
+from .reference import GAIN, LEAK
+
+KINDS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+LIMIT = 2**30  # the kernels count in 32 bits
+
+
+def suits(*tensors: Tensor) -> bool:
+    """Whether the kernels take these: on a GPU, of a type they know, not too large."""
+    return all(t.is_cuda and t.dtype in KINDS and 0 < t.numel() < LIMIT for t in tensors)
+
+
+def load() -> None:
+    """Compile, or raise build.BuildError with the reason."""
+    _library(torch.device("cuda"))
+
+
+def leaky_relu(x: Tensor, bias: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+    """As reference.leaky_relu."""
+    return _Activate.apply(x, bias, noise)
+
+
+def upfirdn2d(x: Tensor, taps: tuple[float, ...], up: int = 1, pad: tuple[int, int] = (0, 0)) -> Tensor:
+    """As reference.upfirdn2d."""
+    sides = tuple(side * up + sum(pad) - len(taps) + 1 for side in x.shape[2:])
+    return _Resample.apply(x, taps, up, 1, pad[0], sides)
+
+
+class _Activate(Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, bias: Tensor | None, noise: Tensor | None) -> Tensor:
+        x, last = _dense(x)
+        y = torch.empty_like(x)
+        b = None if bias is None else bias.detach().float().contiguous()
+        n = None if noise is None else noise.detach().float().contiguous()
+        channels, pixels = x.shape[1], x[0, 0].numel()
+        outer, inner = (len(x), channels * pixels) if last else (len(x) * channels, pixels)
+        step = 0 if n is None or len(n) == 1 else pixels
+        _call(x, "essence_activate", x, b, n, step, y, outer, inner, channels, int(last), _f(LEAK), _f(GAIN))
+        ctx.save_for_backward(y)
+        ctx.bias, ctx.noise = (None if t is None else (t.shape, t.dtype) for t in (bias, noise))
+        return y
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
+        (y,) = ctx.saved_tensors
+        g = _Slope.apply(g, y)
+        _, for_bias, for_noise = ctx.needs_input_grad
+        g_bias = g_noise = None
+        if for_bias:
+            g_bias = g.sum([d for d in range(g.ndim) if d != 1], dtype=torch.float32).to(ctx.bias[1])
+        if for_noise:
+            g_noise = g.float().sum_to_size(ctx.noise[0]).to(ctx.noise[1])
+        return g, g_bias, g_noise
+
+
+class _Slope(Function):
+    """g times the slope of the activation where its output is `y`; linear in g, and flat in y almost everywhere."""
+
+    @staticmethod
+    def forward(ctx, g: Tensor, y: Tensor) -> Tensor:
+        y, last = _dense(y)
+        g = g.to(y.dtype).contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+        out = torch.empty_like(g)
+        _call(g, "essence_slope", g, y, out, ctypes.c_long(g.numel()), _f(LEAK), _f(GAIN))
+        ctx.save_for_backward(y)
+        return out
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[Tensor, None]:
+        return _Slope.apply(g, ctx.saved_tensors[0]), None
+
+
+class _Resample(Function):
+    """out[o] = sum_k taps[k] * spread(x)[o * down + k - pad], `spread` with up-1 zeros after each pixel; output sides given."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, taps: tuple[float, ...], up: int, down: int, pad: int, sides: tuple[int, int]) -> Tensor:
+        x, last = _dense(x)
+        order = torch.channels_last if last else torch.contiguous_format
+        out = torch.empty((*x.shape[:2], *sides), dtype=x.dtype, device=x.device, memory_format=order)
+        sizes = (ctypes.c_int * 11)(*x.shape, *sides, up, down, pad, len(taps), int(last))
+        _call(x, "essence_resample", x, out, sizes, (ctypes.c_float * len(taps))(*taps))
+        ctx.geometry = taps, up, down, pad, tuple(x.shape[2:])
+        return out
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
+        taps, up, down, pad, sides = ctx.geometry  # the transposed map: up and down change places, the filter turns round
+        return _Resample.apply(g, taps[::-1], down, up, len(taps) - 1 - pad, sides), None, None, None, None, None
+
+
+def _dense(x: Tensor) -> tuple[Tensor, bool]:
+    """`x` without gaps, and whether its channels lie innermost."""
+    if x.is_contiguous():
+        return x, False
+    if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        return x, True
+    return x.contiguous(), False
+
+
+def _f(value: float) -> ctypes.c_float:
+    return ctypes.c_float(value)
+
+
+def _library(device: torch.device) -> ctypes.CDLL:
+    major, minor = torch.cuda.get_device_capability(device)
+    return build.library(f"sm_{major}{minor}")
+
+
+def _stream(x: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(torch.cuda.current_stream(x.device).cuda_stream)
+
+
+def _call(x: Tensor, name: str, *arguments: object) -> None:
+    """Launch on the current stream of x's device. Tensors become pointers; raises RuntimeError with CUDA's error code."""
+    plain = [ctypes.c_void_p(a.data_ptr()) if isinstance(a, Tensor) else a for a in arguments]
+    with torch.cuda.device_of(x):
+        code = getattr(_library(x.device), name)(KINDS[x.dtype], *plain, _stream(x))
+    if code:
+        raise RuntimeError(f"{name} failed with the CUDA error {code}")
