@@ -17,5 +17,7 @@ def consistency(differences: Tensor) -> Tensor:
     n = len(differences)
     if n < 2:
         return differences.new_zeros(())
-    i, j = torch.triu_indices(n, n, offset=1)
-    return (1 - F.cosine_similarity(differences[i], differences[j], dim=-1)).mean()
+    unit = F.normalize(differences, dim=-1, eps=1e-8)
+    # A mask, not indices: indices would come from the processor, which a recorded CUDA graph does not allow.
+    pairs = torch.ones(n, n, device=unit.device).triu(1)
+    return ((1 - unit @ unit.T) * pairs).sum() / pairs.sum()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,12 +13,14 @@ from torch import Tensor
 from .errors import EssenceMismatch
 from .images import to_uint8
 from .latents import LatentAxes
+from .machine import Halving
 from .models.clip import ImageText
 from .models.e4e import Inverter
 from .models.identity import FaceDescriptor
 from .models.stylegan2 import Generator
 
-RENDER_BATCH = 16
+RENDER_PIXELS = 1 << 20  # of one batch: more of them are no faster, and take more memory
+EMBEDDINGS_KEPT = 512  # of sources, the oldest go first
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +35,7 @@ class ModelSet:
     identity: FaceDescriptor
     latents: LatentAxes | None = None
     half: bool = False  # bfloat16 where it is safe
+    _embeddings: dict[tuple[object, ...], Tensor] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def device(self) -> torch.device:
@@ -73,12 +76,32 @@ class ModelSet:
         self.check(w)
         if len(w) == 0:
             return np.zeros((0, self.size, self.size, 3), np.uint8)
-        return np.concatenate([to_uint8(self.images(part)) for part in w.split(RENDER_BATCH)])
+        batches = Halving(max(1, RENDER_PIXELS // self.size**2))
+        done: list[np.ndarray] = []
+        while (start := sum(map(len, done))) < len(w):
+            done.append(batches(lambda batch, start=start: to_uint8(self.images(w[start : start + batch]))))
+        return np.concatenate(done)
 
     def encode(self, images: Tensor, released: bool = False) -> Tensor:
         """Pictures [B, 3, H, W] in [-1, 1] to CLIP embeddings [B, E], not normalised."""
         with self.precision():
             return self.clip.encode(images.to(self.device), released)
+
+    @torch.no_grad()
+    def embed(self, w: Tensor, resolution: int | None = None, released: bool = False) -> Tensor:
+        """w+ [B, L, D], B >= 1, to the CLIP embeddings [B, E] of their pictures, not normalised. What was seen before is remembered."""
+        keys = [(x.float().cpu().numpy().tobytes(), resolution or self.size, released) for x in w]
+        unseen = [i for i, key in enumerate(keys) if key not in self._embeddings]
+        batches, done = Halving(max(1, RENDER_PIXELS // (resolution or self.size) ** 2)), 0
+        found = {key: self._embeddings[key] for key in keys if key in self._embeddings}
+        while done < len(unseen):
+            new = batches(lambda batch, done=done: self.encode(self.images(w[unseen[done : done + batch]], resolution), released))
+            found |= zip((keys[i] for i in unseen[done : done + len(new)]), new, strict=True)
+            done += len(new)
+        self._embeddings.update(found)
+        while len(self._embeddings) > EMBEDDINGS_KEPT:
+            self._embeddings.pop(next(iter(self._embeddings)))
+        return torch.stack([found[key] for key in keys])
 
     @torch.no_grad()
     def invert(self, images: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     ("errors",),
-    ("formats", "ops", "images", "latents"),
+    ("formats", "ops", "images", "latents", "machine"),
     ("types",),
     ("models",),
     ("losses", "align", "metrics", "checkpoints"),

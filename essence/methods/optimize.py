@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,9 +18,13 @@ from ..images import to_uint8
 from ..latents import LatentAxes
 from ..model_set import ModelSet
 from ..types import Essence, Step, now
+from .stepping import WORTH_CAPTURING, Stepper, Values, batch_for, pictures
 
 # L2 on the c_i, which no paper mentions: found by comparing gradients with the recorded walk of the released optimiser.
 RELEASED_COEFFICIENT_DECAY = 0.01
+TERMS = ("total", "transfer", "consistency", "penalty")
+# loss_resolution None: the early picture is taken where every source's embedding has at least this cosine to that of the full picture.
+CLOSE_ENOUGH = 0.98
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,9 @@ class OptimizeOptions:
     coefficients: bool = False  # learn a c_i for each source beside b
     unit_differences: bool = True  # d_i between unit embeddings, as released; the paper took them raw
     released: bool = False  # CLIP's input, the walk of the c_i and the choice of the best step as in the released code
+    # Side of the pictures that the loss sees: synthesis stops there. 0: the full one. None: the smallest that covers CLIP's input, if the
+    # sources look the same to CLIP at it (CLOSE_ENOUGH), else the full one. Previews are always full.
+    loss_resolution: int | None = None
     preview_every: int = 4
 
     def __post_init__(self) -> None:
@@ -59,10 +67,12 @@ PRESETS = {
     "essence": OptimizeOptions(),
     # v1 of the paper, target in the generator's domain; out of it: weight_decay .001, lambda_consistency .6.
     "paper": OptimizeOptions(
-        steps=1000, space="w+", start="inverted", lambda_consistency=0.7, learning_rate=0.2, weight_decay=0.007, unit_differences=False
+        steps=1000, space="w+", start="inverted", lambda_consistency=0.7, learning_rate=0.2, weight_decay=0.007, unit_differences=False,
+        loss_resolution=0,
     ),
     "released": OptimizeOptions(
-        steps=1000, space="w+", start="inverted", learning_rate=0.2, weight_decay=0.003, coefficients=True, released=True
+        steps=1000, space="w+", start="inverted", learning_rate=0.2, weight_decay=0.003, coefficients=True, released=True,
+        loss_resolution=0,
     ),
 }
 
@@ -78,6 +88,7 @@ class PlainDirection:
 
     def __init__(self, start: Tensor, options: OptimizeOptions):
         self.b = start.clone().requires_grad_()
+        self.parameters = [self.b]
         self.optimizer = torch.optim.Adam([self.b], lr=options.learning_rate, weight_decay=options.weight_decay)
 
     def delta(self) -> Tensor:
@@ -97,6 +108,7 @@ class AxesDirection:
         u = coordinates.mean(0, keepdim=True) * options.layer_penalty / (1 + options.layer_penalty)
         self.u, self.v = u.requires_grad_(), (coordinates - u.detach()).requires_grad_()
         self.rest = start - latents.shift(self.u, self.v).detach()
+        self.parameters = [self.u, self.v]
         groups = [{"params": [self.u], "lr": options.axes_learning_rate}, {"params": [self.v], "lr": options.layer_learning_rate}]
         self.optimizer = torch.optim.Adam(groups)
 
@@ -114,6 +126,7 @@ class Coefficients:
     def __init__(self, count: int, device: torch.device, options: OptimizeOptions):
         self.c = torch.ones(count, 1, 1, device=device, requires_grad=options.coefficients)
         self.options = options
+        self.parameters = [self.c] if options.coefficients else []
         self.optimizer = torch.optim.Adam([self.c], lr=options.learning_rate)
 
     def step(self) -> None:
@@ -146,34 +159,64 @@ def optimize(
     if start is not None:
         start.check(models.latent_shape, models.id)
     with torch.no_grad():
+        side = _side(models, z, options)
         e_t = models.clip.encode_whole(target) if options.released else models.encode(target)
-        e = models.encode(models.images(z), options.released)
+        e = models.embed(z, side, options.released)
         b = start.delta.to(z) if start is not None else _initial(models, target, options)
     direction = _direction(b, models, options)
     c = Coefficients(len(z), z.device, options)
-    keep = _keeper(models, options, name, start)
+
+    def measure(batch: int) -> Values:
+        b = direction.delta()
+        images, e_edited = pictures(models, z + c.c * b, side, options.released, batch)
+        terms = _losses(e, e_edited, e_t, direction.penalty(), options)
+        terms["total"].backward()
+        return {"b": b.detach(), "images": images.detach(), **{key: term.detach() for key, term in terms.items()}}
+
+    keep = _keeper(models, options, name, start, side)
     rates = [group["lr"] for group in direction.optimizer.param_groups]
+    stepper = _stepper(measure, [*direction.parameters, *c.parameters], len(z), side, models, options)
     best, best_loss = None, math.inf
 
     for i in range(options.steps):
         for group, rate in zip(direction.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * schedule(i / options.steps)
-        b = direction.delta()
-        images = models.images(z + c.c * b)
-        e_edited = models.encode(images, options.released)
-        terms = _losses(e, e_edited, e_t, direction.penalty(), options)
-        terms["total"].backward()
-        values = {key: term.item() for key, term in terms.items()}
-        kept = b.detach().clone()  # the optimiser moves its parameters in place
+        measured = stepper()
+        values = dict(zip(TERMS, torch.stack([measured[key] for key in TERMS]).tolist(), strict=True))
+        kept = measured["b"].clone()  # the optimiser moves its parameters in place
+        shown = i % options.preview_every == 0 or i + 1 == options.steps
+        preview = _preview(models, z + c.c.detach() * kept, measured["images"]) if shown else None
         _step(direction, c)
         if options.released:
             kept = direction.delta().detach().clone()
         if values["total"] < best_loss:
             best, best_loss = keep(kept, values, i + 1), values["total"]
-        shown = i % options.preview_every == 0 or i + 1 == options.steps
-        preview = to_uint8(images.detach()) if shown else None
-        del b, images, e_edited, terms, kept  # nothing of the graph outlives the step while the caller holds us
+        del measured, kept  # nothing of the step outlives it while the caller holds us
         yield Step(i + 1, options.steps, best, values, preview)
+
+
+def _stepper(measure, parameters: list[Tensor], count: int, side: int, models: ModelSet, options: OptimizeOptions) -> Stepper:
+    capture = models.device.type == "cuda" and options.steps >= WORTH_CAPTURING and not options.released
+    return Stepper(measure, parameters, count, batch_for(models, count, side), capture)
+
+
+def _preview(models: ModelSet, w: Tensor, images: Tensor) -> np.ndarray:
+    """The step's pictures in full resolution, uint8 [N, S, S, 3]; `images` are what the loss saw."""
+    return to_uint8(images) if images.shape[-1] == models.size else models.render(w)
+
+
+def _side(models: ModelSet, z: Tensor, options: OptimizeOptions) -> int:
+    """Side of the pictures that the loss sees."""
+    known = models.generator.config.resolutions
+    if options.loss_resolution:
+        if options.loss_resolution not in known:
+            raise UserError(f"loss_resolution must be 0 (full) or one of {known}, not {options.loss_resolution}.")
+        return options.loss_resolution
+    early = next((side for side in known if side >= models.clip.size), models.size)
+    if options.loss_resolution == 0 or options.released or early == models.size:
+        return models.size
+    agreement = F.cosine_similarity(models.embed(z, early), models.embed(z, models.size)).min().item()
+    return early if agreement >= CLOSE_ENOUGH else models.size
 
 
 def _losses(e: Tensor, e_edited: Tensor, e_t: Tensor, penalty: Tensor, options: OptimizeOptions) -> dict[str, Tensor]:
@@ -220,8 +263,9 @@ def _direction(b: Tensor, models: ModelSet, options: OptimizeOptions) -> PlainDi
     return AxesDirection(b, models.latents, options) if _in_axes(models, options) else PlainDirection(b, options)
 
 
-def _keeper(models: ModelSet, options: OptimizeOptions, name: str, start: Essence | None) -> Callable[..., Essence]:
+def _keeper(models: ModelSet, options: OptimizeOptions, name: str, start: Essence | None, side: int) -> Callable[..., Essence]:
     known = {"options": dataclasses.asdict(options), "seed": options.seed, "created": now(), "continues": start.name if start else None}
+    known["loss_resolution"] = side
 
     def keep(delta: Tensor, values: dict[str, float], step: int) -> Essence:
         return Essence(delta, name, models.id, "optimize", provenance={**known, "losses": values, "step": step})

@@ -1,0 +1,68 @@
+"""What the machine has: memory that is free, processors that may be used, and what to do when a batch does not fit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from .errors import UserError
+
+T = TypeVar("T")
+MEMINFO = Path("/proc/meminfo")
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that new tensors on `device` may take; None where nobody says."""
+    if device.type == "cuda":
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + held
+    if device.type == "cpu" and MEMINFO.is_file():
+        lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines() if ":" in line)
+        return int(lines["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in lines else None
+    return None
+
+
+def processors() -> int:
+    """Processors that this process may keep busy: those it is bound to, no more than the container's quota."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = QUOTA.read_text().split()
+        return max(1, min(count, int(quota) // int(period)))
+    except (OSError, ValueError):  # no such file, or "max"
+        return count
+
+
+def use_processors() -> None:
+    """Never more threads than processors. Torch counts the host's, not the container's; a thread without a processor holds up the others."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), processors()))
+
+
+class Halving:
+    """Runs work on batches of at most `batch`; when memory runs out it halves the batch and does the work again."""
+
+    def __init__(self, batch: int):
+        self.batch = max(1, batch)
+
+    def __call__(self, work: Callable[[int], T]) -> T:
+        """work(batch), again with half of it after torch.OutOfMemoryError. Raises UserError when a batch of one does not fit."""
+        while True:
+            try:
+                return work(self.batch)
+            except torch.OutOfMemoryError as error:
+                if self.batch == 1:
+                    raise UserError(f"Not even one picture at a time fits into the memory: {_first_sentence(error)} "
+                                    "Close what else uses it, or choose a smaller loss_resolution.") from error  # fmt: skip
+            # Behind the except block the error's traceback is gone, and with it the tensors that it held.
+            self.batch = (self.batch + 1) // 2
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
+
+
+def _first_sentence(error: Exception) -> str:
+    return str(error).split(". ")[0].rstrip(".") + "."
