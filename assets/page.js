@@ -1,4 +1,4 @@
-// What HTML made by demo/views.py cannot do alone. Each function gets what Gradio hands to a component's js_on_load.
+// What HTML made by demo/views.py, board.py and crop.py cannot do alone. Each function gets what Gradio hands to a component's js_on_load.
 window.essence = {
   // A click on something with data-event becomes that event, with the other data-* as its values.
   clicks(element, trigger, events) {
@@ -8,48 +8,64 @@ window.essence = {
     });
   },
 
+  // Names are edited where they stand.
+  names(element, trigger, event) {
+    element.addEventListener("keydown", (key) => {
+      const name = key.target.closest("[data-name]");
+      if (!name || !["Enter", "Escape"].includes(key.key)) return;
+      key.preventDefault();
+      if (key.key === "Escape") name.textContent = name.dataset.was;
+      name.blur();
+    });
+    element.addEventListener("focusout", (out) => {
+      const name = out.target.closest("[data-name]");
+      if (name && name.textContent.trim() !== name.dataset.was) trigger(event, { id: name.dataset.name, name: name.textContent });
+    });
+  },
+
+  fill: (range) => range.style.setProperty("--part", `${(100 * (range.value - range.min)) / (range.max - range.min)}%`),
+
   // The sliders belong to the hand: an answer that arrives late must not pull them back.
-  sliders(element, trigger, watch, event) {
-    const held = new Map();
+  sliders(element, trigger, watch, moved, rest) {
+    const held = new Map(); // strengths set by hand; the grid's and the mixture's are apart
+    const mode = () => element.querySelector(".board")?.dataset.mode;
+    const key = (input) => `${mode()}:${input.dataset.strength}`;
     const all = () => [...element.querySelectorAll("input[data-strength]")];
     const show = (input, value) => {
       input.value = value;
-      input.parentElement.querySelector("output").textContent = Number(value).toFixed(2);
-      input.style.setProperty("--part", `${(100 * (value - input.min)) / (input.max - input.min)}%`); // what is filled
+      input.nextElementSibling.value = Number(value).toFixed(2);
+      essence.fill(input);
     };
-    const restore = () => {
-      for (const input of all()) show(input, held.get(input.dataset.strength) ?? input.getAttribute("value"));
-    };
+    const restore = () => all().forEach((input) => show(input, held.get(key(input)) ?? input.getAttribute("value")));
     const take = (input) => {
-      const shared = input.dataset.strength === "all";
-      for (const each of shared ? all() : [input]) {
-        held.set(each.dataset.strength, input.value);
+      for (const each of input.dataset.strength === "all" ? all() : [input]) {
+        held.set(key(each), input.value);
         show(each, input.value);
       }
-      const rows = [...held].filter(([id]) => id !== "all").map(([id, value]) => [id, Number(value)]);
-      trigger(event, { strengths: Object.fromEntries(rows) });
+      const rows = all().filter((each) => held.has(key(each)) && each.dataset.strength !== "all");
+      trigger(moved, { strengths: Object.fromEntries(rows.map((each) => [each.dataset.strength, Number(each.value)])) });
     };
     element.addEventListener("input", (input) => input.target.dataset.strength && take(input.target));
+    element.addEventListener("change", (change) => {
+      const range = change.target.type === "number" ? change.target.previousElementSibling : change.target;
+      if (!range.dataset.strength) return;
+      if (range !== change.target) {
+        range.value = change.target.value;
+        take(range);
+      }
+      if (element.querySelector("[data-event=figures][aria-pressed=true]")) trigger(rest, {});
+    });
     element.addEventListener("dblclick", (click) => {
       if (!click.target.dataset.strength) return;
-      click.target.value = 1;
+      click.target.value = click.target.dataset.rest;
       take(click.target);
     });
     watch("value", restore);
     restore();
   },
 
-  // Before and after: the slider moves the border between the two pictures.
-  compare(element, watch) {
-    element.addEventListener("input", (input) => {
-      const stack = input.target.closest(".stack");
-      stack?.style.setProperty("--cut", `${input.target.value}%`);
-    });
-    element.addEventListener("change", (change) => {
-      if (!("swap" in change.target.dataset)) return;
-      const before = element.querySelector("img.before");
-      before.src = change.target.checked ? before.dataset.picture : before.dataset.model;
-    });
+  // A dialog that arrives is shown; a click beside it or on its cross closes it.
+  dialog(element, watch, opened) {
     element.addEventListener("click", (click) => {
       const dialog = element.querySelector("dialog");
       if (click.target === dialog || click.target.closest("[data-close]")) dialog.close();
@@ -58,16 +74,134 @@ window.essence = {
       const dialog = element.querySelector("dialog");
       if (!dialog) return;
       dialog.close();
-      dialog.querySelector(".stack").style.setProperty("--cut", "50%");
-      dialog.querySelector("input[type=range]").value = 50;
-      dialog.querySelector("[data-swap]").checked = false;
+      opened(dialog);
       dialog.showModal();
+    });
+  },
+
+  // Before and after: one slider moves the border between the two pictures, the other scrubs the strip.
+  compare(element, watch) {
+    element.addEventListener("input", (input) => {
+      if ("own" in input.target.dataset) essence.scrub(element.querySelector("dialog"));
+      else input.target.closest(".stack")?.style.setProperty("--cut", `${input.target.value}%`);
+    });
+    element.addEventListener("change", (change) => {
+      if (!("swap" in change.target.dataset)) return;
+      const before = element.querySelector("img.before");
+      before.src = change.target.checked ? before.dataset.picture : before.dataset.model;
+    });
+    essence.dialog(element, watch, (dialog) => essence.fill(dialog.querySelector("[data-own]")));
+  },
+
+  // The strip of the large view. Between two of its pictures, one fades into the other.
+  strip(element, watch) {
+    watch("value", () => {
+      const dialog = document.querySelector("dialog.compare[open]");
+      const data = element.querySelector("[data-strip]")?.dataset.strip;
+      if (!dialog || !data) return;
+      dialog.strip = JSON.parse(data);
+      dialog.querySelector("[data-own]").disabled = false;
+      essence.read(dialog);
+    });
+  },
+
+  between(dialog) {
+    const value = Number(dialog.querySelector("[data-own]").value);
+    const { strengths } = dialog.strip;
+    const at = Math.max(0, Math.min(strengths.findLastIndex((each) => each <= value + 1e-6), strengths.length - 2));
+    return [value, at, (value - strengths[at]) / (strengths[at + 1] - strengths[at])];
+  },
+
+  scrub(dialog) {
+    const own = dialog.querySelector("[data-own]");
+    const [value, at, part] = essence.between(dialog);
+    const [image, next] = dialog.querySelectorAll("img.after");
+    [image.src, next.src, next.hidden] = [dialog.strip.frames[at], dialog.strip.frames[at + 1], false];
+    next.style.opacity = part;
+    dialog.querySelector("[data-event=picture]").dataset.strength = value;
+    dialog.querySelector(".own output").value = value.toFixed(2);
+    essence.fill(own);
+    essence.read(dialog);
+  },
+
+  read(dialog) {
+    const [, at, part] = essence.between(dialog);
+    const mean = (values) => ((1 - part) * values[at] + part * values[at + 1]).toFixed(2);
+    const { identity, likeness } = dialog.strip;
+    const second = likeness[at] === null ? "" : `<span><b>${mean(likeness)}</b> likeness: higher is more like the target</span>`;
+    const first = `<span><b>${mean(identity)}</b> identity: below 0.6 is usually the same person</span>`;
+    dialog.querySelector(".readout").innerHTML = first + second;
+  },
+
+  // The crop: the square follows the sliders and the pointer here; the server crops once they rest.
+  crop(element, trigger, watch, event) {
+    const slider = (name) => element.querySelector(`input[name=${name}]`);
+    const values = () => Object.fromEntries([...element.querySelectorAll(".controls input")].map((each) => [each.name, Number(each.value)]));
+    const base = () => {
+      const { cx, cy, x, y } = element.querySelector(".chosen").dataset;
+      return [cx, cy, x, y].map(Number);
+    };
+    const draw = () => {
+      const [cx, cy, x, y] = base();
+      const { zoom, right, down, turn } = values();
+      const [c, s] = [Math.cos((turn * Math.PI) / 180) / zoom, Math.sin((turn * Math.PI) / 180) / zoom];
+      const [mx, my] = [cx + 2 * (right * x - down * y), cy + 2 * (right * y + down * x)];
+      const [ax, ay] = [c * x - s * y, s * x + c * y];
+      const corners = [[-1, -1], [1, -1], [1, 1], [-1, 1]].map(([i, j]) => [mx + i * ax - j * ay, my + i * ay + j * ax].join(","));
+      element.querySelector(".chosen").setAttribute("points", corners.join(" "));
+      element.querySelectorAll(".controls input").forEach(essence.fill);
+    };
+    const send = () => trigger(event, { id: element.querySelector("dialog").dataset.id, ...values() });
+    const mirror = () => {
+      const result = element.querySelector("dialog[open] .result");
+      const item = result && document.querySelector(`[data-item="${result.closest("dialog").dataset.id}"]`);
+      const pictures = item?.querySelector(".pair, figure");
+      if (pictures) result.replaceChildren(pictures.cloneNode(true));
+    };
+    element.addEventListener("input", draw);
+    element.addEventListener("change", send);
+    element.addEventListener("click", (click) => {
+      if (!("reset" in click.target.dataset)) return;
+      element.querySelectorAll(".controls input").forEach((each) => (each.value = each.dataset.rest));
+      draw();
+      send();
+    });
+    element.addEventListener("pointerdown", (down) => {
+      const svg = down.target.closest("svg");
+      if (!svg?.closest(".photo")) return;
+      const [, , x, y] = base();
+      const start = values();
+      const unit = svg.viewBox.baseVal.width / svg.clientWidth / (2 * (x * x + y * y));
+      svg.setPointerCapture(down.pointerId);
+      svg.onpointermove = (move) => {
+        const [dx, dy] = [(move.clientX - down.clientX) * unit, (move.clientY - down.clientY) * unit];
+        slider("right").value = start.right + dx * x + dy * y;
+        slider("down").value = start.down - dx * y + dy * x;
+        draw();
+      };
+      svg.onpointerup = () => {
+        svg.onpointermove = svg.onpointerup = null;
+        send();
+      };
+    });
+    const shelves = new MutationObserver(mirror);
+    essence.dialog(element, watch, () => {
+      for (const id of ["sources", "targets"]) shelves.observe(document.getElementById(id), { childList: true, subtree: true });
+      draw();
+      setTimeout(mirror);
     });
   },
 
   // A link that arrives here is followed once: a download without a file on the server.
   outbox(element, watch) {
     watch("value", () => element.querySelector("a[download]")?.click());
+  },
+
+  // The address with the settings in it, into the address bar and the clipboard.
+  link(names, values) {
+    const query = new URLSearchParams(names.map((name, i) => [name, values[i]]));
+    history.replaceState(null, "", `?${query}`);
+    navigator.clipboard?.writeText(location.href).catch(() => {});
   },
 };
 

@@ -1,63 +1,62 @@
-"""The page's parts, and which handler each of them calls."""
+"""The page's parts. What they do when somebody touches them is in wiring.py."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from functools import partial
 
 import gradio as gr
 from PIL import Image
 
-from essence import PRESETS, Essence, OptimizeOptions, RefineOptions, Studio, bundled
+from essence import Essence, Studio, bundled
 
-from . import handlers, views
+from . import board, learning, programs, settings, views, wiring
+from .line import Line
 from .session import Session
+from .shelves import ESSENCES
 
 CLEAN_EVERY, KEEP_FOR = 600, 3600  # seconds: uploaded files leave the disk after at most an hour
-LINE = 20  # visitors waiting at most
+WAITING = 20  # visitors waiting at most
+LOOK_AGAIN = 2  # seconds between two looks at the place in the line
 PICTURES = [".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif"]
-ESSENCES = [".safetensors", ".npy", ".pt", ".pth"]
 
-# Long work has a line of its own, so that a visitor who learns does not keep another from adding a picture: the studio lets
-# them take turns after each step.
-LEARN = {"concurrency_id": "gpu", "concurrency_limit": 1}
-ADD = {"concurrency_id": "faces", "concurrency_limit": 1}
-QUIET = {"show_progress": "hidden", "api_visibility": "private"}
-NOW = {"queue": False, **QUIET}
-
-SHELF_JS = "essence.clicks(element, trigger, ['remove', 'face'])"
+SHELF_JS = """essence.clicks(element, trigger, ['remove', 'face', 'move', 'crop', 'undo']);
+essence.names(element, trigger, 'rename');"""
 EXAMPLES_JS = "essence.clicks(element, trigger, ['pick'])"
-BOARD_JS = "essence.clicks(element, trigger, ['look', 'save', 'grid']); essence.sliders(element, trigger, watch, 'strength')"
-COMPARE_JS = "essence.compare(element, watch)"
-OUTBOX_JS = "essence.outbox(element, watch)"
+BOARD_JS = """essence.clicks(element, trigger, ['look', 'save', 'grid', 'cells', 'band', 'mixing', 'figures']);
+essence.sliders(element, trigger, watch, 'strength', 'rest');"""
+COMPARE_JS = "essence.compare(element, watch); essence.clicks(element, trigger, ['picture', 'sweep']);"
+CROP_JS = "essence.crop(element, trigger, watch, 'nudge')"
 
 INTRO = """<header class="intro"><h1>Essence</h1>
 <p>What makes a face itself, carried over to others. Add sources and a target, learn the target's essence, and choose how much of it
 each source takes.</p></header>"""
-PRIVACY = '<p class="privacy">Pictures stay in this session. Nothing is kept after you leave, and nothing is sent anywhere else.</p>'
+PRIVACY = """<p class="privacy">Pictures stay in this session, and leave the server within an hour after you do. Nothing is sent anywhere
+else.</p>"""
 
 
 def build(studio: Studio) -> gr.Blocks:
     with gr.Blocks(title="Essence", delete_cache=(CLEAN_EVERY, KEEP_FOR), analytics_enabled=False, fill_width=True) as page:
+        programs.wire(studio)  # first, so that the endpoints get their names
         session = gr.State(Session())  # deep-copied for each visitor
+        browser = gr.BrowserState({}, **settings.STORAGE)
         gr.HTML(INTRO, apply_default_css=False)
         with gr.Row(elem_classes=["es-panels"]):
             sources = source_panel()
             targets = target_panel()
-        learning = learn_panel()
+        learn = learn_panel()
         grid = grid_panel()
+        crop = html(js=CROP_JS, elem_id="crop")
         gr.HTML(PRIVACY, apply_default_css=False)
 
+        line = Line()
         view = [sources["shelf"], targets["shelf"], grid["board"]]
-        page.load(lambda state: state, session, session, **NOW)  # set once, so that it is dropped after the tab is closed
-        wire_sources(studio, session, view, sources)
-        wire_targets(studio, session, view, targets)
-        wire_learning(studio, session, view, learning)
-        wire_grid(studio, session, grid)
-    return page.queue(default_concurrency_limit=4, max_size=LINE)
+        wiring.wire_page(page, session, line)
+        wiring.wire_sources(studio, session, view, sources)
+        wiring.wire_targets(studio, session, view, targets)
+        wiring.wire_crop(studio, session, view, crop, sources, targets)
+        wiring.wire_learning(studio, session, line, view, learn)
+        wiring.wire_grid(studio, session, grid)
+        wiring.wire_settings(page, browser, {**learn, "refine": sources["refine"]})
+    return page.queue(default_concurrency_limit=4, max_size=WAITING)
 
-
-# ---- the parts
 
 def html(value: str = "", js: str | None = None, **options: object) -> gr.HTML:
     return gr.HTML(value, js_on_load=js, apply_default_css=False, **options)
@@ -67,8 +66,8 @@ def heading(number: int, title: str, text: str) -> None:
     html(f'<div class="heading"><span>{number}</span><h2>{title}</h2><p>{text}</p></div>')
 
 
-def picture_inputs(kind: str, label: str) -> dict[str, gr.components.Component]:
-    upload = gr.File(label=label, file_count="multiple", file_types=PICTURES, height=64, show_label=False,
+def picture_inputs(kind: str, label: str, types: list[str]) -> dict[str, gr.components.Component]:
+    upload = gr.File(label=label, file_count="multiple", file_types=types, height=64, show_label=False,
                      elem_id=f"{kind}-upload", elem_classes=["es-drop"])  # fmt: skip
     paths = bundled(kind)
     with gr.Accordion("Examples", open=True, visible=bool(paths)):
@@ -78,19 +77,24 @@ def picture_inputs(kind: str, label: str) -> dict[str, gr.components.Component]:
     return {"upload": upload, "examples": examples, "camera": camera}
 
 
+def aligned_box() -> gr.Checkbox:
+    return gr.Checkbox(label="Already aligned", info="Skip the search for a face: take the centred square as it is.")
+
+
 def source_panel() -> dict[str, gr.components.Component]:
+    low, high, default = settings.NUMBERS["refine"]
     with gr.Column(elem_classes=["es-card"], min_width=320):
         heading(1, "Sources", "the faces to change")
         shelf = html(views.sources(Session()), SHELF_JS, elem_id="sources")
-        parts = picture_inputs("sources", "Drop, paste or choose photographs")
+        parts = picture_inputs("sources", "Drop, paste or choose photographs", PICTURES)
         with gr.Accordion("Options", open=False):
-            aligned = gr.Checkbox(label="Already aligned", info="Skip the search for a face: take the centred square as it is.")
-            steps = gr.Slider(0, 100, RefineOptions().steps, step=1, label="Refinement steps", elem_id="refine-steps",
-                              info="Bring the model's picture closer to the photograph; 0 turns it off.")  # fmt: skip
+            aligned = aligned_box()
+            refine = gr.Slider(low, high, default, step=1, label="Refinement steps", elem_id="refine-steps",
+                               info="Bring the model's picture closer to the photograph; 0 turns it off.")  # fmt: skip
         with gr.Row(elem_classes=["es-buttons"]):
             random = gr.Button("Random face", size="sm", elem_id="random-face")
             clear = gr.Button("Clear", size="sm", elem_id="clear-sources")
-    return {"shelf": shelf, "aligned": aligned, "steps": steps, "random": random, "clear": clear, **parts}
+    return {"shelf": shelf, "aligned": aligned, "refine": refine, "random": random, "clear": clear, **parts}
 
 
 def target_panel() -> dict[str, gr.components.Component]:
@@ -98,132 +102,48 @@ def target_panel() -> dict[str, gr.components.Component]:
     with gr.Column(elem_classes=["es-card"], min_width=320):
         heading(2, "Targets", "whose essence to learn")
         shelf = html(views.targets(Session()), SHELF_JS, elem_id="targets")
-        parts = picture_inputs("targets", "Drop, paste or choose pictures, also paintings")
+        parts = picture_inputs("targets", "Drop, paste or choose pictures, paintings, essence files", [*PICTURES, *ESSENCES])
         with gr.Accordion("Ready-made essences", open=False, visible=bool(essences)):
             thumbnails = (Essence.load(path).thumbnail for path in essences)
             ready = html(views.examples(essences, thumbnails), EXAMPLES_JS, elem_id="essences-examples")
         with gr.Accordion("Options", open=False):
-            aligned = gr.Checkbox(label="Already aligned", info="Skip the search for a face: take the centred square as it is.")
+            aligned = aligned_box()
         with gr.Row(elem_classes=["es-buttons"]):
-            load = gr.UploadButton("Load essence files", size="sm", file_count="multiple", file_types=ESSENCES, elem_id="load-essences")
             clear = gr.Button("Clear", size="sm", elem_id="clear-targets")
-    return {"shelf": shelf, "aligned": aligned, "ready": ready, "load": load, "clear": clear, **parts}
+    return {"shelf": shelf, "aligned": aligned, "ready": ready, "clear": clear, **parts}
 
 
 def learn_panel() -> dict[str, gr.components.Component]:
-    defaults = OptimizeOptions()
+    presets = [(learning.WORDS.get(name, name), name) for name in learning.CHOICES]
     with gr.Column(elem_classes=["es-card"]):
         heading(3, "Learn", "one direction that makes every source more like the target")
         with gr.Row(elem_classes=["es-learn"]):
             learn = gr.Button("Learn the essence", variant="primary", elem_id="learn", scale=2)
             stop = gr.Button("Stop", variant="stop", elem_id="stop", visible=False, scale=2)
-            mode = gr.Radio(handlers.MODES, value=handlers.NEW, show_label=False, elem_id="mode", container=False, scale=3)
+            preset = gr.Radio(presets, value=learning.DEFAULT, show_label=False, elem_id="preset", container=False, scale=4)
+        mode = gr.Radio(learning.MODES, value=learning.NEW, show_label=False, elem_id="mode", container=False, visible=False)
         progress = html(elem_id="progress")
-        with gr.Accordion("Settings", open=False, elem_id="settings"), gr.Row(elem_classes=["es-settings"]):
-            preset = gr.Dropdown(list(PRESETS), value="essence", label="Preset", info="The last two follow the publication and are slow.")
-            steps = gr.Slider(4, 1000, defaults.steps, step=1, label="Steps", elem_id="steps", info="More is slower and goes further.")
-            consistency = gr.Slider(0, 2, defaults.lambda_consistency, step=0.05, label="Consistency",
-                                    info="λ: how much every source must change alike.")  # fmt: skip
-            seed = gr.Number(defaults.seed, precision=0, minimum=0, label="Seed", info="The same seed, the same essence.")
+        with gr.Accordion("Settings", open=False, elem_id="settings"):
+            with gr.Row(elem_classes=["es-settings"]):
+                low, high, default = settings.NUMBERS["steps"]
+                steps = gr.Slider(low, high, default, step=1, label="Steps", elem_id="steps", info="More is slower and goes further.")
+                low, high, default = settings.NUMBERS["consistency"]
+                consistency = gr.Slider(low, high, default, step=0.05, label="Consistency", elem_id="consistency",
+                                     info="λ: how much every source must change alike.")  # fmt: skip
+                seed = gr.Number(settings.NUMBERS["seed"][2], precision=0, minimum=0, label="Seed", elem_id="seed",
+                                 info="The same seed, the same essence.")  # fmt: skip
+            with gr.Row(elem_classes=["es-buttons"]):
+                link = gr.Button("Copy a link to these settings", size="sm", elem_id="link")
+        timer = gr.Timer(LOOK_AGAIN, active=False)
     return {"learn": learn, "stop": stop, "mode": mode, "progress": progress, "preset": preset, "steps": steps,
-            "consistency": consistency, "seed": seed}  # fmt: skip
+            "consistency": consistency, "seed": seed, "link": link, "timer": timer}  # fmt: skip
 
 
 def grid_panel() -> dict[str, gr.components.Component]:
     with gr.Column(elem_classes=["es-card"]):
         heading(4, "Blend", "drag the strengths; click a picture to look closely")
-        board = html(views.board(Session()), BOARD_JS, elem_id="board")
+        grid = html(board.board(Session()), BOARD_JS, elem_id="board")
         compare = html("", COMPARE_JS, elem_id="compare")
-        outbox = html("", OUTBOX_JS, elem_id="outbox")
-    return {"board": board, "compare": compare, "outbox": outbox}
-
-
-# ---- the wires
-
-def wire_pictures(kind: str, add: Callable, session: gr.State, view: list, parts: dict, inputs: list) -> None:
-    """Files, the camera and the examples all go the same way."""
-    def picked(state: Session, event: gr.EventData, *values: object):
-        yield from add(state, handlers.example(kind, str(event.id)), *values)
-
-    def taken(state: Session, image: Image.Image | None, *values: object):
-        yield from add(state, [image] if image is not None else [], *values)
-
-    def emptied(fill: Callable) -> Callable:
-        """Empties the control at the first frame, so that the next picture can come while this one is worked on."""
-        def run(state: Session, *values: object):
-            for number, frame in enumerate(fill(state, *values)):
-                yield gr.skip() if number else None, *frame
-
-        return run
-
-    inputs = [parts[name] for name in inputs]
-    options = {"trigger_mode": "multiple", **ADD, **QUIET}
-    upload, camera = parts["upload"], parts["camera"]
-    upload.upload(emptied(add), [session, upload, *inputs], [upload, *view], **options)
-    camera.input(emptied(taken), [session, camera, *inputs], [camera, *view], **options)
-    parts["examples"].pick(picked, [session, *inputs], view, **options)
-
-
-def wire_sources(studio: Studio, session: gr.State, view: list, parts: dict) -> None:
-    def removed(state: Session, event: gr.EventData):
-        return handlers.remove(studio, state, str(event.id))
-
-    def face(state: Session, event: gr.EventData, steps: float):
-        yield from handlers.choose_source_face(studio, state, str(event.id), int(event.index), int(steps))
-
-    wire_pictures("sources", partial(handlers.add_sources, studio), session, view, parts, ["aligned", "steps"])
-    parts["random"].click(partial(handlers.random_face, studio), session, view, trigger_mode="multiple", **ADD, **QUIET)
-    parts["shelf"].remove(removed, session, view, **NOW)
-    parts["shelf"].face(face, [session, parts["steps"]], view, **ADD, **QUIET)
-    parts["clear"].click(partial(handlers.clear, studio, kind="sources"), session, view, **NOW)
-
-
-def wire_targets(studio: Studio, session: gr.State, view: list, parts: dict) -> None:
-    def removed(state: Session, event: gr.EventData):
-        return handlers.remove(studio, state, str(event.id))
-
-    def face(state: Session, event: gr.EventData):
-        return handlers.choose_target_face(studio, state, str(event.id), int(event.index))
-
-    def ready(state: Session, event: gr.EventData):
-        return handlers.load_essences(studio, state, handlers.example("essences", str(event.id)))
-
-    wire_pictures("targets", partial(handlers.add_targets, studio), session, view, parts, ["aligned"])
-    parts["load"].upload(partial(handlers.load_essences, studio), [session, parts["load"]], view, trigger_mode="multiple", **ADD, **QUIET)
-    parts["ready"].pick(ready, session, view, **NOW)
-    parts["shelf"].remove(removed, session, view, **NOW)
-    parts["shelf"].face(face, session, view, **NOW)
-    parts["clear"].click(partial(handlers.clear, studio, kind="targets"), session, view, **NOW)
-
-
-def wire_learning(studio: Studio, session: gr.State, view: list, parts: dict) -> None:
-    def idle():
-        return gr.update(visible=True), gr.update(visible=False)
-
-    def busy():
-        return gr.update(visible=False), gr.update(visible=True), views.note("Starting, as soon as it is this page's turn.")
-
-    buttons = [parts["learn"], parts["stop"]]
-    inputs = [session, *(parts[name] for name in ("mode", "preset", "steps", "seed", "consistency"))]
-    outputs = [parts["progress"], *view]
-    parts["learn"].click(busy, None, [*buttons, parts["progress"]], **NOW)
-    learning = parts["learn"].click(partial(handlers.learn, studio), inputs, outputs, **LEARN, **QUIET)
-    learning.then(idle, None, buttons, **NOW)
-    parts["stop"].click(partial(handlers.stopped, studio), session, outputs, cancels=[learning], **NOW).then(idle, None, buttons, **NOW)
-    parts["preset"].input(handlers.preset_values, parts["preset"], [parts["steps"], parts["consistency"]], **NOW)
-
-
-def wire_grid(studio: Studio, session: gr.State, parts: dict) -> None:
-    def moved(state: Session, event: gr.EventData):
-        return handlers.set_strengths(studio, state, dict(event.strengths))
-
-    def look(state: Session, event: gr.EventData):
-        return handlers.look(studio, state, str(event.id), str(event.source))
-
-    def save(state: Session, event: gr.EventData):
-        return handlers.download_essence(state, str(event.id))
-
-    parts["board"].strength(moved, session, parts["board"], trigger_mode="always_last", **NOW)
-    parts["board"].look(look, session, parts["compare"], **NOW)
-    parts["board"].save(save, session, parts["outbox"], **NOW)
-    parts["board"].grid(partial(handlers.download_grid, studio), session, parts["outbox"], **NOW)
+        strip = html("", "essence.strip(element, watch)", elem_id="strip")
+        outbox = html("", "essence.outbox(element, watch)", elem_id="outbox")
+    return {"board": grid, "compare": compare, "strip": strip, "outbox": outbox}

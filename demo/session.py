@@ -2,32 +2,63 @@
 
 from __future__ import annotations
 
+import io
 import uuid
 from dataclasses import dataclass, field
+from typing import Any
 
 from PIL import Image
 
-from essence import Essence, Source
+from essence import Essence, Source, align
 
 MAX_ITEMS = 12  # sources, and targets, of one visitor
+PHOTO_SIDE = 2000  # pixels, longest side, of the photograph that is kept so that its crop can be corrected
+ALL_BANDS = frozenset(("coarse", "middle", "fine"))
+MIX = "mix"  # id of the row that mixes all essences
 
 
 def new_id() -> str:
     return uuid.uuid4().hex[:8]
 
 
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A photograph, as JPEG because there may be many, and the squares of its faces in its pixels."""
+
+    data: bytes
+    squares: tuple[align.Square, ...]
+
+    @classmethod
+    def of(cls, picture: Image.Image, squares: list[align.Square]) -> Photo:
+        factor = min(1.0, PHOTO_SIDE / max(picture.size))
+        small = picture if factor == 1 else picture.resize(tuple(max(1, round(factor * side)) for side in picture.size))
+        buffer = io.BytesIO()
+        small.save(buffer, "JPEG", quality=92)
+        return cls(buffer.getvalue(), tuple(square.scaled(factor) for square in squares))
+
+    def picture(self) -> Image.Image:
+        return Image.open(io.BytesIO(self.data))
+
+
 @dataclass(eq=False)
 class Item:
-    """A picture that somebody added. `faces`: its aligned squares, the largest first; `chosen` is the one in use."""
+    """A picture that somebody added. `faces`: its aligned squares, the largest first; `chosen` is the one in use, `nudged`
+    its crop corrected by hand."""
 
     name: str
     faces: tuple[Image.Image, ...] = ()
     chosen: int = 0
     id: str = field(default_factory=new_id)
+    photo: Photo | None = None
+    nudge: align.Nudge = align.Nudge()
+    nudged: Image.Image | None = None
 
     @property
     def picture(self) -> Image.Image | None:
-        return self.faces[self.chosen] if self.faces else None
+        return self.nudged or (self.faces[self.chosen] if self.faces else None)
+
+    def choose(self, index: int) -> None:
+        self.chosen, self.nudge, self.nudged = index, align.Nudge(), None
 
 
 @dataclass(eq=False)
@@ -35,18 +66,26 @@ class SourceItem(Item):
     source: Source | None = None  # once inverted
     progress: float = 0.0  # of its inversion, 0 ... 1
 
+    @property
+    def stale(self) -> bool:
+        """Whether what was inverted is not the picture as it is now."""
+        return self.source is None or self.source.crop is not self.picture
+
 
 @dataclass(eq=False)
 class TargetItem(Item):
     found: bool = True  # whether a face was found; otherwise the picture was taken as it is
     essence: Essence | None = None  # once learned, or loaded
-    strength: float = 1.0
+    strength: float = 1.0  # in the grid
+    share: float = 0.5  # in the mixture
+    bands: frozenset[str] = ALL_BANDS  # the layers it may change
 
     @property
     def picture(self) -> Image.Image | None:
-        if self.faces:
-            return self.faces[self.chosen]
-        return self.essence.thumbnail if self.essence else None
+        return super().picture or (self.essence.thumbnail if self.essence else None)
+
+    def limited(self) -> Essence:
+        return self.essence if self.bands == ALL_BANDS else self.essence.limited(self.bands)
 
 
 @dataclass(eq=False)
@@ -54,12 +93,9 @@ class Cell:
     """A blend as shown, and what it was made of: it is stale as soon as one of these is another."""
 
     source: Source
-    essence: Essence
-    strength: float
+    made_of: tuple[Any, ...]  # essence, bands, strength
     url: str
-
-    def shows(self, source: Source, essence: Essence, strength: float) -> bool:
-        return self.source is source and self.essence is essence and self.strength == strength
+    figures: tuple[float, float | None] | None = None  # identity distance, and likeness to the target where it has a picture
 
 
 @dataclass(eq=False)
@@ -70,7 +106,13 @@ class Session:
     sources: dict[str, SourceItem] = field(default_factory=dict)
     targets: dict[str, TargetItem] = field(default_factory=dict)
     cells: dict[tuple[str, str], Cell] = field(default_factory=dict)  # (target's id, source's id)
+    removed: list[tuple[str, int, Item]] = field(default_factory=list)  # (kind, place, item), the last time
     learning: object | None = None  # a mark of the learning that is under way
+    mixing: bool = False  # one row of mixtures instead of the grid
+    measuring: bool = False  # show figures below the cells
+    looking: tuple[str, str] | None = None  # (target's id, source's id) of the large view
+    mix: TargetItem = field(default_factory=lambda: TargetItem("mixture", id=MIX))
+    mixed: tuple[Any, ...] = ()  # what `mix` was made of
 
     def ready(self) -> list[SourceItem]:
         """Sources that can be blended."""
@@ -80,16 +122,35 @@ class Session:
         """Targets that can be blended."""
         return [item for item in list(self.targets.values()) if item.essence is not None]
 
+    def rows(self) -> list[TargetItem]:
+        """What is blended now: each essence, or their mixture."""
+        if not self.mixing:
+            return self.learned()
+        parts = self.learned()
+        made_of = tuple((item.essence, item.bands, item.share) for item in parts)
+        if made_of != self.mixed:
+            self.mixed = made_of
+            self.mix.essence = Essence.mixture([item.limited() for item in parts], [item.share for item in parts]) if parts else None
+        return [self.mix] if parts else []
+
+    def row(self, id: str) -> TargetItem | None:
+        return next((item for item in self.rows() if item.id == id), None)
+
     def stale(self, target: TargetItem) -> list[SourceItem]:
         """Sources whose cell in the target's row has to be drawn (again)."""
         def fresh(item: SourceItem) -> bool:
             cell = self.cells.get((target.id, item.id))
-            return cell is not None and cell.shows(item.source, target.essence, target.strength)
+            return cell is not None and cell.source is item.source and cell.made_of == recipe(target)
 
         return [item for item in self.ready() if not fresh(item)]
 
     def forget_cells(self) -> None:
         """Drop the cells of sources and targets that are gone."""
         for target, source in list(self.cells):
-            if target not in self.targets or source not in self.sources:
+            if (target not in self.targets and target != MIX) or source not in self.sources:
                 self.cells.pop((target, source), None)
+
+
+def recipe(target: TargetItem) -> tuple[Any, ...]:
+    """What, beside the source, a cell is made of."""
+    return target.essence, target.bands, target.strength

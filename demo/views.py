@@ -14,14 +14,25 @@ from PIL import Image
 
 from .session import Session, SourceItem, TargetItem
 
-WEAKEST, STRONGEST, STEP = -1.5, 2.0, 0.05  # of a strength slider
+WEAKEST, STRONGEST = -1.5, 2.0  # of a strength slider
 SHELF_SIDE = 160  # pixels of a picture on a shelf, so that it is sharp on a dense screen
 CELL_SIDE = 256  # pixels of a cell at most
 QUALITY = 90
 CURVES = ("total", "transfer", "consistency")
 CHART = (320, 120)  # width, height
+CROP_SIGN = ('<svg viewBox="0 0 16 16" width="14" height="14" fill="none" stroke="currentColor" stroke-width="1.5" aria-hidden="true">'
+             '<path d="M4 1v11h11M1 4h11v11"/></svg>')  # fmt: skip
 
 _serial = count()
+
+
+def next_serial() -> int:
+    """Differs each time, so that the page notices the same thing asked for twice."""
+    return next(_serial)
+
+
+def nearest_strength(value: float) -> float:
+    return min(max(value, WEAKEST), STRONGEST)
 
 
 def data_url(image: Image.Image | np.ndarray, side: int | None = None) -> str:
@@ -41,9 +52,10 @@ def picture(image: Image.Image | np.ndarray | None, alt: str, side: int | None =
     return f'<img src="{data_url(image, side)}" alt="{escape(alt)}">'
 
 
-def icon_button(event: str, id: str, sign: str, label: str) -> str:
+def icon_button(event: str, id: str, sign: str, label: str, **values: object) -> str:
     label = escape(label)
-    return f'<button class="icon" data-event="{event}" data-id="{id}" title="{label}" aria-label="{label}">{sign}</button>'
+    more = "".join(f' data-{key}="{value}"' for key, value in values.items())
+    return f'<button class="icon" data-event="{event}" data-id="{id}"{more} title="{label}" aria-label="{label}">{sign}</button>'
 
 
 # ---- sources and targets
@@ -52,19 +64,26 @@ def sources(session: Session, pending: str = "") -> str:
     """`pending`: the name of a picture that is still being read."""
     cards = [source_card(item) for item in list(session.sources.values())] + pending_card(pending, 2)
     hint = "No source yet. Add photographs, try an example, or start with a random face."
-    return shelf(cards, hint, "pairs")
+    return shelf(cards, hint, "pairs", undo_note(session, "sources"))
 
 
 def targets(session: Session, pending: str = "") -> str:
     cards = [target_card(item) for item in list(session.targets.values())] + pending_card(pending, 1)
     hint = "No target yet. Add the picture whose essence you want: a face, a painting, a drawing."
-    return shelf(cards, hint, "singles")
+    return shelf(cards, hint, "singles", undo_note(session, "targets"))
 
 
-def shelf(cards: Sequence[str], hint: str, kind: str) -> str:
-    if not cards:
-        return f'<p class="hint">{hint}</p>'
-    return f'<div class="shelf {kind}">{"".join(cards)}</div>'
+def shelf(cards: Sequence[str], hint: str, kind: str, undo: str) -> str:
+    body = f'<div class="shelf {kind}">{"".join(cards)}</div>' if cards else f'<p class="hint">{hint}</p>'
+    return body + undo
+
+
+def undo_note(session: Session, kind: str) -> str:
+    gone = [item for was, _, item in session.removed if was == kind]
+    if not gone:
+        return ""
+    what = escape(gone[0].name) if len(gone) == 1 else str(len(gone))
+    return f'<p class="undo" role="status">Removed {what}. <button class="text" data-event="undo">Undo</button></p>'
 
 
 def source_card(item: SourceItem) -> str:
@@ -96,8 +115,13 @@ def pending_card(name: str, pictures: int) -> list[str]:
 
 def card(item: SourceItem | TargetItem, body: str) -> str:
     name = escape(item.name)
-    remove = icon_button("remove", item.id, "×", f"Remove {item.name}")
-    return f'<article class="item" data-item="{item.id}"><header><b title="{name}">{name}</b>{remove}</header>{body}</article>'
+    tools = icon_button("move", item.id, "‹", f"Move {item.name} to the left", by=-1)
+    tools += icon_button("move", item.id, "›", f"Move {item.name} to the right", by=1)
+    tools += icon_button("crop", item.id, CROP_SIGN, f"Correct the crop of {item.name}") if item.photo else ""
+    return f"""<article class="item" data-item="{item.id}"><header>
+      <b contenteditable="plaintext-only" spellcheck="false" role="textbox" data-name="{item.id}" data-was="{name}"
+        title="{name}: click to rename" aria-label="Name">{name}</b>{icon_button("remove", item.id, "×", f"Remove {item.name}")}</header>
+      {body}<div class="tools">{tools}</div></article>"""
 
 
 def face_choice(item: SourceItem | TargetItem) -> str:
@@ -162,59 +186,7 @@ def note(text: str) -> str:
     return f'<p class="hint">{escape(text)}</p>'
 
 
-# ---- the grid
-
-def board(session: Session) -> str:
-    columns, rows = session.ready(), session.learned()
-    if not columns or not rows:
-        missing = " and ".join(["a source"] * (not columns) + ["a learned or loaded essence"] * (not rows))
-        return f'<p class="hint">The grid appears here once there is {missing}.</p>'
-    heads = "".join(
-        f'<figure class="head">{picture(s.source.inversion, s.name, CELL_SIDE)}<figcaption>{escape(s.name)}</figcaption></figure>'
-        for s in columns
-    )
-    lines = "".join(board_row(session, target, columns) for target in rows)
-    shared = slider("all", 1.0 if len({t.strength for t in rows}) > 1 else rows[0].strength, "Strength of all")
-    return f"""<div class="board" style="--columns:{len(columns)}">
-      <div class="line first"><div class="side"><b>All essences</b>{shared}</div><div class="cells">{heads}</div></div>{lines}
-      <button class="download" data-event="grid">Download the grid</button></div>"""
-
-
-def board_row(session: Session, target: TargetItem, columns: Sequence[SourceItem]) -> str:
-    name = escape(target.name)
-    cells = "".join(board_cell(session, target, source) for source in columns)
-    save = icon_button("save", target.id, "↓", f"Download the essence of {target.name}")
-    return f"""<div class="line" data-row="{target.id}"><div class="side">{picture(target.picture, target.name)}
-      <div class="name"><b title="{name}">{name}</b>{save}</div>{slider(target.id, target.strength, f"Strength of {target.name}")}</div>
-      <div class="cells">{cells}</div></div>"""
-
-
-def board_cell(session: Session, target: TargetItem, source: SourceItem) -> str:
-    cell = session.cells.get((target.id, source.id))
-    image = f'<img src="{cell.url}" alt="{escape(source.name)} with {escape(target.name)}">' if cell else '<span class="blank busy"></span>'
-    return f'<button class="cell" data-event="look" data-id="{target.id}" data-source="{source.id}" title="Look closely">{image}</button>'
-
-
-def slider(id: str, value: float, label: str) -> str:
-    return f"""<label class="strength"><input type="range" min="{WEAKEST}" max="{STRONGEST}" step="{STEP}" value="{value:g}"
-      data-strength="{id}" aria-label="{escape(label)}"><output>{value:.2f}</output></label>"""
-
-
-def compare(source: SourceItem, target: TargetItem, edited: np.ndarray) -> str:
-    """A large before and after; the page's script moves the border between them."""
-    before = data_url(source.source.inversion)
-    after = data_url(edited)
-    return f"""<dialog class="compare" data-serial="{next(_serial)}" aria-label="Before and after">
-      <header><b>{escape(source.name)} · {escape(target.name)} {target.strength:.2f}</b>
-        <button class="icon" data-close aria-label="Close">×</button></header>
-      <div class="stack"><img class="after" src="{after}" alt="after"><img class="before" src="{before}" alt="before"
-          data-model="{before}" data-picture="{data_url(source.source.crop)}"><i class="border"></i>
-        <input type="range" min="0" max="100" value="50" aria-label="Before and after"></div>
-      <footer><span>before</span><label><input type="checkbox" data-swap> show the original picture</label><span>after</span></footer>
-    </dialog>"""
-
-
 def download(name: str, data: bytes, kind: str) -> str:
     """An invisible link; the page's script follows it once."""
     url = f"data:{kind};base64,{base64.b64encode(data).decode()}"
-    return f'<a href="{url}" download="{escape(name)}" data-serial="{next(_serial)}">{escape(name)}</a>'
+    return f'<a href="{url}" download="{escape(name)}" data-serial="{next_serial()}">{escape(name)}</a>'

@@ -28,10 +28,12 @@ TRUNCATION = 0.7  # of random faces: less variety, fewer broken ones
 class Studio:
     """Models, loaded on first use, behind a lock around the device. Safe to share between threads."""
 
-    def __init__(self, model: str = "mini", device: str | None = None):
-        self.model = model
+    def __init__(self, model: str | None = None, device: str | None = None, progress: registry.Progress | None = None):
+        """`model`: a model set by name or path, None for the default; `progress(what, done, total)` hears of long work while loading."""
+        self.model = model or registry.default()
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._models: ModelSet | None = None
+        self._progress = progress
         self._loading, self._using = threading.Lock(), threading.Lock()
 
     @classmethod
@@ -45,15 +47,18 @@ class Studio:
     def models(self) -> ModelSet:
         with self._loading:
             if self._models is None:
-                self._models = registry.load(self.model, self.device)
+                self._models = registry.load(self.model, self.device, progress=self._progress)
             return self._models
 
     # -- pictures in --------------------------------------------------------------------------------------------------
 
     def crop(self, picture: Image.Image, face: int = 0, aligned: bool = False) -> Image.Image:
-        """The aligned square of a picture's `face`-th largest face; `aligned`: it is one already. Raises NoFaceFound."""
+        """The aligned square of a picture's `face`-th largest face; `aligned`: it is one already. Raises NoFaceFound.
+
+        Models that make no faces take the centred square, here and in all of the following.
+        """
         size = self.models.face_size
-        if aligned:
+        if aligned or not self.models.has_faces:
             return resize(square_crop(picture), size)
         return align.align(picture, size, index=face)
 
@@ -66,7 +71,7 @@ class Studio:
 
     def faces(self, picture: Image.Image, aligned: bool = False) -> list[Image.Image]:
         """The aligned squares of all faces, the largest first; `aligned`: the picture is one already. Raises NoFaceFound."""
-        if aligned:
+        if aligned or not self.models.has_faces:
             return [self.crop(picture, aligned=True)]
         return align.align_all(picture, self.models.face_size)
 
@@ -79,7 +84,7 @@ class Studio:
 
     def squares(self, picture: Image.Image, aligned: bool = False) -> list[align.Square]:
         """Where `faces` would cut, the largest first, so that a person can nudge it. Raises NoFaceFound."""
-        return align.squares(picture, aligned)
+        return align.squares(picture, aligned or not self.models.has_faces)
 
     def cut(self, picture: Image.Image, square: align.Square) -> Image.Image:
         """A square of a picture, as large as `crop` makes it."""
@@ -161,15 +166,6 @@ class Studio:
         with self._using:
             return models.render(torch.cat(rows)).reshape(shape)
 
-    def mix(self, sources: Sequence[Source], essences: Sequence[Essence], strengths: Sequence[float]) -> np.ndarray:
-        """G(w_s + the sum of strength_t * b_t over all essences t) for every source s: uint8 [S, H, W, 3]."""
-        models = self.models
-        w = self._stack(sources)
-        for essence, strength in zip(essences, strengths, strict=True):
-            w = essence.apply(w, strength, models.id)
-        with self._using:
-            return models.render(w)
-
     def sweep(self, source: Source, essence: Essence, strengths: Sequence[float]) -> bytes:
         """An animated WebP of one source that runs through the strengths and back."""
         return animation(list(self.blend([source], [essence] * len(strengths), strengths)[:, 0]))
@@ -195,7 +191,10 @@ class Studio:
 
     @torch.no_grad()
     def identity_distances(self, before: np.ndarray, after: np.ndarray) -> list[float]:
-        """Face descriptor distance of each pair of pictures, uint8 [N, H, W, 3]; the same person is usually closer than 0.6."""
+        """Face descriptor distance of each pair of pictures, uint8 [N, H, W, 3]; the same person is usually closer than 0.6.
+
+        Not a number where the models make no faces.
+        """
         with self._using:
             a, b = (self.models.describe(torch.tensor(x).permute(0, 3, 1, 2) / 127.5 - 1) for x in (before, after))
         return (a - b).norm(dim=1).tolist()

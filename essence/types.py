@@ -6,7 +6,7 @@ import base64
 import dataclasses
 import datetime
 import io
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -115,6 +115,18 @@ class Essence:
             if isinstance(error, UserError):
                 raise
             raise BadFile(f"The header of {path.name} is damaged ({error}).") from None
+
+    @classmethod
+    def mixture(cls, essences: Sequence[Essence], strengths: Sequence[float], name: str = "mixture") -> Essence:
+        """The sum of strength_t * b_t as one essence. Raises UserError for none, EssenceMismatch for those of several generators."""
+        if not essences:
+            raise UserError("A mixture takes at least one essence.")
+        model = next((essence.model for essence in essences if essence.model), "")
+        total = torch.zeros_like(essences[0].delta)
+        for essence, strength in zip(essences, strengths, strict=True):
+            total = essence.apply(total, strength, model)
+        parts = [{"name": essence.name, "strength": strength} for essence, strength in zip(essences, strengths, strict=True)]
+        return cls(total, name, model, "mixture", provenance={"parts": parts, "created": now()})
 
     def limited(self, bands: Collection[str]) -> Essence:
         """The same with only the layers of the named `BANDS`: coarse (structure), middle (features), fine (colour)."""

@@ -24,7 +24,7 @@ from . import pictures
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
          "--no-first-run"]  # fmt: skip
 PATIENCE = 120_000  # milliseconds; the machine may be busy
-LOAD = "input[type=file][accept*=safetensors]"
+LOAD = "#targets-upload input[type=file]"
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 

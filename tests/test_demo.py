@@ -10,8 +10,9 @@ import gradio as gr
 import pytest
 from PIL import Image
 
-from demo import handlers, views
-from demo.session import MAX_ITEMS, Session
+from demo import blending, keeping, learning, shelves, views
+from demo.messages import SKIP
+from demo.session import MAX_ITEMS, Session, TargetItem
 from essence import PRESETS, Essence, UserError
 
 from . import fakes, pictures
@@ -36,8 +37,8 @@ def session(studio):
     """Two sources and a target, nothing learned."""
     session = Session()
     for _ in range(2):
-        handlers.random_face(studio, session)
-    run(handlers.add_targets(studio, session, [pictures.SOURCES[0]], aligned=True))
+        shelves.random_face(studio, session)
+    run(shelves.add_targets(studio, session, [pictures.SOURCES[0]], aligned=True))
     return session
 
 
@@ -46,15 +47,15 @@ def run(steps):
     return list(steps)
 
 
-def learn(studio, session, mode=handlers.NEW, steps=3, preset="essence"):
-    return handlers.learn(studio, session, mode, preset, steps, 0, 0.5)
+def learn(studio, session, mode=learning.NEW, steps=3, preset=learning.DEFAULT):
+    return learning.learn(studio, session, mode, preset, steps, 0, 0.5)
 
 
 def give_essences(studio, session):
     """Large ones, without learning."""
     for seed, target in enumerate(session.targets.values()):
         target.essence = Essence(3 * studio.random_source(seed).w, "large", studio.models.id)
-    handlers.view(studio, session)
+    blending.view(studio, session)
 
 
 def only(items):
@@ -72,7 +73,7 @@ def content(html: str) -> tuple[str, bytes]:
 
 def test_a_photograph_becomes_a_source_while_its_inversion_streams(studio, messages, tmp_path):
     session = Session()
-    frames = run(handlers.add_sources(studio, session, [pictures.photograph(tmp_path / "ann.jpg")], False, 6))
+    frames = run(shelves.add_sources(studio, session, [pictures.photograph(tmp_path / "ann.jpg")], False, 6))
     item = only(session.sources)
     assert len(frames) >= 3 and item.name == "ann" and not messages
     assert item.source.w.shape == studio.models.latent_shape and item.picture.size == (256, 256)
@@ -92,61 +93,61 @@ BAD = {
 def test_bad_pictures_are_told_and_the_good_one_of_the_batch_is_kept(studio, messages, tmp_path, make, name, expected):
     session = Session()
     files = [make(tmp_path / name), pictures.photograph(tmp_path / "good.jpg")]
-    run(handlers.add_sources(studio, session, files, False, 0))
+    run(shelves.add_sources(studio, session, files, False, 0))
     assert [item.name for item in session.sources.values()] == ["good"]
     assert len(messages) == 1 and expected in messages[0] and "\n" not in messages[0]
 
 
 def test_an_animation_gives_its_first_frame(studio, messages, tmp_path):
     session = Session()
-    run(handlers.add_sources(studio, session, [pictures.animation(tmp_path / "wink.gif")], False, 0))
+    run(shelves.add_sources(studio, session, [pictures.animation(tmp_path / "wink.gif")], False, 0))
     assert only(session.sources).source is not None and not messages
 
 
 def test_of_several_faces_the_largest_is_taken_and_another_can_be_chosen(studio, messages, tmp_path):
     session = Session()
-    run(handlers.add_sources(studio, session, [pictures.photograph(tmp_path / "five.jpg", (0, 1, 2, 3, 4), 260)], False, 0))
+    run(shelves.add_sources(studio, session, [pictures.photograph(tmp_path / "five.jpg", (0, 1, 2, 3, 4), 260)], False, 0))
     item = only(session.sources)
     assert len(item.faces) == 5 and "5 faces" in messages[0]
     first = item.source
-    run(handlers.choose_source_face(studio, session, item.id, 3, 0))
+    run(shelves.choose_source_face(studio, session, item.id, 3, 0))
     assert item.source.crop is item.faces[3] and (item.source.w != first.w).any()
-    run(handlers.choose_source_face(studio, session, item.id, 99, 0))
+    run(shelves.choose_source_face(studio, session, item.id, 99, 0))
     assert item.chosen == 3
 
 
 def test_a_target_without_a_face_is_taken_as_it_is(studio, messages, tmp_path):
     session = Session()
-    run(handlers.add_targets(studio, session, [pictures.no_face(tmp_path / "abstract.png")], False))
+    run(shelves.add_targets(studio, session, [pictures.no_face(tmp_path / "abstract.png")], False))
     item = only(session.targets)
     assert not item.found and "taken as it is" in messages[0] and "taken as it is" in views.targets(session)
 
 
 def test_another_face_of_a_target_is_another_essence(studio, messages, tmp_path):
     session = Session()
-    handlers.random_face(studio, session)
-    run(handlers.add_targets(studio, session, [pictures.photograph(tmp_path / "two.jpg", (0, 1))], False))
+    shelves.random_face(studio, session)
+    run(shelves.add_targets(studio, session, [pictures.photograph(tmp_path / "two.jpg", (0, 1))], False))
     run(learn(studio, session))
     item = only(session.targets)
     assert item.essence is not None
-    handlers.choose_target_face(studio, session, item.id, 1)
+    shelves.choose_target_face(studio, session, item.id, 1)
     assert item.essence is None and item.picture is item.faces[1]
 
 
 def test_removing_and_clearing(studio, session):
     run(learn(studio, session))
     first, second = session.sources
-    handlers.remove(studio, session, first)
+    shelves.remove(studio, session, first)
     assert list(session.sources) == [second] and {source for _, source in session.cells} == {second}
-    handlers.clear(studio, session, "targets")
+    shelves.clear(studio, session, "targets")
     assert not session.targets and not session.cells and session.sources
 
 
 def test_a_source_removed_while_it_is_inverted_stays_away(studio):
     session = Session()
-    adding = handlers.add_sources(studio, session, [pictures.SOURCES[0]], True, 20)
+    adding = shelves.add_sources(studio, session, [pictures.SOURCES[0]], True, 20)
     next(adding), next(adding)
-    handlers.remove(studio, session, next(iter(session.sources)))
+    shelves.remove(studio, session, next(iter(session.sources)))
     run(adding)
     assert not session.sources
 
@@ -154,25 +155,25 @@ def test_a_source_removed_while_it_is_inverted_stays_away(studio):
 def test_there_is_room_for_so_many(studio, messages):
     session = Session()
     for _ in range(MAX_ITEMS + 1):
-        handlers.random_face(studio, session)
+        shelves.random_face(studio, session)
     assert len(session.sources) == MAX_ITEMS and "Remove one" in messages[0]
 
 
 def test_names_are_text_not_html(studio, messages):
     session = Session()
-    handlers.random_face(studio, session)
+    shelves.random_face(studio, session)
     name = '<img src=x onerror="alert(1)">'
     only(session.sources).name = name
     essence = Essence(studio.random_source(0).w, name, studio.models.id)
-    item = handlers.TargetItem(name, essence=essence)
+    item = TargetItem(name, essence=essence)
     session.targets[item.id] = item
-    for html in (*handlers.view(studio, session), handlers.look(studio, session, item.id, next(iter(session.sources)))):
+    for html in (*blending.view(studio, session), blending.look(studio, session, item.id, next(iter(session.sources)))):
         assert name not in html and "onerror" in html and "<img src=x" not in html
 
 
 def test_examples_are_only_what_is_bundled():
-    assert handlers.example("sources", pictures.SOURCES[0].name) == [pictures.SOURCES[0]]
-    assert handlers.example("sources", "../../README.md") == []
+    assert shelves.example("sources", pictures.SOURCES[0].name) == [pictures.SOURCES[0]]
+    assert shelves.example("sources", "../../README.md") == []
 
 
 # ---- learning
@@ -187,24 +188,24 @@ def test_learning_streams_and_ends_with_the_grid(studio, session):
 
 
 def test_stopping_keeps_the_best_so_far_and_frees_the_studio(studio, session):
-    learning = learn(studio, session, steps=10_000)
-    next(learning), next(learning)
+    course = learn(studio, session, steps=10_000)
+    next(course), next(course)
     best = only(session.targets).essence
-    learning.close()
+    course.close()
     assert best is not None and only(session.targets).essence is best
-    progress, *_, board = handlers.stopped(studio, session)
+    progress, *_, board = learning.stopped(studio, session)
     assert "best essence so far" in progress and 'class="cell"' in board
     assert not studio._using.locked()
 
 
 def test_a_step_that_ends_after_stop_changes_nothing(studio, session):
-    run(handlers.add_targets(studio, session, [pictures.SOURCES[1]], True))
-    learning = learn(studio, session, steps=10_000)
-    next(learning), next(learning)
-    handlers.stopped(studio, session)
+    run(shelves.add_targets(studio, session, [pictures.SOURCES[1]], True))
+    course = learn(studio, session, steps=10_000)
+    next(course), next(course)
+    learning.stopped(studio, session)
     first, second = session.targets.values()
     shown = first.essence
-    assert next(learning, "ended") == "ended"
+    assert next(course, "ended") == "ended"
     assert first.essence is shown and second.essence is None
 
 
@@ -214,76 +215,77 @@ def test_learning_again_continues_or_starts_over_as_asked(studio, session, messa
     first = target.essence
     run(learn(studio, session, steps=1))
     assert "Every target has its essence" in messages[0] and target.essence is first
-    run(learn(studio, session, handlers.CONTINUE, steps=1))
+    run(learn(studio, session, learning.CONTINUE, steps=1))
     assert target.essence.provenance["continues"] == first.name
-    run(learn(studio, session, handlers.AGAIN, steps=6))
+    run(learn(studio, session, learning.AGAIN, steps=6))
     assert target.essence.provenance["continues"] is None
     assert (target.essence.delta - first.delta).abs().max() < 1e-5  # the same seed, the same essence
 
 
 @pytest.mark.parametrize("missing", ["sources", "targets"])
 def test_learning_says_what_is_missing(studio, session, messages, missing):
-    handlers.clear(studio, session, missing)
+    shelves.clear(studio, session, missing)
     run(learn(studio, session))
     assert len(messages) == 1 and f"{missing[:-1]} first" in messages[0]
 
 
 def test_a_picture_added_while_learning_is_not_lost(studio, session):
-    learning = learn(studio, session, steps=3)
-    next(learning)
-    handlers.random_face(studio, session)
-    run(learning)
+    course = learn(studio, session, steps=3)
+    next(course)
+    shelves.random_face(studio, session)
+    run(course)
     assert len(session.sources) == 3 and len(session.cells) == 3
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", learning.CHOICES)
 def test_presets_fill_the_controls_and_come_back_as_options(preset):
-    steps, consistency = handlers.preset_values(preset)
-    options = handlers.options_of(preset, steps, 5, consistency)
-    assert options.seed == 5 and options.steps == PRESETS[preset].steps and options.start == PRESETS[preset].start
-    assert options.lambda_consistency == PRESETS[preset].lambda_consistency
+    steps, consistency = learning.preset_values(preset)
+    options = learning.options_of(preset, steps, 5, consistency)
+    assert options.seed == 5 and options.steps == steps and options.lambda_consistency == consistency
+    published = PRESETS.get(preset, PRESETS["essence"])
+    assert (options.start, options.space, options.penalty) == (published.start, published.space, published.penalty)
 
 
 # ---- the grid
 
 def test_a_slider_draws_its_own_row_only(studio, session, monkeypatch):
-    run(handlers.add_targets(studio, session, [pictures.SOURCES[1]], True))
+    run(shelves.add_targets(studio, session, [pictures.SOURCES[1]], True))
     give_essences(studio, session)
     drawn = []
     blend = studio.blend
     monkeypatch.setattr(studio, "blend", lambda s, e, k: drawn.append((len(s), list(k))) or blend(s, e, k))
     moved, still = session.targets.values()
     before = {key: cell.url for key, cell in session.cells.items()}
-    board = handlers.set_strengths(studio, session, {moved.id: -1.5, still.id: 1.0})
+    board = blending.set_strengths(studio, session, {moved.id: -1.5, still.id: 1.0})
     assert drawn == [(2, [-1.5])] and moved.strength == -1.5 and 'value="-1.5"' in board
     for (target, source), cell in session.cells.items():
         assert (cell.url == before[target, source]) == (target == still.id)
-    handlers.random_face(studio, session)
+    shelves.random_face(studio, session)
     assert drawn[1:] == [(1, [-1.5, 1.0])]
 
 
 @pytest.mark.parametrize("value, kept", [(99, 2.0), (-99, -1.5), (float("nan"), 1.0), ("1; drop", 1.0), (None, 1.0), ([], 1.0)])
 def test_strengths_from_the_browser_are_checked(studio, session, value, kept):
     target = only(session.targets)
-    handlers.set_strengths(studio, session, {target.id: value, "nobody": 1.0})
+    blending.set_strengths(studio, session, {target.id: value, "nobody": 1.0})
     assert target.strength == kept
 
 
 def test_looking_closely_shows_before_and_after(studio, session):
     source, target = next(iter(session.sources)), next(iter(session.targets))
-    assert handlers.look(studio, session, target, source) == handlers.SKIP  # nothing learned yet
+    assert blending.look(studio, session, target, source) == SKIP  # nothing learned yet
     give_essences(studio, session)
-    html = handlers.look(studio, session, target, source)
+    html = blending.look(studio, session, target, source)
     assert len(set(re.findall(r"base64,([^\"]+)", html))) == 2  # a random face is its own photograph
-    assert handlers.look(studio, session, "nobody", source) == handlers.SKIP
+    assert blending.look(studio, session, "nobody", source) == SKIP
 
 
 # ---- files
 
 def test_the_grid_downloads_as_png(studio, session, messages):
-    assert handlers.download_grid(studio, session) == handlers.SKIP and messages
+    assert keeping.download_grid(studio, session) == SKIP and messages
     run(learn(studio, session, steps=2))
-    name, data = content(handlers.download_grid(studio, session))
+    name, data = content(keeping.download_grid(studio, session))
     side = studio.models.size
     with Image.open(io.BytesIO(data)) as image:
         assert name.endswith(".png") and image.format == "PNG" and image.width > 3 * side and image.height > 2 * side
@@ -292,15 +294,15 @@ def test_the_grid_downloads_as_png(studio, session, messages):
 def test_an_essence_downloads_and_loads_with_its_strength_and_thumbnail(studio, session, tmp_path):
     run(learn(studio, session, steps=2))
     target = only(session.targets)
-    handlers.set_strengths(studio, session, {target.id: 0.35})
-    name, data = content(handlers.download_essence(session, target.id))
+    blending.set_strengths(studio, session, {target.id: 0.35})
+    name, data = content(keeping.download_essence(session, target.id))
     (tmp_path / name).write_bytes(data)
     another = Session()
-    handlers.load_essences(studio, another, [tmp_path / name])
+    run(shelves.add_targets(studio, another, [tmp_path / name], False))
     loaded = only(another.targets)
     assert (loaded.essence.delta == target.essence.delta).all() and loaded.strength == 0.35
     assert loaded.name == target.name and loaded.picture is not None
-    assert handlers.download_essence(session, "nobody") == handlers.SKIP
+    assert keeping.download_essence(session, "nobody") == SKIP
 
 
 def test_files_that_are_no_essence_of_this_generator(studio, session, messages, tmp_path):
@@ -314,7 +316,7 @@ def test_files_that_are_no_essence_of_this_generator(studio, session, messages, 
         pictures.strange_essence(tmp_path / "own.essence.safetensors", shape, studio.models.id),
     ]
     count = len(session.targets)
-    handlers.load_essences(studio, session, files)
+    run(shelves.add_targets(studio, session, files, False))
     assert len(session.targets) == count + 1 and len(messages) == 5
     for message, expected in zip(messages, ("18, 512", "another-generator", "half", "letter.npy", "nothing.pt"), strict=True):
         assert expected in message
@@ -324,11 +326,11 @@ def test_files_that_are_no_essence_of_this_generator(studio, session, messages, 
 
 def test_sessions_share_nothing(studio, session):
     other = Session()
-    handlers.random_face(studio, other)
+    shelves.random_face(studio, other)
     run(learn(studio, session, steps=2))
     assert not other.targets and not other.cells and not set(other.sources) & set(session.sources)
     with pytest.raises(UserError):
-        handlers.to_learn(other, handlers.NEW)
+        learning.to_learn(other, learning.NEW)
 
 
 def test_a_session_holds_values_only(studio, session):

@@ -105,22 +105,22 @@ def test_an_unknown_band_is_named():
 
 # ---- mixtures
 
-def test_a_mixture_is_the_sum(studio):
-    sources = [studio.random_source(i) for i in range(2)]
-    one, two = (Essence(torch.randn(8, 8), model=studio.models.id) for _ in range(2))
-    mixed = studio.mix(sources, [one, two], [0.5, -0.25])
-    w = torch.stack([s.w for s in sources]) + 0.5 * one.delta - 0.25 * two.delta
-    assert mixed.shape == (2, 32, 32, 3) and np.abs(mixed.astype(int) - studio.models.render(w)).max() <= 1
+def test_a_mixture_is_the_sum(studio, tmp_path):
+    one, two = (Essence(torch.randn(8, 8), name, studio.models.id) for name in ("one", "two"))
+    mixed = Essence.mixture([one, two], [0.5, -0.25], "both")
+    assert torch.allclose(mixed.delta, 0.5 * one.delta - 0.25 * two.delta) and mixed.model == studio.models.id
+    mixed.save(tmp_path / "both.essence.safetensors")
+    parts = Essence.load(tmp_path / "both.essence.safetensors").provenance["parts"]
+    assert parts == [{"name": "one", "strength": 0.5}, {"name": "two", "strength": -0.25}]
 
 
-def test_a_mixture_of_nothing_is_the_source(studio):
-    source = studio.random_source(3)
-    assert np.array_equal(studio.mix([source], [], [])[0], np.asarray(source.inversion))
-
-
-def test_a_mixture_refuses_strangers(studio):
+def test_a_mixture_refuses_strangers_and_nothing():
     with pytest.raises(EssenceMismatch):
-        studio.mix([studio.random_source(0)], [Essence(torch.zeros(8, 8), model="another")], [1.0])
+        Essence.mixture([Essence(torch.zeros(8, 8), model="one"), Essence(torch.zeros(8, 8), model="another")], [1, 1])
+    with pytest.raises(EssenceMismatch):
+        Essence.mixture([Essence(torch.zeros(8, 8)), Essence(torch.zeros(18, 512))], [1, 1])
+    with pytest.raises(UserError, match="at least one"):
+        Essence.mixture([], [])
 
 
 # ---- sweeps and figures

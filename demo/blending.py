@@ -1,0 +1,134 @@
+"""The grid and the mixture: drawing them, strengths and layers, the large view and its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from essence import Essence, Studio
+
+from . import board, views
+from .messages import SKIP
+from .session import ALL_BANDS, Cell, Session, SourceItem, TargetItem, recipe
+
+View = tuple[Any, Any, Any]  # HTML of the sources, the targets and the grid; or SKIP
+STRIP = tuple(np.arange(views.WEAKEST, views.STRONGEST + 0.01, 0.25).round(2).tolist())  # strengths of the large view
+SWEEP = tuple(np.linspace(views.WEAKEST, views.STRONGEST, 29).round(3).tolist())  # of the animation
+
+
+# ---- the whole view
+
+def view(studio: Studio, session: Session) -> View:
+    return views.sources(session), views.targets(session), measure(studio, session)
+
+
+def draw(studio: Studio, session: Session) -> str:
+    """Render what has changed, and show it."""
+    draw_cells(studio, session)
+    return board.board(session)
+
+
+def draw_cells(studio: Studio, session: Session) -> None:
+    """Render the cells whose source, essence or strength has changed: rows that lack the same sources together."""
+    session.forget_cells()
+    rows: dict[tuple[SourceItem, ...], list[TargetItem]] = {}
+    for target in session.rows():
+        if stale := session.stale(target):
+            rows.setdefault(tuple(stale), []).append(target)
+    for items, targets in rows.items():
+        draw_rows(studio, session, items, targets)
+
+
+def draw_rows(studio: Studio, session: Session, items: Sequence[SourceItem], targets: Sequence[TargetItem]) -> None:
+    sources, recipes = [item.source for item in items], [recipe(target) for target in targets]
+    pictures = studio.blend(sources, [target.limited() for target in targets], [target.strength for target in targets])
+    for target, made_of, row in zip(targets, recipes, pictures, strict=True):
+        for item, source, pixels in zip(items, sources, row, strict=True):
+            session.cells[target.id, item.id] = Cell(source, made_of, views.data_url(pixels, views.CELL_SIDE))
+
+
+# ---- strengths and layers
+
+def set_strengths(studio: Studio, session: Session, strengths: Mapping[str, object]) -> str:
+    """Strength by target's id, as the sliders stand. Numbers come from the browser: others than the sliders' are pulled in."""
+    for id, value in strengths.items():
+        if (target := session.targets.get(id)) is not None and isinstance(value, (int, float)) and value == value:
+            setattr(target, "share" if session.mixing else "strength", views.nearest_strength(float(value)))
+    return draw(studio, session)
+
+
+def switch_band(studio: Studio, session: Session, id: str, band: str) -> str:
+    """Let an essence change some layers, or not."""
+    target = session.targets.get(id)
+    if target is not None and band in ALL_BANDS:
+        target.bands = target.bands ^ {band}
+    return measure(studio, session)
+
+
+def switch_mixing(studio: Studio, session: Session, mixing: bool) -> str:
+    session.mixing = mixing
+    return measure(studio, session)
+
+
+# ---- figures
+
+def switch_measuring(studio: Studio, session: Session) -> str:
+    session.measuring = not session.measuring
+    return measure(studio, session)
+
+
+def measure(studio: Studio, session: Session) -> str:
+    """Draw, and measure the cells that lack figures if the visitor wants figures at all. A drag only draws, to stay quick."""
+    draw_cells(studio, session)
+    for target in session.rows() if session.measuring else ():
+        cells = [(item, session.cells.get((target.id, item.id))) for item in session.ready()]
+        if bare := [(item, cell) for item, cell in cells if cell is not None and cell.figures is None]:
+            items = [item for item, _ in bare]
+            pictures = studio.blend([item.source for item in items], [target.limited()], [target.strength])[0]
+            for (_, cell), figures in zip(bare, measured(studio, target, items, pictures), strict=True):
+                cell.figures = figures
+    return board.board(session)
+
+
+def measured(studio: Studio, target: TargetItem, items: Sequence[SourceItem], pictures: np.ndarray
+             ) -> list[tuple[float, float | None]]:
+    """(identity distance to the item's own inversion, likeness to the target) of each picture, uint8 [N, H, W, 3]."""
+    before = np.stack([np.asarray(item.source.inversion) for item in items])
+    identity = studio.identity_distances(before, pictures)
+    likeness = studio.likeness(target.picture, pictures) if target.picture else [None] * len(pictures)
+    return list(zip(identity, likeness, strict=True))
+
+
+# ---- the large view
+
+def look(studio: Studio, session: Session, target_id: str, source_id: str) -> Any:
+    """The large before and after of one cell, at once; `details` follow."""
+    target, item = session.row(target_id), session.sources.get(source_id)
+    if target is None or item is None or item.source is None:
+        return SKIP
+    session.looking = (target_id, source_id)
+    edited = studio.blend([item.source], [target.limited()], [target.strength])[0, 0]
+    return board.compare(item, target, edited)
+
+
+def looked_at(session: Session) -> tuple[TargetItem, SourceItem] | None:
+    if session.looking is None:
+        return None
+    target, item = session.row(session.looking[0]), session.sources.get(session.looking[1])
+    return (target, item) if target is not None and item is not None and item.source is not None else None
+
+
+def details(studio: Studio, session: Session) -> Any:
+    """A strip of strengths for the large view, with figures for each: the page scrubs it without the server."""
+    if (found := looked_at(session)) is None:
+        return SKIP
+    target, item = found
+    pictures = strip(studio, item, target.limited(), STRIP)
+    return board.details(STRIP, pictures, measured(studio, target, [item] * len(STRIP), pictures))
+
+
+def strip(studio: Studio, item: SourceItem, essence: Essence, strengths: Sequence[float]) -> np.ndarray:
+    """One source at several strengths: uint8 [K, H, W, 3]."""
+    return studio.blend([item.source], [essence] * len(strengths), strengths)[:, 0]

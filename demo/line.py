@@ -1,0 +1,35 @@
+"""Who waits to learn: learnings take turns, and a visitor is told how many are before."""
+
+from __future__ import annotations
+
+import threading
+
+from .session import Session
+
+
+class Line:
+    """In the order of arrival; the first one is learning. Visitors are known by their page's session hash."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, Session] = {}
+        self._lock = threading.Lock()
+
+    def join(self, visitor: str, session: Session) -> None:
+        with self._lock:
+            self._waiting.setdefault(visitor, session)
+
+    def leave(self, visitor: str) -> None:
+        with self._lock:
+            self._waiting.pop(visitor, None)
+
+    def ahead(self, visitor: str) -> int | None:
+        """How many are before the visitor; None: the visitor waits for nothing."""
+        with self._lock:
+            return list(self._waiting).index(visitor) if visitor in self._waiting else None
+
+    def gone(self, visitor: str) -> None:
+        """The page was closed: what is learned for it ends at the next step."""
+        with self._lock:
+            session = self._waiting.pop(visitor, None)
+        if session is not None:
+            session.learning = None

@@ -1,0 +1,227 @@
+"""The sources and targets: adding, cropping, ordering, removing. Handlers are plain functions that run without a server:
+the studio, the visitor's session and values in, HTML out."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from essence import RefineOptions, Studio, UserError, align, bundled, load_image
+
+from . import crop, views
+from .blending import View, view
+from .messages import SKIP, inform, told
+from .session import MAX_ITEMS, Item, Photo, Session, SourceItem, TargetItem, new_id
+
+SEEDS = 2**31
+ESSENCES = (".safetensors", ".npy", ".pt", ".pth")
+LONGEST_NAME = 40
+
+File = str | Path | Image.Image
+
+
+# ---- sources
+
+def add_sources(studio: Studio, session: Session, files: Sequence[File], aligned: bool, steps: int) -> Iterator[View]:
+    """Crop and invert each picture in turn; the ones that cannot be read are told, the others kept."""
+    for file in files or ():
+        name = title_of(file)
+        yield views.sources(session, pending=name), SKIP, SKIP
+        with told(name):
+            check_room(session.sources, "sources")
+            item = SourceItem(name, *cropped(studio, load_image(file), aligned))
+            tell_faces(item)
+            session.sources[item.id] = item
+            yield from invert(studio, session, item, steps)
+    yield view(studio, session)
+
+
+def cropped(studio: Studio, picture: Image.Image, aligned: bool) -> tuple[Any, ...]:
+    """An item's first fields. Raises NoFaceFound."""
+    squares = studio.squares(picture, aligned)
+    return tuple(studio.cut(picture, square) for square in squares), 0, new_id(), Photo.of(picture, squares)
+
+
+def random_face(studio: Studio, session: Session) -> View:
+    with told():
+        check_room(session.sources, "sources")
+        source = studio.random_source(random.randrange(SEEDS))
+        item = SourceItem("random face", (source.crop,), source=source, progress=1.0)
+        session.sources[item.id] = item
+    return view(studio, session)
+
+
+def invert(studio: Studio, session: Session, item: SourceItem, steps: int) -> Iterator[View]:
+    """Find the latents of a source, showing how the model's picture of it comes closer. Another crop ends it."""
+    picture, item.progress = item.picture, 0.0
+    try:
+        with closing(studio.invert(picture, item.name, RefineOptions(steps=int(steps)))) as course:
+            for step in course:
+                if item.id not in session.sources or item.picture is not picture:
+                    return
+                item.source, item.progress = step.result, step.fraction
+                if step.preview is not None:
+                    yield views.sources(session), SKIP, SKIP
+    finally:
+        if item.source is None:
+            session.sources.pop(item.id, None)
+
+
+def invert_stale(studio: Studio, session: Session, steps: int) -> Iterator[View]:
+    """Every source whose crop has changed."""
+    for item in list(session.sources.values()):
+        if item.stale:
+            with told(item.name):
+                yield from invert(studio, session, item, steps)
+    yield view(studio, session)
+
+
+def choose_source_face(studio: Studio, session: Session, id: str, index: int, steps: int) -> Iterator[View]:
+    item = session.sources.get(id)
+    if item is not None and 0 <= index < len(item.faces) and index != item.chosen:
+        item.choose(index)
+    yield from invert_stale(studio, session, steps)
+
+
+# ---- targets
+
+def add_targets(studio: Studio, session: Session, files: Sequence[File], aligned: bool) -> Iterator[View]:
+    """Crop each picture, or take it as it is where it shows no face; essence files are loaded."""
+    for file in files or ():
+        name = title_of(file)
+        yield SKIP, views.targets(session, pending=name), SKIP
+        with told(name):
+            check_room(session.targets, "targets")
+            item = load_essence(studio, file) if is_essence(file) else read_target(studio, name, file, aligned)
+            session.targets[item.id] = item
+    yield view(studio, session)
+
+
+def is_essence(file: File) -> bool:
+    return not isinstance(file, Image.Image) and Path(file).suffix.lower() in ESSENCES
+
+
+def load_essence(studio: Studio, file: str | Path) -> TargetItem:
+    essence = studio.load_essence(file)
+    return TargetItem(essence.name, essence=essence, strength=views.nearest_strength(essence.strength))
+
+
+def read_target(studio: Studio, name: str, file: File, aligned: bool) -> TargetItem:
+    picture = load_image(file)
+    try:
+        item = TargetItem(name, *cropped(studio, picture, aligned))
+        tell_faces(item)
+    except align.NoFaceFound:
+        item = TargetItem(name, *cropped(studio, picture, True), found=False)
+        inform(f"{name}: no face found, so the picture is taken as it is. Drawings and paintings work too.")
+    return item
+
+
+def choose_target_face(studio: Studio, session: Session, id: str, index: int) -> View:
+    """Take another face of the picture; an essence of the first one would be somebody else's."""
+    item = session.targets.get(id)
+    if item is not None and 0 <= index < len(item.faces) and index != item.chosen:
+        item.choose(index)
+        item.essence = None
+    return view(studio, session)
+
+
+# ---- the crop
+
+def edit_crop(session: Session, id: str) -> Any:
+    """The photograph with the square of the face on it."""
+    item = find(session, id)
+    return SKIP if item is None or item.photo is None else crop.editor(item)
+
+
+def nudge(studio: Studio, session: Session, id: str, values: Mapping[str, object]) -> View:
+    """Correct the crop; `invert_stale` then inverts it. A target has to be learned again."""
+    item = find(session, id)
+    if item is None or item.photo is None:
+        return SKIP, SKIP, SKIP
+    wanted = crop.checked(values)
+    if wanted != item.nudge:
+        square = item.photo.squares[item.chosen].nudged(wanted)
+        item.nudge, item.nudged = wanted, None if wanted == align.Nudge() else studio.cut(item.photo.picture(), square)
+        if isinstance(item, TargetItem):
+            item.essence = None
+    return view(studio, session)
+
+
+# ---- order
+
+def find(session: Session, id: str) -> Item | None:
+    return session.sources.get(id) or session.targets.get(id)
+
+
+def move(studio: Studio, session: Session, id: str, by: int) -> View:
+    """One place to the left (-1) or to the right (1)."""
+    for kind in ("sources", "targets"):
+        items = list(getattr(session, kind).values())
+        here = next((i for i, item in enumerate(items) if item.id == id), None)
+        if here is not None and 0 <= here + by < len(items) and abs(by) == 1:
+            items[here], items[here + by] = items[here + by], items[here]
+            setattr(session, kind, {item.id: item for item in items})
+    return view(studio, session)
+
+
+def rename(studio: Studio, session: Session, id: str, name: str) -> View:
+    item, name = find(session, id), " ".join(name.split())[:LONGEST_NAME]
+    if item is not None and name:
+        item.name = name
+    return view(studio, session)
+
+
+def remove(studio: Studio, session: Session, id: str) -> View:
+    for kind in ("sources", "targets"):
+        items = getattr(session, kind)
+        if id in items:
+            session.removed = [(kind, list(items).index(id), items.pop(id))]
+    return view(studio, session)
+
+
+def clear(studio: Studio, session: Session, kind: str) -> View:
+    items = session.sources if kind == "sources" else session.targets
+    if items:
+        session.removed = [(kind, place, item) for place, item in enumerate(items.values())]
+        items.clear()
+    return view(studio, session)
+
+
+def undo(studio: Studio, session: Session) -> View:
+    """Bring back what was removed last, to its place, as far as there is room."""
+    for kind, place, item in session.removed:
+        items = list(getattr(session, kind).values())
+        if isinstance(item, SourceItem):
+            item.progress = 1.0  # nobody refines it any more
+        if len(items) < MAX_ITEMS and not (isinstance(item, SourceItem) and item.source is None):
+            items.insert(place, item)
+            setattr(session, kind, {item.id: item for item in items})
+    session.removed = []
+    return view(studio, session)
+
+
+# ---- both
+
+def example(kind: str, name: str) -> list[Path]:
+    """The bundled file of that name, or none: names come from the browser."""
+    return [path for path in bundled(kind) if path.name == name]
+
+
+def title_of(file: File) -> str:
+    return "camera" if isinstance(file, Image.Image) else Path(file).stem.removesuffix(".essence")[:LONGEST_NAME] or "picture"
+
+
+def check_room(items: Mapping[str, Any], what: str) -> None:
+    if len(items) >= MAX_ITEMS:
+        raise UserError(f"There is room for {MAX_ITEMS} {what}. Remove one first.")
+
+
+def tell_faces(item: Item) -> None:
+    if len(item.faces) > 1:
+        inform(f"{item.name}: {len(item.faces)} faces found. The largest was taken; click another one to change.")

@@ -1,0 +1,200 @@
+"""Which handler each part of the page calls, and in which line it waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import gradio as gr
+from PIL import Image
+
+from essence import Studio
+
+from . import blending, keeping, learning, settings, shelves
+from .line import Line
+from .messages import SKIP, inform
+from .session import Session
+
+# Long work has a line of its own, so that a visitor who learns does not keep another from adding a picture: the studio lets
+# them take turns after each step.
+LEARN = {"concurrency_id": "gpu", "concurrency_limit": 1}
+ADD = {"concurrency_id": "faces", "concurrency_limit": 1}
+QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+NOW = {"queue": False, **QUIET}
+EACH = {"trigger_mode": "multiple"}
+
+Parts = dict[str, gr.components.Component]
+
+
+def wire_page(page: gr.Blocks, session: gr.State, line: Line) -> None:
+    def gone(request: gr.Request):
+        line.gone(request.session_hash)
+
+    # The state is set once, so that it is dropped after the tab is closed.
+    page.load(lambda state: state, session, session, **NOW)
+    page.unload(gone)
+
+
+def wire_pictures(kind: str, add: Callable, session: gr.State, view: list, parts: Parts, inputs: list[str]) -> None:
+    """Files, the camera and the examples all go the same way."""
+    def picked(state: Session, event: gr.EventData, *values: object):
+        yield from add(state, shelves.example(kind, str(event.id)), *values)
+
+    def taken(state: Session, image: Image.Image | None, *values: object):
+        yield from add(state, [image] if image is not None else [], *values)
+
+    def emptied(fill: Callable) -> Callable:
+        """Empties the control at the first frame, so that the next picture can come while this one is worked on."""
+        def run(state: Session, *values: object):
+            for number, frame in enumerate(fill(state, *values)):
+                yield SKIP if number else None, *frame
+
+        return run
+
+    values = [parts[name] for name in inputs]
+    options = {**EACH, **ADD, **QUIET}
+    upload, camera = parts["upload"], parts["camera"]
+    upload.upload(emptied(add), [session, upload, *values], [upload, *view], **options)
+    camera.input(emptied(taken), [session, camera, *values], [camera, *view], **options)
+    parts["examples"].pick(picked, [session, *values], view, **options)
+
+
+def wire_shelf(studio: Studio, kind: str, session: gr.State, view: list, parts: Parts) -> None:
+    """Order and names."""
+    def removed(state: Session, event: gr.EventData):
+        return shelves.remove(studio, state, str(event.id))
+
+    def moved(state: Session, event: gr.EventData):
+        return shelves.move(studio, state, str(event.id), int(event.by))
+
+    def renamed(state: Session, event: gr.EventData):
+        return shelves.rename(studio, state, str(event.id), str(event.name))
+
+    shelf = parts["shelf"]
+    shelf.remove(removed, session, view, **NOW)
+    shelf.move(moved, session, view, **NOW)
+    shelf.rename(renamed, session, view, **NOW)
+    shelf.undo(partial(shelves.undo, studio), session, view, **NOW)
+    parts["clear"].click(partial(shelves.clear, studio, kind=kind), session, view, **NOW)
+
+
+def wire_sources(studio: Studio, session: gr.State, view: list, parts: Parts) -> None:
+    def face(state: Session, event: gr.EventData, steps: float):
+        yield from shelves.choose_source_face(studio, state, str(event.id), int(event.index), int(steps))
+
+    wire_pictures("sources", partial(shelves.add_sources, studio), session, view, parts, ["aligned", "refine"])
+    wire_shelf(studio, "sources", session, view, parts)
+    parts["random"].click(partial(shelves.random_face, studio), session, view, **EACH, **ADD, **QUIET)
+    parts["shelf"].face(face, [session, parts["refine"]], view, **ADD, **QUIET)
+
+
+def wire_targets(studio: Studio, session: gr.State, view: list, parts: Parts) -> None:
+    def face(state: Session, event: gr.EventData):
+        return shelves.choose_target_face(studio, state, str(event.id), int(event.index))
+
+    def ready(state: Session, event: gr.EventData):
+        yield from shelves.add_targets(studio, state, shelves.example("essences", str(event.id)), False)
+
+    wire_pictures("targets", partial(shelves.add_targets, studio), session, view, parts, ["aligned"])
+    wire_shelf(studio, "targets", session, view, parts)
+    parts["ready"].pick(ready, session, view, **EACH, **NOW)
+    parts["shelf"].face(face, session, view, **NOW)
+
+
+def wire_crop(studio: Studio, session: gr.State, view: list, editor: gr.HTML, sources: Parts, targets: Parts) -> None:
+    def edit(state: Session, event: gr.EventData):
+        return shelves.edit_crop(state, str(event.id))
+
+    def nudged(state: Session, event: gr.EventData):
+        return shelves.nudge(studio, state, str(event.id), {name: getattr(event, name, None) for name in ("zoom", "right", "down", "turn")})
+
+    for parts in (sources, targets):
+        parts["shelf"].crop(edit, session, editor, **NOW)
+    invert = partial(shelves.invert_stale, studio)
+    nudging = editor.nudge(nudged, session, view, trigger_mode="always_last", **NOW)
+    nudging.then(invert, [session, sources["refine"]], view, **EACH, **ADD, **QUIET)
+
+
+def wire_learning(studio: Studio, session: gr.State, line: Line, view: list, parts: Parts) -> None:
+    def idle(state: Session):
+        learned = any(item.faces and item.essence for item in state.targets.values())  # then there is more than one way to go on
+        return gr.update(visible=True), gr.update(visible=False), gr.update(active=False), gr.update(visible=learned)
+
+    def busy(state: Session, request: gr.Request):
+        line.join(request.session_hash, state)
+        return gr.update(visible=False), gr.update(visible=True), gr.update(active=True), SKIP, place(request)
+
+    def place(request: gr.Request):
+        ahead = line.ahead(request.session_hash)
+        return SKIP if ahead is None else learning.place(ahead)
+
+    def waiting(state: Session, request: gr.Request):
+        """Until it is this visitor's turn: then the stream says more."""
+        return SKIP if state.learning is not None else place(request)
+
+    def learn(state: Session, mode: str, preset: str, steps: float, seed: float | None, consistency: float, request: gr.Request):
+        try:
+            yield from learning.learn(studio, state, mode, preset, steps, seed, consistency)
+        finally:
+            line.leave(request.session_hash)
+
+    def stop(state: Session, request: gr.Request):
+        line.leave(request.session_hash)
+        return learning.stopped(studio, state)
+
+    controls = [parts[name] for name in ("learn", "stop", "timer", "mode")]
+    inputs = [session, *(parts[name] for name in ("mode", "preset", "steps", "seed", "consistency"))]
+    outputs = [parts["progress"], *view]
+    started = parts["learn"].click(busy, session, [*controls, parts["progress"]], **NOW)
+    run = started.then(learn, inputs, outputs, **LEARN, **QUIET)
+    run.then(idle, session, controls, **NOW)
+    parts["timer"].tick(waiting, session, parts["progress"], **NOW)
+    parts["stop"].click(stop, session, outputs, cancels=[run], **NOW).then(idle, session, controls, **NOW)
+
+
+def wire_grid(studio: Studio, session: gr.State, parts: Parts) -> None:
+    def moved(state: Session, event: gr.EventData):
+        return blending.set_strengths(studio, state, dict(event.strengths))
+
+    def band(state: Session, event: gr.EventData):
+        return blending.switch_band(studio, state, str(event.id), str(event.band))
+
+    def mixing(state: Session, event: gr.EventData):
+        return blending.switch_mixing(studio, state, str(event.mixing) == "1")
+
+    def look(state: Session, event: gr.EventData):
+        return blending.look(studio, state, str(event.id), str(event.source))
+
+    def save(state: Session, event: gr.EventData):
+        return keeping.download_essence(state, str(event.id))
+
+    def save_picture(state: Session, event: gr.EventData):
+        return keeping.download_picture(studio, state, float(event.strength))
+
+    board, compare, outbox = parts["board"], parts["compare"], parts["outbox"]
+    board.strength(moved, session, board, trigger_mode="always_last", **NOW)
+    board.band(band, session, board, **EACH, **NOW)
+    board.mixing(mixing, session, board, **NOW)
+    board.figures(partial(blending.switch_measuring, studio), session, board, **NOW)
+    board.rest(partial(blending.measure, studio), session, board, trigger_mode="always_last", **NOW)
+    board.look(look, session, compare, **NOW).then(partial(blending.details, studio), session, parts["strip"], **NOW)
+    board.save(save, session, outbox, **NOW)
+    board.grid(partial(keeping.download_grid, studio), session, outbox, **NOW)
+    board.cells(partial(keeping.download_cells, studio), session, outbox, **NOW)
+    compare.picture(save_picture, session, outbox, **NOW)
+    compare.sweep(partial(keeping.download_sweep, studio), session, outbox, **NOW)
+
+
+def wire_settings(page: gr.Blocks, browser: gr.BrowserState, parts: Parts) -> None:
+    controls = [parts[name] for name in settings.NAMES]
+    remember = {"fn": settings.remember, "inputs": controls, "outputs": browser, **NOW}
+    page.load(settings.restore, browser, controls, **NOW)
+    preset, *others = controls
+    preset.input(learning.preset_values, preset, [parts["steps"], parts["consistency"]], **NOW).then(**remember)
+    gr.on([control.input for control in others], trigger_mode="always_last", **remember)
+    parts["link"].click(told_link, None, None, **NOW)
+    parts["link"].click(None, controls, None, js=f"(...values) => {{ essence.link({list(settings.NAMES)}, values); }}", **NOW)
+
+
+def told_link() -> None:
+    inform("The address bar and the clipboard hold a link to these settings.")
