@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+SHORTEST = 1e-3
+
 
 def transfer(edited: Tensor, target: Tensor) -> Tensor:
     """1 - mean_i cos(e'_i, e_t), paper eq. 6. `edited` [N, E], `target` [1, E] or [E]."""
@@ -17,7 +19,8 @@ def consistency(differences: Tensor) -> Tensor:
     n = len(differences)
     if n < 2:
         return differences.new_zeros(())
-    unit = F.normalize(differences, dim=-1, eps=1e-8)
+    # A difference shorter than SHORTEST has no direction, only rounding; without the floor its gradient would be as long as it is short.
+    unit = F.normalize(differences, dim=-1, eps=SHORTEST)
     # A mask, not indices: indices would come from the processor, which a recorded CUDA graph does not allow.
     pairs = torch.ones(n, n, device=unit.device).triu(1)
     return ((1 - unit @ unit.T) * pairs).sum() / pairs.sum()

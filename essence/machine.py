@@ -38,7 +38,7 @@ def processors() -> int:
 
 
 def use_processors() -> None:
-    """Never more threads than processors. Torch counts the host's, not the container's; a thread without a processor holds up the others."""
+    """Never more threads than processors. Torch counts the host's, not the container's; a thread without a processor delays the others."""
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(min(torch.get_num_threads(), processors()))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -20,7 +20,7 @@ from .models.identity import FaceDescriptor
 from .models.stylegan2 import Generator
 
 RENDER_PIXELS = 1 << 20  # of one batch: more of them are no faster, and take more memory
-EMBEDDINGS_KEPT = 512  # of sources, the oldest go first
+KEPT = 64  # embeddings of sets of sources; the oldest go first
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class ModelSet:
     identity: FaceDescriptor
     latents: LatentAxes | None = None
     half: bool = False  # bfloat16 where it is safe
-    _embeddings: dict[tuple[object, ...], Tensor] = field(default_factory=dict, init=False, repr=False)
+    _known: dict[tuple[object, ...], Tensor] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def device(self) -> torch.device:
@@ -87,21 +87,13 @@ class ModelSet:
         with self.precision():
             return self.clip.encode(images.to(self.device), released)
 
-    @torch.no_grad()
-    def embed(self, w: Tensor, resolution: int | None = None, released: bool = False) -> Tensor:
-        """w+ [B, L, D], B >= 1, to the CLIP embeddings [B, E] of their pictures, not normalised. What was seen before is remembered."""
-        keys = [(x.float().cpu().numpy().tobytes(), resolution or self.size, released) for x in w]
-        unseen = [i for i, key in enumerate(keys) if key not in self._embeddings]
-        batches, done = Halving(max(1, RENDER_PIXELS // (resolution or self.size) ** 2)), 0
-        found = {key: self._embeddings[key] for key in keys if key in self._embeddings}
-        while done < len(unseen):
-            new = batches(lambda batch, done=done: self.encode(self.images(w[unseen[done : done + batch]], resolution), released))
-            found |= zip((keys[i] for i in unseen[done : done + len(new)]), new, strict=True)
-            done += len(new)
-        self._embeddings.update(found)
-        while len(self._embeddings) > EMBEDDINGS_KEPT:
-            self._embeddings.pop(next(iter(self._embeddings)))
-        return torch.stack([found[key] for key in keys])
+    def remembered(self, key: tuple[object, ...], compute: Callable[[], Tensor]) -> Tensor:
+        """compute(), or what it gave when last asked under this key; the latest KEPT answers are known."""
+        if key not in self._known:
+            self._known[key] = compute()
+        while len(self._known) > KEPT:
+            self._known.pop(next(iter(self._known)))
+        return self._known[key]
 
     @torch.no_grad()
     def invert(self, images: Tensor) -> Tensor:

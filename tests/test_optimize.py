@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import gc
 import math
@@ -6,8 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from essence import Essence, EssenceMismatch, OptimizeOptions, UserError, losses
+from essence import Essence, EssenceMismatch, OptimizeOptions, UserError, losses, machine
+from essence.methods import optimize as optimizer
+from essence.methods import stepping
 from essence.methods.optimize import PRESETS, optimize, schedule
+from essence.models.clip import ImageText
+from essence.models.stylegan2 import Generator, GeneratorConfig
 
 from . import fakes
 
@@ -132,3 +137,228 @@ def test_impossible_sources_are_named(target):
         learn(torch.zeros(1, 18, 512), target)
     with pytest.raises(UserError, match="no latent statistics"):
         learn(torch.zeros(1, 8, 8), target, OptimizeOptions(space="axes"), fakes.model_set(False))
+
+
+# -- the loss's resolution
+
+def small_eyed():
+    """The fake models with a CLIP that looks at 16 pixels; the generator makes 32."""
+    from open_clip.model import CLIP as OpenClip
+
+    config = fakes.CLIP | {"vision_cfg": fakes.CLIP["vision_cfg"] | {"image_size": 16}}
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        clip = ImageText.from_config(config, OpenClip(**config).state_dict())
+    return dataclasses.replace(fakes.model_set(), clip=clip)
+
+
+def test_loss_sees_the_early_picture_and_previews_are_full(sources, target):
+    models = fakes.model_set()
+    step = next(optimize(models, sources, target, dataclasses.replace(QUICK, loss_resolution=16)))
+    with torch.no_grad():
+        expected = losses.transfer(models.encode(models.images(sources, 16)), models.encode(target))
+    assert step.losses["transfer"] == pytest.approx(expected.item(), abs=1e-5)
+    assert step.preview.shape == (3, 32, 32, 3)
+    assert abs(step.preview.astype(int) - models.render(sources).astype(int)).max() <= 1
+    assert step.result.provenance["loss_resolution"] == 16
+    with pytest.raises(UserError, match=r"loss_resolution.*\[4, 8, 16, 32\], not 24"):
+        learn(sources, target, dataclasses.replace(QUICK, loss_resolution=24))
+
+
+@pytest.mark.parametrize("agreement, side", [(-1.0, 16), (1.01, 32)])
+def test_early_picture_is_taken_only_where_clip_sees_the_same(sources, target, monkeypatch, agreement, side):
+    monkeypatch.setattr(optimizer, "CLOSE_ENOUGH", agreement)
+    step = next(optimize(small_eyed(), sources, target, QUICK))
+    assert step.result.provenance["loss_resolution"] == side
+    for options in (PRESETS["paper"], PRESETS["released"]):
+        step = next(optimize(small_eyed(), sources, target, dataclasses.replace(options, steps=1)))
+        assert step.result.provenance["loss_resolution"] == 32
+
+
+def test_sources_are_rendered_once_for_all_runs(sources, target, monkeypatch):
+    models, rendered = dataclasses.replace(fakes.model_set()), []
+    synthesis = models.generator.synthesis
+    monkeypatch.setattr(models.generator, "synthesis", lambda w, r=None: rendered.append(len(w)) or synthesis(w, r))
+    one = dataclasses.replace(QUICK, steps=1)
+    first = learn(sources, target, one, models)[0]
+    assert rendered == [3, 3]  # the sources, and the step
+    again = learn(sources.clone(), target, one, models)[0]
+    assert rendered == [3, 3, 3] and again.losses == first.losses
+    learn(-sources, target, one, models)
+    assert rendered == [3, 3, 3, 3, 3]
+
+
+def test_remembered_embeddings_are_the_pictures_own(sources):
+    models = dataclasses.replace(fakes.model_set())
+    for w, side, batch in ((sources[:2], 32, 3), (sources, 16, 3), (sources, 32, 2), (sources, 32, 2)):
+        with torch.no_grad():
+            expected = models.encode(models.images(w, side))
+        torch.testing.assert_close(stepping.embeddings(models, w, side, False, batch), expected)
+
+
+@pytest.mark.parametrize("batch", [3, 2, 1])
+def test_an_essence_of_zero_changes_nothing_not_even_by_rounding(sources, batch):
+    models = dataclasses.replace(fakes.model_set())
+    before = stepping.embeddings(models, sources, 32, False, batch)
+    after = stepping.pictures(models, sources + torch.zeros(8, 8, requires_grad=True), 32, False, batch)[1]
+    assert torch.equal(before, after)
+
+
+def test_rounding_is_no_direction():
+    """Differences that are rounding alone, as where a start of zero meets other batches, must not drown the rest of the gradient."""
+    d = (1e-7 * torch.randn(4, 8)).requires_grad_()
+    losses.consistency(d).backward()
+    assert d.grad.norm() < 1
+
+
+# -- memory
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_parts_give_the_same_essence(sources, target, monkeypatch, batch):
+    whole = learn(sources, target)
+    monkeypatch.setattr(optimizer, "batch_for", lambda *_: batch)
+    same_way(learn(sources, target), whole)
+
+
+def same_way(steps, expected):
+    """The same losses but for rounding, which random networks amplify from step to step."""
+    assert [s.losses["total"] for s in steps] == pytest.approx([s.losses["total"] for s in expected], abs=1e-3)
+
+
+def short_of_memory(monkeypatch, models, limit):
+    """Batches above `limit` run out of memory; returns the sizes that were tried."""
+    tried, synthesis = [], models.generator.synthesis
+
+    def render(w, resolution=None):
+        tried.append(len(w))
+        if len(w) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        return synthesis(w, resolution)
+
+    monkeypatch.setattr(models.generator, "synthesis", render)
+    return tried
+
+
+def test_out_of_memory_halves_the_batch_and_gives_the_same(sources, target, monkeypatch):
+    whole, models = learn(sources, target), dataclasses.replace(fakes.model_set())
+    tried = short_of_memory(monkeypatch, models, limit=1)
+    steps = learn(sources, target, models=models)
+    same_way(steps, whole)
+    assert tried[:6] == [3, 2, 1, 1, 1, 3] and 2 in tried[6:8]  # sources, then the first step: three, two, one
+    assert set(tried[12:]) == {1}, "it must not try the large batch at every step"
+
+
+def test_one_picture_too_many_is_an_error_for_people(sources, target, monkeypatch):
+    models = dataclasses.replace(fakes.model_set())
+    short_of_memory(monkeypatch, models, limit=0)
+    with pytest.raises(UserError, match="Not even one picture.*Tried|Not even one picture.*out of memory.*loss_resolution"):
+        learn(sources, target, models=models)
+    with pytest.raises(UserError, match="Not even one picture"):
+        models.render(sources)
+
+
+def test_rendering_survives_too_little_memory(sources, monkeypatch):
+    whole, models = fakes.model_set().render(sources), dataclasses.replace(fakes.model_set())
+    short_of_memory(monkeypatch, models, limit=2)
+    assert abs(models.render(sources).astype(int) - whole.astype(int)).max() <= 1
+
+
+def test_the_estimate_covers_what_autograd_keeps(sources, monkeypatch):
+    """Feature maps of the way back, counted as autograd stores them, for a generator wide enough that they are what counts."""
+    config = GeneratorConfig(size=64, style_dim=8, n_mlp=1, channels=dict.fromkeys((4, 8, 16, 32, 64), 32))
+    generator, stored = Generator(config).requires_grad_(False), {}
+    w = torch.randn(2, config.layers, 8, requires_grad=True)
+
+    def keep(t):
+        stored[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        picture = generator.synthesis(w)
+    maps = 4 * sum(32 * side**2 for side in config.resolutions)
+    assert picture.shape[-1] == 64 and 6 * maps < sum(stored.values()) / 2 < stepping.MAPS * maps
+    models = dataclasses.replace(fakes.model_set(), generator=generator)
+    one = stepping.MAPS * maps + stepping.CLIP_BYTES
+    for pictures, expected in ((0.5, 1), (1, 1), (2.5, 2), (100, 4)):
+        monkeypatch.setattr(machine, "free_memory", lambda _, n=pictures: int(n * one / stepping.SHARE) + 9)
+        assert stepping.batch_for(models, 4, 64) == expected
+
+
+def test_processors_are_the_containers(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "QUOTA", tmp_path / "cpu.max")
+    free = machine.processors()
+    machine.QUOTA.write_text("max 100000\n")
+    assert machine.processors() == free >= 1
+    machine.QUOTA.write_text("100000 100000\n")
+    assert machine.processors() == 1
+
+
+# -- the recorded step; the recording itself needs a GPU
+
+class Replayed:
+    """What a CUDA graph is to its caller: the first run's outputs and gradients, overwritten in place by each replay."""
+
+    def __init__(self, function, parameters):
+        self.function, self.parameters = function, parameters
+        self.values, self.gradients = None, None
+
+    def __call__(self):
+        values = {key: value.clone() for key, value in self.function().items()}
+        gradients = [p.grad.clone() for p in self.parameters]
+        if self.values is None:
+            self.values, self.gradients = values, gradients
+        for old, new in zip([*self.values.values(), *self.gradients], [*values.values(), *gradients], strict=True):
+            old.copy_(new)
+        for p, gradient in zip(self.parameters, self.gradients, strict=True):
+            p.grad = gradient
+        return self.values
+
+
+@pytest.fixture
+def capturing(monkeypatch):
+    class Stepper(stepping.Stepper):
+        def __init__(self, *arguments):
+            super().__init__(*arguments[:-1], True)
+
+    monkeypatch.setattr(optimizer, "Stepper", Stepper)
+    return monkeypatch
+
+
+@pytest.mark.parametrize("change", [{"space": "axes"}, {"space": "w+", "coefficients": True}])
+def test_a_replayed_step_gives_the_same_essence(sources, target, capturing, change):
+    options = dataclasses.replace(QUICK, **change)
+    with capturing.context() as patch:
+        patch.setattr(optimizer, "Stepper", stepping.Stepper)
+        launched = learn(sources, target, options)
+    capturing.setattr(stepping, "Recording", Replayed)
+    replayed = learn(sources, target, options)
+    assert [s.losses for s in replayed] == [s.losses for s in launched]
+    assert torch.equal(replayed[-1].result.delta, launched[-1].result.delta)
+
+
+def test_what_cannot_be_recorded_is_launched(sources, target, capturing, caplog):
+    tried = []
+
+    def refuse(function, parameters):
+        tried.append(1)
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    capturing.setattr(stepping, "Recording", refuse)
+    steps = learn(sources, target)
+    assert len(tried) == 1 and "not permitted" in caplog.text
+    assert min(s.losses["total"] for s in steps) < steps[0].losses["total"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_graph_on_a_gpu_gives_the_launched_steps(sources, target, caplog):
+    fake = fakes.model_set()
+    parts = {name: copy.deepcopy(getattr(fake, name)).cuda() for name in ("generator", "inverter", "clip")}
+    models = dataclasses.replace(fake, **parts, latents=fake.latents.to("cuda"))
+    options = dataclasses.replace(QUICK, steps=30)
+    recorded = learn(sources, target, options, models)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optimizer, "WORTH_CAPTURING", 1000)
+        launched = learn(sources, target, options, models)
+    assert "No CUDA graph" not in caplog.text
+    assert recorded[-1].losses["total"] == pytest.approx(launched[-1].losses["total"], abs=1e-3)

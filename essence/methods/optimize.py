@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -16,9 +17,10 @@ from .. import losses
 from ..errors import UserError
 from ..images import to_uint8
 from ..latents import LatentAxes
+from ..machine import Halving
 from ..model_set import ModelSet
 from ..types import Essence, Step, now
-from .stepping import WORTH_CAPTURING, Stepper, Values, batch_for, pictures
+from .stepping import WORTH_CAPTURING, Stepper, Values, batch_for, embeddings, pictures
 
 # L2 on the c_i, which no paper mentions: found by comparing gradients with the recorded walk of the released optimiser.
 RELEASED_COEFFICIENT_DECAY = 0.01
@@ -161,13 +163,16 @@ def optimize(
     with torch.no_grad():
         side = _side(models, z, options)
         e_t = models.clip.encode_whole(target) if options.released else models.encode(target)
-        e = models.embed(z, side, options.released)
         b = start.delta.to(z) if start is not None else _initial(models, target, options)
     direction = _direction(b, models, options)
     c = Coefficients(len(z), z.device, options)
 
+    @cache
+    def before(batch: int) -> Tensor:
+        return embeddings(models, z, side, options.released, batch)
+
     def measure(batch: int) -> Values:
-        b = direction.delta()
+        e, b = before(batch), direction.delta()
         images, e_edited = pictures(models, z + c.c * b, side, options.released, batch)
         terms = _losses(e, e_edited, e_t, direction.penalty(), options)
         terms["total"].backward()
@@ -215,8 +220,13 @@ def _side(models: ModelSet, z: Tensor, options: OptimizeOptions) -> int:
     early = next((side for side in known if side >= models.clip.size), models.size)
     if options.loss_resolution == 0 or options.released or early == models.size:
         return models.size
-    agreement = F.cosine_similarity(models.embed(z, early), models.embed(z, models.size)).min().item()
-    return early if agreement >= CLOSE_ENOUGH else models.size
+
+    def agreement(batch: int) -> float:
+        a, b = (embeddings(models, z, side, options.released, batch) for side in (early, models.size))
+        return F.cosine_similarity(a, b).min().item()
+
+    agree = Halving(batch_for(models, len(z), models.size))(agreement) >= CLOSE_ENOUGH
+    return early if agree else models.size
 
 
 def _losses(e: Tensor, e_edited: Tensor, e_t: Tensor, penalty: Tensor, options: OptimizeOptions) -> dict[str, Tensor]:

@@ -53,6 +53,20 @@ def pictures(models: ModelSet, w: Tensor, resolution: int, released: bool, batch
     return torch.cat(images), torch.cat(embeddings)
 
 
+def embeddings(models: ModelSet, w: Tensor, resolution: int, released: bool, batch: int) -> Tensor:
+    """The same pictures' embeddings [N, E], remembered by the latents' numbers.
+
+    Computed just as in a step, gradient and all: libraries take other ways without one, and at an essence of zero the difference between
+    the two would be nothing but that rounding, whose direction the consistency loss takes at its word.
+    """
+
+    def compute() -> Tensor:
+        with torch.enable_grad():
+            return pictures(models, w.detach().clone().requires_grad_(), resolution, released, batch)[1].detach()
+
+    return models.remembered((w.detach().float().cpu().numpy().tobytes(), resolution, released, batch), compute)
+
+
 class Stepper:
     """Computes steps: values and gradients of `parameters`, never the optimiser's move.
 
