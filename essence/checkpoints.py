@@ -9,19 +9,22 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .errors import BadFile
+from . import nvidia
+from .errors import BadFile, UserError
 from .formats import read_safetensors, read_torch, write_safetensors
 from .latents import LatentAxes
 from .models.clip import ImageText
 from .models.e4e import Encoder4Editing, EncoderConfig, Inverter
 from .models.stylegan2 import BLUR, Generator, GeneratorConfig
+from .pickles import read_pickle
 
 # Sampled once where a checkpoint brings no mean latent, as the public code does.
 LATENT_AVG_SAMPLES = 4096
 
 
 def load_generator(path: str | Path) -> Generator:
-    """A StyleGAN2 from our safetensors, a `{"g_ema": ...}` checkpoint, or the decoder inside an e4e checkpoint. Frozen, on the CPU.
+    """A StyleGAN2 from our safetensors, a `{"g_ema": ...}` checkpoint, the decoder inside an e4e checkpoint, or NVIDIA's pickle.
+    Frozen, on the CPU.
 
     Size, widths, style_dim and n_mlp are read off the tensors. Raises BadFile.
     """
@@ -58,9 +61,22 @@ def load_inverter(path: str | Path) -> Inverter:
     return Inverter(encoder, latent_avg.float()).eval().requires_grad_(False)
 
 
-def load_clip(path: str | Path) -> ImageText:
-    """Our safetensors: weights, and open_clip's constructor arguments in the header."""
+def holds_inverter(path: str | Path) -> bool:
+    """Whether an e4e encoder is inside. Raises BadFile."""
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        return any(name.startswith("styles.0.convs.") for name in read_safetensors(path)[0])
+    if path.suffix == ".pkl":
+        return False
+    state = _mapping(read_torch(path), path.name).get("state_dict")
+    return isinstance(state, Mapping) and any(name.startswith("encoder.") for name in state)
+
+
+def load_clip(path: str | Path, architecture: str = "") -> ImageText:
+    """Our safetensors: weights, and open_clip's constructor arguments in the header; or open_clip's own file of a public `architecture`."""
     tensors, header = read_safetensors(path)
+    if architecture and "config" not in header:
+        return ImageText.from_config(_public_config(architecture), _floats(tensors), architecture)
     if "embed_dim" not in header.get("config", {}):
         raise BadFile(f"{Path(path).name} is no image-text model: its header has no open_clip config.")
     return ImageText.from_config(header["config"], _floats(tensors), name=header.get("name", Path(path).stem))
@@ -70,6 +86,10 @@ def load_latents(path: str | Path) -> LatentAxes:
     """Mean [D] and covariance [D, D] of w."""
     tensors, _ = read_safetensors(path)
     return LatentAxes.of(_tensor(tensors, "mean", Path(path).name), _tensor(tensors, "covariance", Path(path).name))
+
+
+def save_latents(mean: Tensor, covariance: Tensor, path: str | Path, samples: int) -> None:
+    write_safetensors(path, {"mean": mean.float(), "covariance": covariance.float()}, {"kind": "latents", "samples": samples})
 
 
 def save_generator(generator: Generator, path: str | Path, half: bool = True) -> None:
@@ -94,6 +114,8 @@ def _read_generator(path: Path) -> tuple[dict[str, Tensor], Tensor | None]:
     if path.suffix == ".safetensors":
         state = _floats(read_safetensors(path)[0])
         return state, state.pop("latent_avg", None)
+    if path.suffix == ".pkl":
+        return nvidia.to_common(nvidia.generator_of(read_pickle(path), path.name), path.name)
     checkpoint = _mapping(read_torch(path), path.name)
     latent_avg = checkpoint.get("latent_avg")
     if "g_ema" in checkpoint:
@@ -103,6 +125,17 @@ def _read_generator(path: Path) -> tuple[dict[str, Tensor], Tensor | None]:
     else:
         raise BadFile(f"{path.name} has neither 'g_ema' nor 'state_dict': it is no StyleGAN2 or e4e checkpoint that is known here.")
     return state, None if latent_avg is None else torch.as_tensor(latent_avg).float()
+
+
+def _public_config(architecture: str) -> Mapping:
+    """open_clip's constructor arguments for "ViT-B-32-quickgelu/openai" or "ViT-B-32-quickgelu"."""
+    import open_clip
+
+    name = architecture.split("/")[0]
+    config = open_clip.get_model_config(name)
+    if config is None:
+        raise UserError(f"open_clip knows no model {name}. It knows {', '.join(open_clip.list_models()[:12])}, ...")
+    return config
 
 
 def _strict(build: Callable[[], nn.Module], state: Mapping[str, Tensor], name: str) -> nn.Module:

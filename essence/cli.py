@@ -1,4 +1,5 @@
-"""The command line: `python -m essence align|invert|extract|apply|grid|doctor`. Results on stdout, progress on stderr.
+"""The command line: `python -m essence align|invert|extract|apply|grid|fetch|convert|doctor|train|evaluate`.
+Results on stdout, progress on stderr.
 
 Exit code 0; 2 and one line for a person's mistake.
 """
@@ -9,11 +10,9 @@ import argparse
 import dataclasses
 import io
 import json
-import platform
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +20,9 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from . import align, ops, registry
+from . import align, cli_models
 from .errors import UserError
-from .formats import read_numpy, write_bytes
+from .formats import read_latents, write_bytes
 from .images import load_image
 from .methods.optimize import PRESETS, OptimizeOptions
 from .methods.refine import RefineOptions
@@ -31,11 +30,16 @@ from .studio import Studio, bundled
 from .types import Essence, Source, Step
 
 DEFAULT = PRESETS["essence"]
+DEFAULT_SOURCES = 4
+LATENTS = (".npy", ".pt", ".pth")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    argv = list(sys.argv[1:] if argv is None else argv)
     try:
+        if argv and argv[0] in cli_models.PASSED_ON:
+            return cli_models.pass_on(argv[0], argv[1:])
+        arguments = _parser().parse_args(argv)
         _report(arguments, arguments.run(arguments))
         return 0
     except UserError as error:
@@ -67,7 +71,8 @@ def run_invert(a: argparse.Namespace) -> dict:
     if a.latents:
         _save_latents(source.w, a.latents)
     distance = studio.identity_distances(*(_pixels(picture, studio.models.size) for picture in (source.crop, source.inversion)))[0]
-    return {"out": str(a.out), "descriptor_distance": round(distance, 4), "latents": str(a.latents) if a.latents else None}
+    distance = round(distance, 4) if studio.models.has_faces else None
+    return {"out": str(a.out), "descriptor_distance": distance, "latents": str(a.latents) if a.latents else None}
 
 
 def run_extract(a: argparse.Namespace) -> dict:
@@ -76,7 +81,7 @@ def run_extract(a: argparse.Namespace) -> dict:
     if not found and not a.aligned:
         _say(f"No face found in {a.target}: the picture is taken as it is, as a centred square.")
     start = Essence.load(a.previous) if a.previous else None
-    sources = [_source(studio, a, path) for path in a.sources or bundled("sources")[:4]]
+    sources = _sources(studio, a)
     began, first = time.perf_counter(), None
     step = None
     try:
@@ -115,23 +120,9 @@ def run_grid(a: argparse.Namespace) -> dict:
         strengths = strengths * len(essences)
     if len(strengths) != len(essences):
         raise UserError(f"--strength takes one number, or one for each of the {len(essences)} essences; got {len(strengths)}.")
-    sources = [_source(studio, a, path) for path in a.sources or bundled("sources")[:4]]
+    sources = _sources(studio, a)
     _save(studio.grid(sources, essences, strengths), a.out)
     return {"out": str(a.out), "rows": len(essences), "columns": len(sources)}
-
-
-def run_doctor(a: argparse.Namespace) -> dict:
-    device = a.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    found = {"python": platform.python_version(), "platform": platform.platform(), "device": _device_name(device)}
-    found["precision"] = "bfloat16" if registry.bfloat16_pays(device) else "float32"
-    found["ops"] = ops.BACKEND
-    for package in ("torch", "gradio", "open_clip_torch", "face_recognition_models", "pillow", "numpy"):
-        found[package] = _version(package)
-    found["dlib"] = _version("dlib-bin") or _version("dlib")
-    for name, parts in registry.manifest().items():
-        for part, entry in parts.items():
-            found[f"{name}.{part}"] = _presence(entry)
-    return found
 
 
 # -- their parts ---------------------------------------------------------------------------------------------------------
@@ -140,7 +131,7 @@ def run_doctor(a: argparse.Namespace) -> dict:
 def _studio(a: argparse.Namespace) -> Studio:
     if a.device and a.device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError("--device cuda: torch sees no CUDA device here; leave --device away to use the CPU.")
-    return Studio(a.model, a.device)
+    return Studio(a.model, a.device, cli_models.Bar())
 
 
 def _options(a: argparse.Namespace) -> OptimizeOptions:
@@ -150,13 +141,30 @@ def _options(a: argparse.Namespace) -> OptimizeOptions:
 
 
 def _source(studio: Studio, a: argparse.Namespace, path: Path) -> Source:
-    """A photograph, or latents in a .npy file."""
-    if path.suffix.lower() == ".npy":
-        return studio.from_latents(read_numpy(path), path.stem)
+    """A photograph, or latents: a .npy or .pt file with those of one picture, or FILE#3 for the fourth of many."""
+    file, _, number = str(path).partition("#")
+    if Path(file).suffix.lower() in LATENTS:
+        found = read_latents(file)
+        if not (number.isdigit() and int(number) < len(found) or not number and len(found) == 1):
+            raise UserError(f"{file} holds the latents of {len(found)} pictures: name one as {file}#0 ... {file}#{len(found) - 1}.")
+        return studio.from_latents(found[int(number or 0)], Path(file).stem + f"-{number}" * bool(number))
     crop = studio.crop(load_image(path), aligned=a.aligned)
     for step in _shown(studio.invert(crop, path.stem, RefineOptions(steps=a.refine)), f"inverting {path.name}"):
         source = step.result
     return source
+
+
+def _sources(studio: Studio, a: argparse.Namespace) -> list[Source]:
+    """All of --sources, files of latents with everything in them; a few bundled faces, or made-up pictures, where none are given."""
+    if not a.sources and not studio.models.has_faces:
+        return [studio.random_source(seed) for seed in range(DEFAULT_SOURCES)]
+    sources = []
+    for path in a.sources or bundled("sources")[:DEFAULT_SOURCES]:
+        if path.suffix.lower() in LATENTS:
+            sources += [studio.from_latents(w, f"{path.stem}-{i}") for i, w in enumerate(read_latents(path))]
+        else:
+            sources.append(_source(studio, a, path))
+    return sources
 
 
 def _shown(steps: Iterator[Step], what: str) -> Iterator[Step]:
@@ -206,25 +214,6 @@ def _report(a: argparse.Namespace, found: dict) -> None:
             print(f"{key:{width}}  {text}")
 
 
-def _presence(entry: registry.Part) -> str:
-    if entry.open_clip:
-        return f"open_clip {entry.open_clip}, downloaded on first use"
-    if entry.present:
-        return f"present, weights/{entry.file}, {entry.path.stat().st_size / 1e6:.1f} MB"
-    return f"not here; weights/{entry.file} would come from {entry.origin or 'nowhere known'}"
-
-
-def _device_name(device: str) -> str:
-    return f"cuda ({torch.cuda.get_device_name()})" if device.startswith("cuda") and torch.cuda.is_available() else device
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 # -- the words -----------------------------------------------------------------------------------------------------------
 
 
@@ -256,7 +245,7 @@ def _parser() -> argparse.ArgumentParser:
 
     c = _command(commands, "extract", run_extract, "learn the essence of a target")
     c.add_argument("--target", required=True, **image)
-    c.add_argument("--sources", nargs="+", help="photographs or .npy latents (default: bundled faces)", **image)
+    c.add_argument("--sources", nargs="+", help="photographs, or latents .npy or .pt (default: bundled faces)", **image)
     c.add_argument("--out", required=True, help="the essence, .safetensors", **path)
     c.add_argument("--name", help="of the essence (default: the target's file name)")
     c.add_argument("--continue", dest="previous", help="an essence to go on from", **path)
@@ -281,7 +270,7 @@ def _parser() -> argparse.ArgumentParser:
     c.add_argument("--out", required=True, **path)
     _source_options(c)
 
-    _command(commands, "doctor", run_doctor, "versions, device, models")
+    cli_models.add_commands(commands, _command)
     return parser
 
 
@@ -289,7 +278,7 @@ def _command(commands, name: str, run, help: str, models: bool = True) -> argpar
     command = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
     command.add_argument("--json", action="store_true", help="print the result as one line of JSON")
     if models:
-        command.add_argument("--model", default="mini", help="model set (default %(default)s)")
+        command.add_argument("--model", help="model set, folder or checkpoint (default: ffhq with a GPU and its files, else mini)")
         command.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     command.set_defaults(run=run)
     return command

@@ -23,7 +23,7 @@ HEADER = "essence"  # the key of our JSON in a safetensors header
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     """Tensors and our header ({} where there is none)."""
-    path = _existing(path)
+    path = existing(path)
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
@@ -59,7 +59,7 @@ def _umask() -> int:
 
 def read_torch(path: str | Path) -> object:
     """A `.pt` file through torch's loader that accepts tensors and plain values only."""
-    path = _existing(path)
+    path = existing(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, zipfile.BadZipFile, OSError, ValueError) as error:
@@ -68,7 +68,7 @@ def read_torch(path: str | Path) -> object:
 
 
 def read_numpy(path: str | Path) -> Tensor:
-    path = _existing(path)
+    path = existing(path)
     try:
         array = np.load(path, allow_pickle=False)
         return torch.from_numpy(np.asarray(array, dtype=np.float32))
@@ -76,7 +76,22 @@ def read_numpy(path: str | Path) -> Tensor:
         raise BadFile(f"{path.name} is no NumPy array of numbers ({error}).") from None
 
 
-def _existing(path: str | Path) -> Path:
+def read_latents(path: str | Path) -> Tensor:
+    """Latents of one picture or of many, `.npy` or `.pt`: [L, D] or [N, L, D], to [N, L, D] float32. Raises BadFile."""
+    path = Path(path)
+    value = read_numpy(path) if path.suffix.lower() == ".npy" else read_torch(path)
+    if isinstance(value, Mapping) and len(value) == 1:
+        value = next(iter(value.values()))
+    if not isinstance(value, Tensor) or value.ndim not in (2, 3) or not value.is_floating_point():
+        shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise BadFile(f"{path.name} holds no latents [layers, width] or [pictures, layers, width]: {shape}.")
+    if not torch.isfinite(value).all():
+        raise BadFile(f"{path.name} holds numbers that are not finite.")
+    return value.detach().float().reshape(-1, *value.shape[-2:])
+
+
+def existing(path: str | Path) -> Path:
+    """The path of a file that is there and not empty. Raises BadFile."""
     path = Path(path)
     if not path.is_file():
         raise BadFile(f"There is no file {path}.")

@@ -15,11 +15,12 @@ from .images import to_uint8
 from .latents import LatentAxes
 from .machine import Halving
 from .models.clip import ImageText
-from .models.e4e import Inverter
+from .models.e4e import Inverter, MeanInverter
 from .models.identity import FaceDescriptor
 from .models.stylegan2 import Generator
 
 RENDER_PIXELS = 1 << 20  # of one batch: more of them are no faster, and take more memory
+DESCRIPTOR = 128  # numbers that describe a face
 KEPT = 64  # embeddings of sets of sources; the oldest go first
 
 
@@ -30,9 +31,9 @@ class ModelSet:
     name: str
     id: str  # of the generator; what an essence remembers
     generator: Generator
-    inverter: Inverter
+    inverter: Inverter | MeanInverter
     clip: ImageText
-    identity: FaceDescriptor
+    identity: FaceDescriptor | None  # None: its pictures are not faces; squares are taken as they are, and nobody is described
     latents: LatentAxes | None = None
     half: bool = False  # bfloat16 where it is safe
     _known: dict[tuple[object, ...], Tensor] = field(default_factory=dict, init=False, repr=False)
@@ -40,6 +41,10 @@ class ModelSet:
     @property
     def device(self) -> torch.device:
         return self.generator.latent_avg.device
+
+    @property
+    def has_faces(self) -> bool:
+        return self.identity is not None
 
     @property
     def size(self) -> int:
@@ -103,5 +108,10 @@ class ModelSet:
 
     @torch.no_grad()
     def describe(self, images: Tensor) -> Tensor:
-        """Aligned pictures [B, 3, H, W] in [-1, 1] to face descriptors [B, 128]; the same person is usually closer than 0.6."""
+        """Aligned pictures [B, 3, H, W] in [-1, 1] to face descriptors [B, 128]; the same person is usually closer than 0.6.
+
+        Not a number where the models make no faces.
+        """
+        if self.identity is None:
+            return torch.full((len(images), DESCRIPTOR), torch.nan)
         return self.identity(images.to(self.device))

@@ -1,82 +1,116 @@
-"""Which model sets there are, and where their files lie: weights/manifest.toml to a `ModelSet`."""
+"""A model set by name or path to a `ModelSet`: files checked, networks loaded, the latents' axes measured where nobody brought them."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
-import sys
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from . import checkpoints
+from . import checkpoints, latents
+from .catalogue import WEIGHTS, Entry, Part, cache, catalogue, find, verified, writable
 from .errors import BadFile, UserError
+from .latents import LatentAxes
 from .model_set import ModelSet
 from .models.clip import ImageText
+from .models.e4e import Inverter, MeanInverter
 from .models.identity import face_descriptor
+from .models.stylegan2 import Generator
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+__all__ = ["WEIGHTS", "Entry", "Part", "bfloat16_pays", "catalogue", "default", "find", "fingerprint", "load", "manifest", "verified"]
 
-WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
-PARTS = ("generator", "inverter", "clip", "latents")
-
-
-@dataclass(frozen=True)
-class Part:
-    """One entry of the manifest: a file, or a public open_clip model by name."""
-
-    file: str = ""  # relative to weights/
-    sha256: str = ""
-    open_clip: str = ""  # "architecture/pretrained"
-    origin: str = ""  # where it comes from, for people
-
-    @property
-    def path(self) -> Path:
-        return WEIGHTS / self.file
-
-    @property
-    def present(self) -> bool:
-        return bool(self.open_clip) or self.path.is_file()
+Progress = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
+PUBLIC_CLIP = "ffhq"  # the set whose image-text encoder serves a model that brings none
+log = logging.getLogger(__name__)
 
 
-def manifest(path: Path | None = None) -> dict[str, dict[str, Part]]:
+def manifest() -> dict[str, dict[str, Part]]:
     """Model set -> part -> where it is."""
-    with open(path or WEIGHTS / "manifest.toml", "rb") as file:
-        table = tomllib.load(file)
-    return {name: {part: Part(**entry[part]) for part in PARTS if part in entry} for name, entry in table.items()}
+    return {name: dict(entry.parts) for name, entry in catalogue().items()}
 
 
-def load(name: str = "mini", device: str | torch.device = "cpu", half: bool | None = None) -> ModelSet:
-    """A whole model set on `device`. `half`: bfloat16 where it is safe; None decides by the processor. Raises UserError."""
-    sets = manifest()
-    if name not in sets:
-        raise UserError(f"There is no model set '{name}'. There are: {', '.join(sets)}.")
-    parts = sets[name]
-    for part, entry in parts.items():
-        if not entry.present:
-            raise UserError(f"The {part} of '{name}' is not here: put {entry.origin or 'its file'} at weights/{entry.file}.")
-    generator = checkpoints.load_generator(verified(parts["generator"])).to(device)
+def default() -> str:
+    """The model set where none is asked for: the public faces where a GPU and their files are, else the bundled one."""
+    return "ffhq" if torch.cuda.is_available() and not catalogue()["ffhq"].missing else "mini"
+
+
+def load(
+    model: str | None = None, device: str | torch.device = "cpu", half: bool | None = None, progress: Progress | None = None
+) -> ModelSet:
+    """A whole model set, by name or path. `half`: bfloat16 where it is safe; None decides by the processor. Raises UserError."""
+    entry = find(model or default())
+    _demand(entry, "generator", "clip")
+    generator = checkpoints.load_generator(verified(entry.parts["generator"])).to(device)
+    mark = fingerprint(generator)
     return ModelSet(
-        name,
-        f"{name}-{fingerprint(generator)}",
+        entry.name,
+        f"{entry.name}-{mark}",
         generator,
-        checkpoints.load_inverter(verified(parts["inverter"])).to(device),
-        _clip(parts["clip"]).to(device),
-        face_descriptor().to(device),
-        checkpoints.load_latents(verified(parts["latents"])).to(device) if "latents" in parts else None,
+        _inverter(entry, generator).to(device),
+        _clip(entry).to(device),
+        face_descriptor().to(device) if entry.aligned == "face" else None,
+        _latents(entry, generator, mark, progress),
         bfloat16_pays(device) if half is None else half,
     )
 
 
-def verified(part: Part) -> Path:
-    """The part's file, after comparing its sha256 where the manifest knows it."""
-    if part.sha256 and hashlib.sha256(part.path.read_bytes()).hexdigest() != part.sha256:
-        raise BadFile(f"weights/{part.file} is not the file that the manifest names (its sha256 differs). Copy or download it again.")
-    return part.path
+def _demand(entry: Entry, *parts: str) -> None:
+    for part in parts:
+        if part in entry.missing:
+            path = entry.parts[part].path
+            raise UserError(f"The {part} of '{entry.name}' is not here ({path.name}): run `python -m essence fetch {entry.name}`.")
+    if "generator" not in entry.parts:
+        raise UserError(f"'{entry.name}' has no generator: name it generator.safetensors, .pt or .pkl.")
+
+
+def _inverter(entry: Entry, generator: Generator) -> Inverter | MeanInverter:
+    part, ours = entry.parts.get("inverter"), entry.parts["generator"]
+    if part is not None and part.present and (part.path != ours.path or checkpoints.holds_inverter(part.path)):
+        inverter = checkpoints.load_inverter(verified(part))
+        got, wanted = list(inverter.latent_avg.shape), [generator.config.layers, generator.config.style_dim]
+        if got != wanted:
+            raise BadFile(f"The inverter of '{entry.name}' gives latents {got}; its generator takes {wanted}. They do not belong together.")
+        return inverter
+    log.warning("'%s' has no inverter: photographs start from the mean picture and take more refinement (--refine 300).", entry.name)
+    return MeanInverter(generator.latent_avg)
+
+
+def _clip(entry: Entry) -> ImageText:
+    part = entry.parts.get("clip") or catalogue()[PUBLIC_CLIP].parts["clip"]
+    if not part.present:
+        log.warning("'%s' brings no image-text encoder: the bundled one, made for faces, serves. "
+                    "The public one comes with `python -m essence fetch %s --part clip`.", entry.name, PUBLIC_CLIP)  # fmt: skip
+        part = catalogue()["mini"].parts["clip"]
+    return checkpoints.load_clip(verified(part), part.open_clip)
+
+
+def _latents(entry: Entry, generator: Generator, mark: str, progress: Progress | None) -> LatentAxes | None:
+    """From the set's own file; else from 10^6 samples of the mapping network, kept beside the generator under the hash of its weights."""
+    device = generator.latent_avg.device
+    if "latents" in entry.parts and entry.parts["latents"].present:
+        return checkpoints.load_latents(verified(entry.parts["latents"])).to(device)
+    if generator.config.n_mlp == 0:
+        return None
+    name = f"latents-{mark}.safetensors"
+    beside, aside = entry.parts["generator"].path.with_name(name), cache() / name
+    kept = next((path for path in (beside, aside) if path.is_file()), None)
+    if kept is None:
+        kept = beside if writable(beside) else aside
+        _measure(generator, entry.name, kept, progress)
+    return checkpoints.load_latents(kept).to(device)
+
+
+def _measure(generator: Generator, name: str, path: Path, progress: Progress | None) -> None:
+    def tell(done: int, total: int) -> None:
+        if progress is not None:
+            progress(f"measuring the latents of {name}, once", done, total)
+
+    width, device = generator.config.style_dim, generator.latent_avg.device
+    mean, covariance = latents.measure(generator.mapping, width, device, latents.SAMPLES, tell)
+    checkpoints.save_latents(mean, covariance, path, latents.SAMPLES)
 
 
 def fingerprint(generator: torch.nn.Module) -> str:
@@ -86,12 +120,6 @@ def fingerprint(generator: torch.nn.Module) -> str:
         digest.update(f"{name}{tuple(value.shape)}".encode())
         digest.update(value.cpu().half().numpy().tobytes())
     return digest.hexdigest()[:8]
-
-
-def _clip(part: Part) -> ImageText:
-    if part.open_clip:
-        return ImageText.from_hub(*part.open_clip.split("/"))
-    return checkpoints.load_clip(verified(part))
 
 
 def bfloat16_pays(device: str | torch.device) -> bool:

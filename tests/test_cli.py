@@ -17,7 +17,7 @@ PICTURE = Image.effect_mandelbrot((64, 64), (-2, -1.5, 1, 1.5), 40).convert("RGB
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path):
     """Run a command on the fake models; (exit code, stdout, stderr)."""
-    monkeypatch.setattr(cli, "Studio", lambda model, device: fakes.studio())
+    monkeypatch.setattr(cli, "Studio", lambda model, device, progress: fakes.studio())
     monkeypatch.chdir(tmp_path)
     PICTURE.save("t.png")
     PICTURE.rotate(90).save("a.png")
@@ -63,7 +63,7 @@ def test_doctor_names_versions_and_models(run):
     code, out, _ = run("doctor --json")
     found = json.loads(out)
     assert code == 0 and found["torch"] == torch.__version__.split("+")[0]
-    assert "MB" in found["mini.generator"] and "would come from" in found["ffhq.generator"]
+    assert "MB" in found["mini.generator"] and found["default model"] == "mini"
 
 
 MISTAKES = [

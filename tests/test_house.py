@@ -10,15 +10,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     ("errors",),
-    ("formats", "ops", "images", "latents", "machine"),
+    ("formats", "ops", "images", "latents", "machine", "catalogue", "pickles"),
     ("types",),
     ("models",),
-    ("losses", "align", "metrics", "checkpoints"),
-    ("model_set",),
+    ("losses", "align", "metrics", "checkpoints", "nvidia"),
+    ("model_set", "fetch"),
     ("methods", "registry"),
     ("studio",),
     ("train",),
-    ("cli", "__init__", "__main__"),
+    ("cli", "cli_models", "__init__", "__main__"),
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -38,8 +38,7 @@ def refine(models: ModelSet, source: Source, options: RefineOptions = RefineOpti
     """Move w so that G(w) comes closer to the crop. Yields a `Step` after each step; its `result` is the best `Source` so far."""
     photo = resample(to_tensor(source.crop).to(models.device), models.size, "antialias")
     with torch.no_grad():
-        maps = models.identity.features(photo)
-        descriptor = models.identity.describe(maps)
+        face = _face(models, photo)
     latents = models.latents or _round_axes(models)
     w = source.w.to(models.device)
     u = torch.zeros(1, len(latents.axes), device=w.device, requires_grad=True)
@@ -51,7 +50,7 @@ def refine(models: ModelSet, source: Source, options: RefineOptions = RefineOpti
         moved = w + latents.shift(u, v)
         images = models.images(moved[None])
         with models.precision():
-            terms = _losses(models, images, photo, maps, descriptor)
+            terms = _losses(models, images, photo, face)
         own = v.square().sum(1).mean()
         total = sum(getattr(options, key) * term for key, term in terms.items())
         total = total + options.penalty * (u.square().sum() + options.layer_penalty * own)
@@ -68,14 +67,22 @@ def refine(models: ModelSet, source: Source, options: RefineOptions = RefineOpti
         yield Step(i + 1, options.steps, best, values, preview)
 
 
-def _losses(models: ModelSet, images: Tensor, photo: Tensor, maps: list[Tensor], descriptor: Tensor) -> dict[str, Tensor]:
-    ours = models.identity.features(images)
+def _face(models: ModelSet, photo: Tensor) -> tuple[list[Tensor], Tensor] | None:
+    """What the face network sees: its maps and the descriptor. None where the models make no faces."""
+    if models.identity is None:
+        return None
+    maps = models.identity.features(photo)
+    return maps, models.identity.describe(maps)
+
+
+def _losses(models: ModelSet, images: Tensor, photo: Tensor, face: tuple[list[Tensor], Tensor] | None) -> dict[str, Tensor]:
+    pixels = {"pixels": (images - photo).abs().mean()}
+    if models.identity is None or face is None:
+        return pixels
+    ours, (maps, descriptor) = models.identity.features(images), face
     relative = [(a - b).abs().mean() / b.abs().mean() for a, b in zip(ours, maps, strict=True)]
-    return {
-        "pixels": (images - photo).abs().mean(),
-        "features": torch.stack(relative).mean(),
-        "descriptor": (models.identity.describe(ours) - descriptor).square().sum(1).mean(),
-    }
+    difference = models.identity.describe(ours) - descriptor
+    return pixels | {"features": torch.stack(relative).mean(), "descriptor": difference.square().sum(1).mean()}
 
 
 def _round_axes(models: ModelSet) -> LatentAxes:

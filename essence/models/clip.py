@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import BadFile, UserError
+from ..errors import BadFile
 from ..images import resample
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -39,19 +39,6 @@ class ImageText(nn.Module):
             raise BadFile(f"The image-text model {name} does not fit its own description: {error}") from None
         tokenizer = SimpleTokenizer(context_length=model.context_length)
         model = cls(model, tokenizer, name, config.get("mean", CLIP_MEAN), config.get("std", CLIP_STD))
-        return model.eval().requires_grad_(False)
-
-    @classmethod
-    def from_hub(cls, architecture: str, pretrained: str) -> ImageText:
-        """A public model by open_clip's names, such as ("ViT-B-32-quickgelu", "openai"); downloads it on first use."""
-        import open_clip
-
-        if pretrained not in open_clip.list_pretrained_tags_by_model(architecture):
-            known = ", ".join(f"{a}/{p}" for a, p in open_clip.list_pretrained()[:12])
-            raise UserError(f"open_clip knows no model {architecture}/{pretrained}. It knows {known}, ...")
-        model = open_clip.create_model(architecture, pretrained=pretrained)
-        mean, std = getattr(model.visual, "image_mean", CLIP_MEAN), getattr(model.visual, "image_std", CLIP_STD)
-        model = cls(model, open_clip.get_tokenizer(architecture), f"{architecture}/{pretrained}", mean, std)
         return model.eval().requires_grad_(False)
 
     def encode(self, images: Tensor, released: bool = False) -> Tensor:

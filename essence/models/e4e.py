@@ -159,3 +159,17 @@ class Inverter(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Pictures [B, 3, S, S] in [-1, 1] to w+ [B, L, D]."""
         return self.encoder(x).float() + self.latent_avg
+
+
+class MeanInverter(nn.Module):
+    """In the place of an encoder where there is none: every picture starts at the mean latent [L, D], and refinement does the rest."""
+
+    input_size = 256
+
+    def __init__(self, latent_avg: Tensor):
+        super().__init__()
+        self.register_buffer("latent_avg", latent_avg.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pictures [B, 3, S, S] to w+ [B, L, D], the same for all."""
+        return self.latent_avg.expand(len(x), -1, -1)
