@@ -1,0 +1,165 @@
+"""What is measured, and against which target."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from essence import OptimizeOptions, machine, registry
+from essence.methods.optimize import optimize
+from essence.model_set import ModelSet
+
+from . import rival
+from .networks import random_models
+
+NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True)
+class Row:
+    case: str
+    device: str
+    ours: str
+    rival: str
+    ratio: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Of one run of the benchmarks."""
+
+    size: int = 1024
+    sources: int = 4
+    repeats: int = 3  # the median is reported
+    device: str = "cpu"
+    tiny: bool = False  # small networks: a test of the benchmarks, not a measurement
+
+    @property
+    def loss_resolution(self) -> int:
+        return min(256, self.size // 2)
+
+
+def seconds(work: Callable[[], object], repeats: int, device: torch.device, warm_up: int = 1) -> float:
+    """Median time of `work`."""
+    times = []
+    for i in range(warm_up + repeats):
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if i >= warm_up:
+            times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def latents(models: ModelSet, count: int) -> Tensor:
+    z = torch.randn(count, models.latent_shape[1], generator=torch.Generator().manual_seed(1)).to(models.device)
+    with torch.no_grad():
+        return models.generator.repeat(models.generator.mapping(z)).clone()
+
+
+def step_time(models: ModelSet, setting: Setting, loss_resolution: int) -> float:
+    """Median seconds of a step; the first step, which also encodes the sources, and the last, which shows a picture, are left out."""
+    steps = setting.repeats + 2 if models.device.type == "cpu" else 30 + setting.repeats
+    options = OptimizeOptions(steps=steps, space="w+", start="zero", loss_resolution=loss_resolution, preview_every=steps)
+    target = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    times, start = [], time.perf_counter()
+    for _ in optimize(models, latents(models, setting.sources), target, options):
+        times.append(time.perf_counter() - start)
+        start = time.perf_counter()
+    return statistics.median(times[1:-1][-setting.repeats :])
+
+
+def rival_time(setting: Setting) -> float | None:
+    """Median seconds of the rival's step; None where it does not fit the memory."""
+    device = torch.device(setting.device)
+    models = random_models(setting.size, device, half=False, tiny=setting.tiny)
+    free = machine.free_memory(device)
+    if free is not None and free < rival.memory(setting.sources, models.generator):
+        return None
+    target = torch.randn(1, models.clip.model.visual.output_dim, generator=torch.Generator().manual_seed(3)).to(device)
+    # In training mode open_clip's towers are the same, but for ways that libraries take without gradients.
+    work = rival.Rival(models.generator, models.clip.model.visual, models.clip.size, latents(models, setting.sources), target)
+    return seconds(work.step, setting.repeats, device, warm_up=device.type == "cuda" or setting.tiny)
+
+
+def steps(setting: Setting) -> Iterator[Row]:
+    """The optimiser's step: exact, then with the loss at a smaller picture and half precision."""
+    cuda = setting.device == "cuda"
+    theirs = rival_time(setting)
+    exact, fast = (">= 3x", ">= 10x") if cuda else (">= 4x", ">= 20x")
+    name = f"step, {setting.size}, {setting.sources} source{'s' * (setting.sources > 1)}"
+    for label, half, side, target in (("exact, fp32", False, 0, exact), (f"loss at {setting.loss_resolution}, bf16", True,
+                                                                          setting.loss_resolution, fast)):  # fmt: skip
+        if cuda:
+            torch.cuda.reset_peak_memory_stats()
+        ours = step_time(random_models(setting.size, torch.device(setting.device), half, setting.tiny), setting, side)
+        ratio = NOT_MEASURED if theirs is None else f"{theirs / ours:.1f}x"
+        said = f"{NOT_MEASURED}: does not fit the memory" if theirs is None else f"{theirs:.3g} s"
+        yield Row(f"{name}, {label}", setting.device, f"{ours:.3g} s", said, ratio, target)
+        if cuda:
+            peak = torch.cuda.max_memory_allocated() / 2**30
+            yield Row(f"memory of that step ({label})", "cuda", f"{peak:.1f} GB", "", "", "<= 8 GB")
+
+
+def render(setting: Setting) -> Iterator[Row]:
+    """One picture at a time; on a GPU also the share of that time that moving its feature maps takes at the speed of copying."""
+    device = torch.device(setting.device)
+    models = random_models(setting.size, device, half=device.type == "cuda", tiny=setting.tiny)
+    w = latents(models, 1)
+    with torch.no_grad():
+        taken = seconds(lambda: models.images(w), max(setting.repeats, 10 if device.type == "cuda" else 1), device)
+    said = f"{1 / taken:.3g} pictures/s"
+    if device.type == "cuda":
+        said += f", {moved(models) / copying_speed(device) / taken:.0%} of the bandwidth limit"
+    yield Row(f"render, {setting.size}, batch 1", setting.device, said, "", "", ">= 60 pictures/s" if device.type == "cuda" else "")
+
+
+def moved(models: ModelSet) -> int:
+    """Bytes that one picture's feature maps cannot avoid: two layers at each resolution, each read and written by its convolution, the
+    first one's result also by the blur, and both by the activation; and the weights once."""
+    maps = sum(width * side * side for side, width in models.generator.config.channels.items())
+    size = 2 if models.half else 4
+    return maps * 10 * size + sum(p.numel() for p in models.generator.parameters()) * size
+
+
+def copying_speed(device: torch.device) -> float:
+    """Bytes per second, read and written, of copying a large tensor."""
+    x = torch.empty(1 << 28, dtype=torch.uint8, device=device)
+    y = torch.empty_like(x)
+    return 2 * x.numel() / seconds(lambda: y.copy_(x), 10, device)
+
+
+def bundled(setting: Setting) -> Iterator[Row]:
+    """The model set that comes with the project, as it is used."""
+    models = registry.load("mini", setting.device)
+    quick = Setting(sources=4, repeats=max(setting.repeats, 5), device=setting.device)
+    name = f"bundled model ({'bf16' if models.half else 'fp32'})"
+    yield Row(f"{name}: step, 4 sources, full loss", setting.device, f"{step_time(models, quick, 0):.3g} s", "", "", "<= 0.12 s")
+    early = next(side for side in models.generator.config.resolutions if side >= models.clip.size)
+    if early < models.size:
+        ours = step_time(models, quick, early)
+        yield Row(f"{name}: step, 4 sources, loss at {early}", setting.device, f"{ours:.3g} s", "", "", "<= 0.12 s")
+    w = latents(models, 1)
+    with torch.no_grad():
+        one = seconds(lambda: models.images(w), quick.repeats, models.device)
+    yield Row(f"{name}: render of one", setting.device, f"{one * 1000:.3g} ms", "", "", "<= 15 ms")
+
+
+GPU_CASES = (
+    ("step, 1024, 4 sources, exact, fp32", ">= 3x"),
+    ("step, 1024, 4 sources, loss at 256, bf16, graph", ">= 10x; 300 steps in 5 s on an H200"),
+    ("memory of that step", "<= 8 GB"),
+    ("render, 1024, batch 1", ">= 60 pictures/s"),
+)
+
+
+def unmeasured() -> Iterator[Row]:
+    for case, target in GPU_CASES:
+        yield Row(case, "cuda", NOT_MEASURED, NOT_MEASURED, "", target)
