@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from . import align, registry
+from . import align, machine, registry
 from .errors import NoFaceFound, UserError
 from .images import animation, load_image, resample, resize, square_crop, to_tensor
 from .images import grid as picture_grid
@@ -47,6 +47,7 @@ class Studio:
     def models(self) -> ModelSet:
         with self._loading:
             if self._models is None:
+                machine.use_processors()
                 self._models = registry.load(self.model, self.device, progress=self._progress)
             return self._models
 
