@@ -77,18 +77,18 @@ def landmarks(pictures: Sequence[np.ndarray] | np.ndarray, box: tuple[float, flo
     """uint8 pictures [N, H, W, 3] to landmarks [N, 68, 2] in [0, 1], by dlib's predictor in a fixed box."""
     import dlib  # heavy, and only recipes need it here
 
-    predictor = _predictor()
+    find = predictor()
     points = np.empty((len(pictures), 68, 2), np.float32)
     for i, picture in enumerate(pictures):
         picture = dlib.resize_image(np.ascontiguousarray(picture), 2.0)  # the box has whole pixels: finer on a larger picture
         side = picture.shape[0]
-        parts = predictor(picture, dlib.rectangle(*(round(edge * side) for edge in box))).parts()
+        parts = find(picture, dlib.rectangle(*(round(edge * side) for edge in box))).parts()
         points[i] = [((p.x + 0.5) / side, (p.y + 0.5) / side) for p in parts]
     return points
 
 
 @lru_cache(maxsize=1)
-def _predictor() -> Any:
+def predictor() -> Any:
     import dlib
 
     return dlib.shape_predictor(str(package_file("shape_predictor_68_face_landmarks.dat")))

@@ -339,14 +339,21 @@ def train(options: GeneratorOptions) -> Path:
 
 
 @torch.no_grad()
+def moments(trainer: Trainer, pictures: Tensor) -> gaussian.Running:
+    """Of the averaged encoder's w of some pictures, uint8, and their mirror images."""
+    found = gaussian.Running(trainer.options.style_dim, decay=0).to(trainer.device)
+    for part in tqdm(pictures.split(64), desc="latents", mininterval=5, leave=False):
+        images = to_float(part).to(trainer.device)
+        with trainer.precision():
+            found.add(trainer.averages[1](torch.cat([images, images.flip(3)]))[:, 0])
+    return found
+
+
+@torch.no_grad()
 def export(trainer: Trainer, pictures: Pictures) -> None:
     """The averaged networks; the mapping network is the Gaussian of all whole pictures' w (unless it was trained itself)."""
     generator, encoder = trainer.averages
-    whole, found = pictures.whole(), gaussian.Running(trainer.options.style_dim, decay=0).to(trainer.device)
-    for part in tqdm(whole.split(64), desc="latents", mininterval=5):
-        images = to_float(part).to(trainer.device)
-        with trainer.precision():
-            found.add(encoder(torch.cat([images, images.flip(3)]))[:, 0])
+    found = moments(trainer, pictures.whole())
     mean, covariance = found.mean.cpu(), found.covariance().cpu()
     kept, encoder = copy.deepcopy(generator).cpu(), copy.deepcopy(encoder).cpu()
     if trainer.options.reconstruct:
@@ -366,8 +373,8 @@ def draw_sheet(trainer: Trainer, pictures: Pictures) -> None:
     generator, encoder = trainer.averages
     rng = torch.Generator().manual_seed(1)
     batch = _to(pictures.draw(SHEET // 4, rng, 0.0), trainer.device)
-    mean = trainer.latents.mean
-    sampled = mean + 0.7 * (trainer.latents.sample(SHEET // 2, rng) - mean)
+    found = moments(trainer, pictures.whole()[:: max(1, len(pictures.whole()) // FIRST_LOOK)])
+    sampled = found.mean + 0.7 * (found.sample(SHEET // 2, rng) - found.mean)
     with trainer.precision():
         rows = [batch.goal, generator.synthesis(encoder(batch.goal)), generator.synthesis(sampled)]
     cells = to_pil(torch.cat([row.float().cpu() for row in rows]))

@@ -171,13 +171,13 @@ def probe_labels(labels: Sequence[dict[str, str]]) -> tuple[Tensor, Tensor]:
     """Values and known, [N, len(PROBED)]: what the labels say of age (0-1), sex, groups and eyewear."""
     values, known = torch.zeros(len(labels), len(A.PROBED)), torch.zeros(len(labels), len(A.PROBED), dtype=torch.bool)
     for i, row in enumerate(labels):
-        for name, value in _read_row(row).items():
+        for name, value in read_row(row).items():
             column = list(A.PROBED).index(name)
             values[i, column], known[i, column] = value, True
     return values, known
 
 
-def _read_row(row: dict[str, str]) -> dict[str, float]:
+def read_row(row: dict[str, str]) -> dict[str, float]:
     found: dict[str, float] = {}
     if row.get("age") in AGES:
         found["age"] = AGES[row["age"]] / 75
