@@ -26,7 +26,7 @@ CHOICES: dict[str, OptimizeOptions] = {
     "paper": PRESETS["paper"],
     "released": PRESETS["released"],
 }
-WORDS = {"paper": "the paper's", "released": "the released code's"}  # what the others are called
+WORDS = {"paper": "as in the paper", "released": "as released"}  # what the others are called
 
 
 def preset_values(preset: str) -> tuple[int, float]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from inspect import isgeneratorfunction
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def align(studio: Studio) -> Callable:
 
         picture: a JPEG, PNG or WebP file as base64; aligned: take the centred square. Returns {"picture": PNG as base64}.
         """
-        return {"picture": text(encoded(studio.crop(read_picture(picture), int(face), bool(aligned)), "PNG"))}
+        return {"picture": text(encoded(studio.crop(read_picture(picture), int(number(face, "face")), bool(aligned)), "PNG"))}
 
     return align
 
@@ -76,7 +77,7 @@ def invert(studio: Studio) -> Callable:
 
         Returns {"latents": [layers][width], "picture": what the model makes of them, PNG as base64}.
         """
-        options = RefineOptions(steps=min(int(steps), 100))
+        options = RefineOptions(steps=min(int(number(steps, "steps")), 100))
         source = studio.source(read_picture(picture), aligned=True, refine=options)
         return {"latents": source.w.tolist(), "picture": text(encoded(source.inversion, "PNG"))}
 
@@ -93,7 +94,8 @@ def learn(studio: Studio) -> Callable:
         if preset not in CHOICES:
             raise UserError(f"There is no preset '{preset}'. There are: {', '.join(CHOICES)}.")
         preset_options = CHOICES[preset]
-        options = options_of(preset, min(int(steps), 1000) or preset_options.steps, seed, preset_options.lambda_consistency)
+        count = min(int(number(steps, "steps")), 1000) or preset_options.steps
+        options = options_of(preset, count, number(seed, "seed"), preset_options.lambda_consistency)
         sources = read_sources(studio, latents)
         for step in studio.extract(studio.crop(read_picture(target), aligned=True), sources, options):
             values = {"step": step.index, "total": step.total, "losses": dict(step.losses)}
@@ -110,7 +112,8 @@ def blend(studio: Studio) -> Callable:
         if len(essences) > MAX_ITEMS:
             raise UserError(f"At most {MAX_ITEMS} essences in one call, not {len(essences)}.")
         sources = read_sources(studio, latents)
-        rows = studio.blend(sources, [read_essence(studio, essence) for essence in essences], [float(s) for s in strengths])
+        values = [float(number(strength, "A strength")) for strength in strengths]
+        rows = studio.blend(sources, [read_essence(studio, essence) for essence in essences], values)
         return [[text(encoded(Image.fromarray(pixels), "PNG")) for pixels in row] for row in rows]
 
     return blend
@@ -132,6 +135,12 @@ def read(value: object, what: str) -> bytes:
         return base64.b64decode(value.partition(",")[2] if value.startswith("data:") else value, validate=True)
     except (binascii.Error, ValueError) as error:
         raise UserError(f"{what} is no base64 text ({error}).") from None
+
+
+def number(value: object, what: str) -> float:
+    if not isinstance(value, (int, float)) or not isfinite(value):
+        raise UserError(f"{what} must be a number, not {str(value)[:40]!r}.")
+    return value
 
 
 def read_picture(value: object) -> Image.Image:

@@ -30,6 +30,8 @@ def theme() -> gr.themes.Base:
         border_color_primary_dark="#343136",
         body_text_color_subdued="*neutral_500",
         body_text_color_subdued_dark="*neutral_400",
+        input_background_fill="#f1efeb",
+        input_background_fill_dark="#2b292e",
         block_border_width="0px",
         block_shadow="none",
         button_primary_background_fill="*primary_600",

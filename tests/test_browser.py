@@ -2,150 +2,37 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import expect
 
-from demo import LAUNCH, build
-from essence import Essence, Studio
+from essence import Essence
 
 from . import pictures
+from .browsing import (
+    LOAD,
+    PATIENCE,
+    PHONE,
+    add_sources,
+    add_targets,
+    cell,
+    download,
+    drag,
+    message,
+    quickly,
+    set_number,
+    settled,
+    wait_for_change,
+)
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         "--no-first-run"]  # fmt: skip
-PATIENCE = 120_000  # milliseconds; the machine may be busy
-LOAD = "#targets-upload input[type=file]"
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-
-
-@pytest.fixture(scope="session")
-def studio():
-    return Studio()
-
-
-@pytest.fixture(scope="session")
-def address(studio):
-    app = build(studio)
-    _, url, _ = app.launch(prevent_thread_lock=True, quiet=True, **LAUNCH)
-    yield url.rstrip("/")
-    app.close()
-
-
-@pytest.fixture(scope="session")
-def browser():
-    with sync_playwright() as playwright:
-        chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")  # otherwise Playwright's own
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(browser, address):
-    """Opens the page for a new visitor. At the end: nothing came from elsewhere, no page had an error."""
-    contexts, wrong = [], []
-
-    def open_page(**options) -> Page:
-        context = browser.new_context(**{"viewport": DESKTOP, **options})
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(PATIENCE)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-        page.on("request", lambda request: None if request.url.startswith((address, "data:", "blob:")) else wrong.append(request.url))
-        page.goto(address)
-        page.wait_for_selector("#learn")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert not wrong
-
-
-# ---- what a person does
-
-def set_number(page: Page, control: str, value: int) -> None:
-    """Again where the page was still putting the control in place."""
-    field = page.locator(f"{control} input[type=number]")
-    for _ in range(20):
-        field.fill(str(value))
-        field.press("Tab")
-        page.wait_for_timeout(200)
-        if field.input_value() == str(value):
-            return
-    raise AssertionError(f"{control} does not take {value}")
-
-
-def unfold(page: Page, card: int, label: str) -> None:
-    page.locator(".es-card").nth(card).get_by_role("button", name=label).click()
-
-
-def quickly(page: Page) -> None:
-    """Few steps of refinement and learning."""
-    unfold(page, 0, "Options")
-    set_number(page, "#refine-steps", 2)
-    unfold(page, 2, "Settings")
-    set_number(page, "#steps", 12)
-
-
-def add_sources(page: Page, *files: Path) -> None:
-    count = page.locator("#sources .item").count()
-    page.set_input_files("#sources-upload input[type=file]", files)
-    settled(page, count + len(files))
-
-
-def settled(page: Page, count: int) -> None:
-    """So many sources, none of them still being refined."""
-    expect(page.locator("#sources .item")).to_have_count(count, timeout=PATIENCE)
-    expect(page.locator("#sources")).not_to_contain_text("refining", timeout=PATIENCE)
-    expect(page.locator("#sources .busy")).to_have_count(0, timeout=PATIENCE)
-
-
-def add_targets(page: Page, *files: Path) -> None:
-    count = page.locator("#targets .item").count()
-    page.set_input_files("#targets-upload input[type=file]", files)
-    expect(page.locator("#targets .item")).to_have_count(count + len(files), timeout=PATIENCE)
-
-
-def drag(page: Page, slider: str, part: float) -> None:
-    """With the mouse, from the middle to `part` of the slider's length."""
-    page.locator(slider).scroll_into_view_if_needed()
-    box = page.locator(slider).bounding_box()
-    y = box["y"] + box["height"] / 2
-    page.mouse.move(box["x"] + box["width"] / 2, y)
-    page.mouse.down()
-    page.mouse.move(box["x"] + part * box["width"], y, steps=8)
-    page.mouse.up()
-
-
-def download(page: Page, button: str, path: Path) -> str:
-    with page.expect_download(timeout=PATIENCE) as arriving:
-        page.locator(button).first.click()
-    arriving.value.save_as(path)
-    return arriving.value.suggested_filename
-
-
-def cell(page: Page, row: int, column: int = 0) -> str:
-    return page.locator(f"#board .line:nth-child({row + 2}) .cell img").nth(column).get_attribute("src")
-
-
-def wait_for_change(page: Page, row: int, before: str) -> None:
-    expect(page.locator(f"#board .line:nth-child({row + 2}) .cell img").first).not_to_have_attribute("src", before, timeout=PATIENCE)
-
-
-def message(page: Page, text: str):
-    return page.locator(".toast-body", has_text=text).first
+pytest_plugins = ["tests.browsing"]
 
 
 # ---- the whole job
@@ -157,10 +44,11 @@ def test_from_photographs_and_a_target_to_an_essence_on_disk_and_back(visit, tmp
     assert page.locator("#sources .item").first.locator("img").count() == 2  # the crop, and what the model understood
 
     add_targets(page, pictures.photograph(tmp_path / "idol.jpg", (2,)))
+    set_number(page, "#steps", 60)
     page.click("#learn")
     expect(page.locator("#progress polyline").first).to_be_visible(timeout=PATIENCE)
     expect(page.locator("#progress .previews img")).to_have_count(3, timeout=PATIENCE)
-    expect(page.locator("#progress")).to_contain_text("of 12")
+    expect(page.locator("#progress")).to_contain_text("of 60")
     expect(page.locator("#progress")).to_contain_text("Learned 1 essence", timeout=PATIENCE)
     expect(page.locator("#board .cell img")).to_have_count(2)
 
@@ -189,7 +77,7 @@ def test_from_photographs_and_a_target_to_an_essence_on_disk_and_back(visit, tmp
     assert len(set(values)) == 1 and float(values[0]) > 1.5
 
     page.locator("#board .cell").first.click()
-    expect(page.locator("dialog[open] .stack img")).to_have_count(2)
+    expect(page.locator("dialog[open] .stack img:visible")).to_have_count(2)
     drag(page, "dialog[open] .stack input", 0.2)
     assert page.locator("dialog .stack").evaluate("e => parseFloat(e.style.getPropertyValue('--cut'))") < 30
     page.keyboard.press("Escape")

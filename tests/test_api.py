@@ -1,0 +1,124 @@
+"""The endpoints for programs, through gradio_client against a launched page with tiny models."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+from demo import LAUNCH, build
+from demo.keeping import essence_bytes
+from essence import Essence
+
+from . import fakes, pictures
+
+
+@pytest.fixture(scope="module")
+def studio():
+    return fakes.studio()
+
+
+@pytest.fixture(scope="module")
+def client(studio, tmp_path_factory):
+    app = build(studio)
+    _, url, _ = app.launch(prevent_thread_lock=True, quiet=True, **LAUNCH)
+    yield Client(url, verbose=False, download_files=tmp_path_factory.mktemp("client"))
+    app.close()
+
+
+def text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def image(value: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(value))).convert("RGB")
+
+
+def latents(studio, count: int = 2) -> list:
+    return [studio.random_source(seed).w.tolist() for seed in range(count)]
+
+
+def test_only_the_endpoints_for_programs_are_public(client):
+    assert set(client.view_api(return_format="dict", print_info=False)["named_endpoints"]) == {"/align", "/invert", "/learn", "/blend"}
+
+
+def test_the_example_of_the_readme(client, studio, tmp_path):
+    """From photographs to a blend, as the README shows it."""
+    photograph = text(pictures.photograph(tmp_path / "ann.jpg").read_bytes())
+    target = text((pictures.ROOT / "assets" / "targets" / "grin.jpg").read_bytes())
+    face = client.predict(photograph, api_name="/align")["picture"]
+    source = client.predict(face, 2, api_name="/invert")
+    steps = list(client.submit(target, [source["latents"]], "quick", 5, api_name="/learn"))
+    rows = client.predict([source["latents"]], [steps[-1]["essence"]], [1.0], api_name="/blend")
+    assert image(face).size == (studio.models.face_size,) * 2
+    assert np.shape(source["latents"]) == studio.models.latent_shape and image(source["picture"]).size == (32, 32)
+    assert [step["step"] for step in steps] == [1, 2, 3, 4, 5] and all("essence" not in step for step in steps[:-1])
+    assert steps[-1]["losses"]["total"] < steps[0]["losses"]["total"]
+    assert image(rows[0][0]).size == (32, 32)
+
+
+def test_blend_is_what_the_studio_gives(client, studio):
+    strong = Essence(3 * studio.random_source(9).w, "strong", studio.models.id)
+    data = text(essence_bytes(strong))
+    rows = client.predict(latents(studio, 3), [data, data], [0.5, -1], api_name="/blend")
+    wanted = studio.blend([studio.random_source(seed) for seed in range(3)], [strong, strong], [0.5, -1])
+    assert len(rows) == 2 and len(rows[0]) == 3
+    for row, pixels in zip(rows, wanted, strict=True):
+        for cell, one in zip(row, pixels, strict=True):
+            assert np.abs(np.asarray(image(cell)).astype(int) - one).max() <= 1
+
+
+def test_a_data_url_is_a_picture_too(client):
+    url = "data:image/jpeg;base64," + text(pictures.SOURCES[0].read_bytes())
+    assert image(client.predict(url, 0, True, api_name="/align")["picture"]).size == (256, 256)
+
+
+WRONG = {
+    "path": (lambda s: ("/etc/passwd",), "/align", "no base64"),
+    "file of the server": (lambda s: ({"path": "/etc/passwd"},), "/align", "not a dict"),
+    "no picture": (lambda s: (text(b"hello"),), "/align", "not a picture"),
+    "no face": (lambda s: (text(png(Image.new("RGB", (300, 300)))),), "/align", "No face found"),
+    "another generator's latents": (lambda s: (face(), [[[0.0] * 512] * 18]), "/learn", "18, 512"),
+    "ragged latents": (lambda s: (face(), [[[0.0], [1.0, 2.0]]]), "/learn", "no table of numbers"),
+    "not finite": (lambda s: (face(), [[[1e39] * 8] * 8]), "/learn", "not finite"),
+    "too many": (lambda s: (face(), [[[0.0] * 8] * 8] * 99), "/learn", "1 to 12"),
+    "unknown preset": (lambda s: (face(), latents(s), "fast"), "/learn", "quick, balanced"),
+    "no steps": (lambda s: (face(), latents(s), "quick", -5), "/learn", "at least 1"),
+    "no essence": (lambda s: (latents(s), [text(b"x" * 99)], [1.0]), "/blend", "essence.safetensors"),
+    "a strength missing": (lambda s: (latents(s), [], [1.0]), "/blend", "0 essences and 1 strengths"),
+    "no number": (lambda s: (latents(s), [essence(s)], ["strong"]), "/blend", "'strong'"),
+    "no face number": (lambda s: (face(), "second"), "/align", "'second'"),
+}
+
+
+def png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def face() -> str:
+    return text(pictures.SOURCES[0].read_bytes())
+
+
+def essence(studio) -> str:
+    return text(essence_bytes(Essence(studio.random_source(9).w, "e", studio.models.id)))
+
+
+@pytest.mark.parametrize("arguments, endpoint, expected", WRONG.values(), ids=WRONG)
+def test_what_is_wrong_is_said(client, studio, arguments, endpoint, expected):
+    with pytest.raises(AppError, match=expected):
+        client.predict(*arguments(studio), api_name=endpoint)
+
+
+def test_a_cancelled_learning_lets_the_next_one_in(client, studio):
+    job = client.submit(face(), latents(studio), "thorough", 1000, api_name="/learn")
+    next(iter(job))
+    job.cancel()
+    values = list(client.submit(face(), latents(studio), "quick", 2, api_name="/learn"))
+    assert values[-1]["step"] == 2

@@ -1,0 +1,191 @@
+"""How the page behaves: keyboard, closed tabs, reloads, remembered settings, narrow screens, labels."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from . import pictures
+from .browsing import LOAD, PATIENCE, PHONE, cell, quickly, set_number, settled, unfold, wait_for_change
+
+pytest_plugins = ["tests.browsing"]
+
+ESSENCE = sorted((pictures.ROOT / "assets" / "essences").glob("*"))[0]
+
+
+@pytest.fixture
+def at_work(studio, monkeypatch):
+    """The learnings that are under way in the studio."""
+    running, extract = [], studio.extract
+
+    def counted(*args, **kwargs):
+        mark = object()
+        running.append(mark)
+        try:
+            yield from extract(*args, **kwargs)
+        finally:
+            running.remove(mark)
+
+    monkeypatch.setattr(studio, "extract", counted)
+    return running
+
+
+def learn_for_long(page: Page) -> None:
+    quickly(page)
+    page.click("#random-face")
+    settled(page, 1)
+    page.locator("#targets-examples button").first.click()
+    expect(page.locator("#targets .item")).to_have_count(1, timeout=PATIENCE)
+    set_number(page, "#steps", 1000)
+    page.click("#learn")
+    expect(page.locator("#progress")).to_contain_text(re.compile(r"step \d+ of 1000"), timeout=PATIENCE)
+
+
+def until(condition, seconds: float) -> float:
+    """How long it took."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds, "still not so"
+        time.sleep(0.1)
+    return time.monotonic() - began
+
+
+def test_a_closed_tab_frees_the_work(visit, at_work, record_property):
+    page = visit()
+    learn_for_long(page)
+    assert len(at_work) == 1
+    page.close()
+    record_property("seconds", round(until(lambda: not at_work, 10), 1))
+
+
+def test_a_reload_during_learning_starts_anew(visit, at_work):
+    page = visit()
+    learn_for_long(page)
+    page.reload()
+    page.wait_for_selector("#learn")
+    until(lambda: not at_work, 10)
+    expect(page.locator("#sources .item")).to_have_count(0)
+    learn_for_long(page)
+    page.click("#stop")
+    expect(page.locator("#progress")).to_contain_text("best essence so far is kept", timeout=PATIENCE)
+    until(lambda: not at_work, 10)
+
+
+def test_the_second_visitor_is_told_to_wait_and_gets_a_turn(visit, at_work):
+    first, second = visit(), visit()
+    learn_for_long(first)
+    quickly(second)
+    second.click("#random-face")
+    settled(second, 1)
+    second.locator("#targets-examples button").first.click()
+    expect(second.locator("#targets .item")).to_have_count(1, timeout=PATIENCE)
+    second.click("#learn")
+    expect(second.locator("#progress")).to_contain_text("1 visitor before you", timeout=PATIENCE)
+    first.close()
+    expect(second.locator("#progress")).to_contain_text("Learned 1 essence", timeout=PATIENCE)
+
+
+def test_keyboard_only(visit):
+    page = visit()
+
+    def press(selector: str, key: str = "Enter") -> None:
+        page.locator(selector).first.focus()
+        page.keyboard.press(key)
+
+    press("#sources-examples button")
+    settled(page, 1)
+    press("#targets-examples button")
+    expect(page.locator("#targets .item")).to_have_count(1, timeout=PATIENCE)
+    page.set_input_files(LOAD, ESSENCE)
+    expect(page.locator("#board .cell img")).to_have_count(1, timeout=PATIENCE)
+    before = cell(page, 0)
+    for _ in range(6):
+        press("#board [data-row] input[type=range]", "ArrowLeft")
+    wait_for_change(page, 0, before)
+    assert page.locator("#board [data-row] input[type=range]").input_value() == "0.7"
+    press("#board .cell")
+    expect(page.locator("dialog.compare[open]")).to_be_visible(timeout=PATIENCE)
+    press("dialog.compare .stack input", "End")
+    assert page.locator("dialog.compare .stack").evaluate("e => e.style.getPropertyValue('--cut')") == "100%"
+    page.keyboard.press("Escape")
+    expect(page.locator("dialog[open]")).to_have_count(0)
+    press("#sources [data-event=crop]", "Space")
+    expect(page.locator("dialog.crop[open]")).to_be_visible(timeout=PATIENCE)
+    page.keyboard.press("Escape")
+    press("#sources [data-event=remove]")
+    expect(page.locator("#sources .item")).to_have_count(0, timeout=PATIENCE)
+
+
+def test_every_control_has_a_name(visit):
+    page = visit()
+    page.click("#random-face")
+    settled(page, 1)
+    page.set_input_files(LOAD, ESSENCE)
+    page.click("#board .cell")
+    expect(page.locator("dialog.compare[open]")).to_be_visible(timeout=PATIENCE)
+    nameless = page.evaluate("""() => [...document.querySelectorAll('button, input, img, [role]')].filter(e => {
+        if (!e.checkVisibility() || e.type === 'file' || e.matches('img[alt=""]')) return false;
+        const label = e.labels?.[0]?.textContent.trim();
+        return !(e.ariaLabel || e.title || e.alt || label || e.textContent.trim() || e.getAttribute("aria-labelledby"));
+    }).map(e => e.outerHTML.slice(0, 160))""")
+    assert not nameless
+
+
+def test_settings_are_remembered(visit):
+    page = visit()
+    page.locator("#preset").get_by_text("quick").click()
+    unfold(page, 2, "Settings")
+    expect(page.locator("#steps input[type=number]")).to_have_value("40", timeout=PATIENCE)
+    set_number(page, "#steps", 37)
+    page.wait_for_timeout(1000)
+    page.reload()
+    page.wait_for_selector("#learn")
+    unfold(page, 2, "Settings")
+    expect(page.locator("#steps input[type=number]")).to_have_value("37", timeout=PATIENCE)
+    expect(page.locator("#preset input[value=quick]")).to_be_checked()
+
+
+def test_a_link_reopens_the_settings(visit, address):
+    page = visit()
+    unfold(page, 2, "Settings")
+    page.locator("#preset").get_by_text("thorough").click()
+    expect(page.locator("#steps input[type=number]")).to_have_value("300", timeout=PATIENCE)
+    set_number(page, "#steps", 210)
+    page.click("#link")
+    page.wait_for_url(re.compile("steps=210"), timeout=PATIENCE)
+    another = visit()
+    another.goto(page.url)
+    another.wait_for_selector("#learn")
+    unfold(another, 2, "Settings")
+    expect(another.locator("#steps input[type=number]")).to_have_value("210", timeout=PATIENCE)
+    expect(another.locator("#preset input[value=thorough]")).to_be_checked()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_sticks_out_of_a_phone_whatever_is_open(visit, tmp_path, scheme):
+    page = visit(viewport=PHONE, color_scheme=scheme)
+    quickly(page)
+    photograph = pictures.photograph(tmp_path / "a-photograph-with-quite-a-long-name.jpg", (0, 1))
+    page.set_input_files("#sources-upload input[type=file]", photograph)
+    settled(page, 1)
+    page.set_input_files(LOAD, ESSENCE)
+    expect(page.locator("#board .cell img")).to_have_count(1, timeout=PATIENCE)
+    assert narrow(page)
+    page.click("[data-event=figures]")
+    page.click("[data-mixing='1']")
+    expect(page.locator("#board .mixed")).to_be_visible(timeout=PATIENCE)
+    assert narrow(page)
+    for opener, dialog in (("#board .cell", "dialog.compare[open]"), ("#sources [data-event=crop]", "dialog.crop[open]")):
+        page.locator(opener).first.click()
+        expect(page.locator(dialog)).to_be_visible(timeout=PATIENCE)
+        box = page.locator(dialog).bounding_box()
+        assert narrow(page) and box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"]
+        assert page.locator(dialog).evaluate("e => e.scrollWidth <= e.clientWidth")
+        page.keyboard.press("Escape")
+
+
+def narrow(page: Page) -> bool:
+    return page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
