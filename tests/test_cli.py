@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 
 from essence import Essence, cli
+from essence.errors import UserError
 
 from . import fakes
 
@@ -80,6 +82,14 @@ MISTAKES = [
     ("apply --source big.npy --essence small.npy --out o.png", "[8, 8]"),
     ("extract --target t.png --sources a.png --aligned --device cuda --out e.safetensors", "CUDA"),
     ("nonsense", "nonsense"),
+    ("train", "generator, inverter, clip"),
+    ("evaluate people", "models, essences"),
+    ("fetch nonsense", "mini, ffhq, church"),
+    ("fetch ffhq --from nope.pt", "nope.pt"),
+    ("convert a.png o.safetensors", "a.png"),
+    ("convert a.png o.pt", ".safetensors"),
+    ("doctor --model nonsense", "nonsense"),
+    ("apply --source many.npy --essence small.npy --out o.png", "many.npy#0"),
 ]
 
 
@@ -87,12 +97,47 @@ MISTAKES = [
 def test_a_mistake_is_one_line_and_exit_code_2(run, line, says):
     np.save("big.npy", np.zeros((18, 512), np.float32))
     np.save("small.npy", np.zeros((8, 8), np.float32))
+    np.save("many.npy", np.zeros((3, 8, 8), np.float32))
     open("empty.png", "w").close()
     code, out, err = run(line)
     if "cuda" in line and torch.cuda.is_available():
         return
     lines = [text for text in err.splitlines() if text.startswith("essence:")]
     assert code == 2 and out == "" and says in err and len(lines) == 1 and "Traceback" not in err
+
+
+@pytest.mark.parametrize("line, module", [
+    ("train generator", "train.generator"), ("train inverter", "train.inverter"), ("train clip", "train.clip"),
+    ("evaluate models", "train.report"), ("evaluate essences", "train.evaluate"),
+])  # fmt: skip
+def test_recipes_get_their_words_untouched(run, monkeypatch, line, module):
+    got = []
+    recipe = types.ModuleType(f"essence.{module}")
+    recipe.main = got.append
+    monkeypatch.setitem(sys.modules, recipe.__name__, recipe)
+    assert run(f"{line} --data x --steps -3 --help")[0] == 0
+    assert got == [["--data", "x", "--steps", "-3", "--help"]]
+
+
+def test_a_recipes_mistake_is_one_line_too(run, monkeypatch):
+    def main(words):
+        raise UserError(f"There is no folder {words[1]}.")
+
+    recipe = types.ModuleType("essence.train.clip")
+    recipe.main = main
+    monkeypatch.setitem(sys.modules, "essence.train.clip", recipe)
+    assert run("train clip --data x") == (2, "", "essence: There is no folder x.\n")
+
+
+def test_recipes_are_listed(run):
+    code, out, _ = run("train --help")
+    assert code == 0 and "generator|inverter|clip" in out
+    assert "evaluate" in run("--help")[1]
+
+
+def test_a_recipes_own_help_is_shown(run):
+    code, out, _ = run("train clip --help")
+    assert code == 0 and "--steps" in out
 
 
 def test_module_runs_as_a_program():

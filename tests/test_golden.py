@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from essence import checkpoints
+from essence import checkpoints, cli
 from essence.errors import BadFile
 from essence.images import load_image, to_tensor
 from essence.methods.optimize import PRESETS, optimize
@@ -17,6 +17,8 @@ from essence.models.e4e import Encoder4Editing, EncoderConfig
 from essence.models.identity import face_descriptor
 from essence.models.stylegan2 import Generator, GeneratorConfig
 from essence.types import Essence
+
+from . import nvidia_pickle
 
 GOLDEN = Path(__file__).parent / "golden"
 SHAPES = json.loads((GOLDEN / "state_dict_shapes.json").read_text())
@@ -91,3 +93,48 @@ def test_our_own_files_give_the_same_pictures(tmp_path, half, tolerance):
     x = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0)) * 2 - 1
     again = checkpoints.load_generator(tmp_path / "g.safetensors").synthesis(checkpoints.load_inverter(tmp_path / "i.safetensors")(x))
     torch.testing.assert_close(again, generator.synthesis(inverter(x)), atol=tolerance, rtol=0)
+
+
+def full_size(name, path, **more):
+    """A checkpoint with the public names and shapes; one random number fills each tensor, so that the file is small."""
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
+    fill = {name: torch.randn(1).expand(shape) if shape else torch.tensor(1) for name, shape in SHAPES[name].items()}
+    state = {key: torch.outer(taps, taps) / 16 if key.endswith(".kernel") else value for key, value in fill.items()}
+    torch.save(more | ({"g_ema": state} if "stylegan" in name else {"state_dict": {f"encoder.{k}": v for k, v in state.items()}}), path)
+
+
+@pytest.mark.parametrize("name, size, layers", [("stylegan2_ffhq_1024", 1024, 18), ("stylegan2_church_256", 256, 14)])
+def test_full_size_generators_load_from_a_file(tmp_path, name, size, layers):
+    full_size(name, tmp_path / "g.pt", latent_avg=torch.zeros(512))
+    config = checkpoints.load_generator(tmp_path / "g.pt").config
+    assert (config.size, config.layers, config.style_dim, config.n_mlp) == (size, layers, 512, 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, layers", [("e4e_encoder_1024", 18), ("e4e_encoder_256", 14)])
+def test_full_size_encoders_load_from_a_file(tmp_path, name, layers):
+    full_size(name, tmp_path / "e.pt", latent_avg=torch.zeros(layers, 512))
+    assert checkpoints.holds_inverter(tmp_path / "e.pt")
+    inverter = checkpoints.load_inverter(tmp_path / "e.pt")
+    assert inverter.latent_avg.shape == (layers, 512) and inverter.input_size == 256
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("half, tolerance", [(False, 1e-4), (True, 2e-2)])
+def test_convert_keeps_the_recorded_numbers(tmp_path, half, tolerance):
+    io, words = recorded("e4e_narrow_io"), ["convert", str(GOLDEN / "e4e_narrow.pt"), str(tmp_path / "g.safetensors")]
+    assert cli.main([*words, *(["--half"] if half else [])]) == 0
+    generator = checkpoints.load_generator(tmp_path / "g.safetensors")
+    inverter = checkpoints.load_inverter(tmp_path / "g-inverter.safetensors")
+    torch.testing.assert_close(inverter(io["x"].float()), io["w_plus"], atol=tolerance, rtol=0)
+    torch.testing.assert_close(generator.synthesis(io["w_plus"]), io["image"], atol=tolerance, rtol=0)
+
+
+@torch.no_grad()
+def test_convert_reads_a_pickle(tmp_path):
+    io, generator = recorded("stylegan2_narrow_32_io"), checkpoints.load_generator(GOLDEN / "stylegan2_narrow_32.pt")
+    nvidia_pickle.write(generator, tmp_path / "g.pkl")
+    assert cli.main(["convert", str(tmp_path / "g.pkl"), str(tmp_path / "g.safetensors")]) == 0
+    again = checkpoints.load_generator(tmp_path / "g.safetensors")
+    torch.testing.assert_close(again.synthesis(io["w_plus"]), io["image_from_w_plus"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(again(io["z"], io["truncation"]), io["image_from_z_truncated"], atol=1e-4, rtol=0)
