@@ -34,7 +34,7 @@ def load_generator(path: str | Path) -> Generator:
     generator = _strict(lambda: Generator(config), state, Path(path).name)
     if latent_avg is None:
         latent_avg = mean_latent(generator)
-    generator.latent_avg.copy_(latent_avg.expand(config.layers, -1))
+    generator.latent_avg.copy_(_repeated(latent_avg, config.layers, config.style_dim, Path(path).name))
     return generator
 
 
@@ -58,7 +58,8 @@ def load_inverter(path: str | Path) -> Inverter:
     del state["latent_avg"]
     config = EncoderConfig.infer(state)
     encoder = _strict(lambda: Encoder4Editing(config), state, path.name)
-    return Inverter(encoder, latent_avg.float()).eval().requires_grad_(False)
+    latent_avg = _repeated(latent_avg.float(), config.layers, config.style_dim, path.name)
+    return Inverter(encoder, latent_avg).eval().requires_grad_(False)
 
 
 def holds_inverter(path: str | Path) -> bool:
@@ -158,6 +159,13 @@ def _check_filters(state: Mapping[str, Tensor], name: str) -> None:
     for key, value in state.items():
         if key.endswith(".kernel") and not torch.allclose(value, kernel, atol=1e-3):
             raise BadFile(f"{name} resamples with another filter than [1, 3, 3, 1] ({key}); such a generator is not supported.")
+
+
+def _repeated(latent_avg: Tensor, layers: int, width: int, name: str) -> Tensor:
+    """The mean latent [D], [1, D] or [L, D] as [L, D]."""
+    if tuple(latent_avg.shape) not in ((width,), (1, width), (layers, width)):
+        raise BadFile(f"The mean latent in {name} has the shape {list(latent_avg.shape)}; the network's latents are {[layers, width]}.")
+    return latent_avg.expand(layers, -1)
 
 
 def _halved(state: Mapping[str, Tensor], half: bool, exact: tuple[str, ...]) -> dict[str, Tensor]:

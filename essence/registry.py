@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from . import checkpoints, latents
+from . import checkpoints, fetch, latents
 from .catalogue import WEIGHTS, Entry, Part, cache, catalogue, find, verified, writable
 from .errors import BadFile, UserError
 from .latents import LatentAxes
@@ -42,6 +42,9 @@ def load(
 ) -> ModelSet:
     """A whole model set, by name or path. `half`: bfloat16 where it is safe; None decides by the processor. Raises UserError."""
     entry = find(model or default())
+    if entry.missing and entry.fetch_on_space and os.environ.get("SPACE_ID"):
+        fetch.fetch(entry, progress=progress)
+        entry = find(entry.name)
     _demand(entry, "generator", "clip")
     generator = checkpoints.load_generator(verified(entry.parts["generator"])).to(device)
     mark = fingerprint(generator)

@@ -76,7 +76,7 @@ class Essence:
                 f"The essence '{self.name}' was made for a generator with latents {list(self.delta.shape)}; this one has {list(shape)}. "
                 "Switch to the generator that it was made with, or learn it again with this one."
             )
-        if self.model and model and self.model != model:
+        if self.model and model and _weights(self.model) != _weights(model):
             raise EssenceMismatch(
                 f"The essence '{self.name}' was made with the generator {self.model}; this one is {model}. "
                 "Their latents have the same shape but another meaning: learn it again with this one."
@@ -155,6 +155,11 @@ class Step:
     @property
     def fraction(self) -> float:
         return self.index / self.total
+
+
+def _weights(model: str) -> str:
+    """The part of a generator's id that tells its weights, NAME-WEIGHTS: one file may have several names."""
+    return model.rpartition("-")[2]
 
 
 def now() -> str:

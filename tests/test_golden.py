@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
-from essence import checkpoints, cli
+from essence import checkpoints, cli, latents
 from essence.errors import BadFile
 from essence.images import load_image, to_tensor
 from essence.methods.optimize import PRESETS, optimize
@@ -95,10 +96,20 @@ def test_our_own_files_give_the_same_pictures(tmp_path, half, tolerance):
     torch.testing.assert_close(again, generator.synthesis(inverter(x)), atol=tolerance, rtol=0)
 
 
-def full_size(name, path, **more):
-    """A checkpoint with the public names and shapes; one random number fills each tensor, so that the file is small."""
+def one_number(key, shape):
+    """One random number fills the tensor, so that the file is small."""
+    return torch.randn(1).expand(shape) if shape else torch.tensor(1)
+
+
+def calm(key, shape):
+    """As above, for an encoder that is to be run: nothing explodes."""
+    return (torch.ones(1) if "running_var" in key else 0.01 * torch.rand(1)).expand(shape) if shape else torch.tensor(1)
+
+
+def full_size(name, path, number=one_number, **more):
+    """A checkpoint with the public names and shapes."""
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
-    fill = {name: torch.randn(1).expand(shape) if shape else torch.tensor(1) for name, shape in SHAPES[name].items()}
+    fill = {key: number(key, shape) for key, shape in SHAPES[name].items()}
     state = {key: torch.outer(taps, taps) / 16 if key.endswith(".kernel") else value for key, value in fill.items()}
     torch.save(more | ({"g_ema": state} if "stylegan" in name else {"state_dict": {f"encoder.{k}": v for k, v in state.items()}}), path)
 
@@ -117,6 +128,26 @@ def test_full_size_encoders_load_from_a_file(tmp_path, name, layers):
     assert checkpoints.holds_inverter(tmp_path / "e.pt")
     inverter = checkpoints.load_inverter(tmp_path / "e.pt")
     assert inverter.latent_avg.shape == (layers, 512) and inverter.input_size == 256
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("aligned, generator, encoder, layers", [
+    ("face", "stylegan2_ffhq_1024", "e4e_encoder_1024", 18), ("square", "stylegan2_church_256", "e4e_encoder_256", 14),
+])  # fmt: skip
+def test_full_size_sets_run_end_to_end(tmp_path, monkeypatch, capsys, aligned, generator, encoder, layers):
+    """From files in the public format, random weights, on the command line: invert, refine, learn, apply."""
+    monkeypatch.setattr(latents, "SAMPLES", 2000)
+    monkeypatch.chdir(tmp_path)
+    full_size(generator, tmp_path / "g.pt", lambda key, shape: torch.randn(shape), latent_avg=torch.zeros(512))
+    full_size(encoder, tmp_path / "e.pt", calm, latent_avg=torch.zeros(layers, 512))
+    parts = 'generator = {file = "g.pt"}\ninverter = {file = "e.pt"}\n'
+    (tmp_path / "model.toml").write_text(f'aligned = "{aligned}"\n{parts}')
+    Image.effect_mandelbrot((300, 260), (-2, -1.5, 1, 1.5), 40).convert("RGB").save("a.png")
+    common = ["--model", str(tmp_path), "--refine", "1", "--json", *(["--aligned"] if aligned == "face" else [])]
+    assert cli.main(["extract", "--target", "a.png", "--sources", "a.png", "--steps", "2", "--out", "e.safetensors", *common]) == 0
+    assert cli.main(["apply", "--source", "a.png", "--essence", "e.safetensors", "--out", "o.png", *common]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[0])["steps"] == 2
+    assert Image.open("o.png").size == (2 ** (layers // 2 + 1),) * 2
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from essence import Essence, OptimizeOptions, RefineOptions, Studio, catalogue, checkpoints, cli, latents, registry
-from essence.errors import BadFile, UserError
+from essence.errors import BadFile, EssenceMismatch, UserError
 from essence.models.e4e import MeanInverter
 from essence.studio import last
 
@@ -109,11 +109,10 @@ def test_what_cannot_be_a_model_is_said(tmp_path, church):
     with pytest.raises(UserError, match="holds 0 checkpoints"):
         (tmp_path / "empty").mkdir()
         registry.load(str(tmp_path / "empty"))
-    e4e_file(church / "e4e_church_encode.pt")
     state = torch.load(church / "e4e_church_encode.pt")
     state["latent_avg"] = torch.zeros(10, 8)
     torch.save(state, church / "e4e_church_encode.pt")
-    with pytest.raises((BadFile, RuntimeError)):
+    with pytest.raises(BadFile, match=r"e4e_church_encode\.pt has the shape \[10, 8\]"):
         registry.load(str(church))
     (church / "model.toml").write_text('aligned = "round"\n')
     with pytest.raises(BadFile, match="face, square"):
@@ -123,6 +122,20 @@ def test_what_cannot_be_a_model_is_said(tmp_path, church):
 def test_a_public_set_that_is_not_here_says_how_to_fetch_it():
     with pytest.raises(UserError, match="python -m essence fetch church"):
         registry.load("church")
+
+
+def test_a_space_fetches_where_the_manifest_says_so(tmp_path, monkeypatch):
+    """Only there: elsewhere nothing is downloaded unasked."""
+    asked = []
+    monkeypatch.setattr(catalogue, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(registry.fetch, "fetch", lambda entry, progress: asked.append(entry.name))
+    for said in ("true", "false"):
+        (tmp_path / "manifest.toml").write_text(f'[far]\nfetch_on_space = {said}\n[far.generator]\nfile = "far.pt"\n')
+        for space in ("", "someone/essence"):
+            monkeypatch.setenv("SPACE_ID", space)
+            with pytest.raises(UserError, match="fetch far"):
+                registry.load("far")
+    assert asked == ["far"]
 
 
 def test_the_manifest_is_complete():
@@ -183,6 +196,13 @@ def test_churches_run_through_the_studio(church):
 def pixel_error(source):
     crop = source.crop.resize(source.inversion.size, Image.Resampling.BOX)
     return np.abs(np.asarray(crop, float) - np.asarray(source.inversion, float)).mean()
+
+
+def test_an_essence_belongs_to_the_weights_whatever_they_are_called(church, tmp_path):
+    models = registry.load(str(church), half=False)
+    Essence(torch.zeros(8, 8), model=models.id).check((8, 8), "elsewhere-" + registry.fingerprint(models.generator))
+    with pytest.raises(EssenceMismatch):
+        Essence(torch.zeros(8, 8), model=models.id).check((8, 8), "chapel-00000000")
 
 
 def test_public_latents_of_many_pictures(church, tmp_path, monkeypatch, capsys):
