@@ -2,6 +2,7 @@ import copy
 import dataclasses
 import gc
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -282,6 +283,16 @@ def test_the_estimate_covers_what_autograd_keeps(sources, monkeypatch):
     for pictures, expected in ((0.5, 1), (1, 1), (2.5, 2), (100, 4)):
         monkeypatch.setattr(machine, "free_memory", lambda _, n=pictures: int(n * one / stepping.SHARE) + 9)
         assert stepping.batch_for(models, 4, 64) == expected
+
+
+@pytest.mark.parametrize("half, expected", [(False, 2), (True, 4)])
+def test_four_sources_at_1024_are_planned_for_eight_gigabytes(monkeypatch, half, expected):
+    widths = {4: 512, 8: 512, 16: 512, 32: 512, 64: 512, 128: 256, 256: 128, 512: 64, 1024: 32}
+    generator = SimpleNamespace(config=GeneratorConfig(1024, 512, 8, widths))
+    models = SimpleNamespace(device=torch.device("cpu"), generator=generator, half=half)
+    monkeypatch.setattr(machine, "free_memory", lambda _: 8 * 10**9)
+    assert stepping.batch_for(models, 4, 1024) == expected
+    assert stepping.batch_for(models, 4, 256) == 4
 
 
 def test_processors_are_the_containers(monkeypatch, tmp_path):
