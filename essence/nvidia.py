@@ -39,14 +39,17 @@ def generator_of(content: object, name: str) -> Record:
 
 def to_common(network: Record, name: str) -> tuple[dict[str, Tensor], Tensor | None]:
     """State dict in the common names, and the mean latent [D]. Raises BadFile for a network that computes something else."""
-    _refuse_variants(network, name)
     try:
+        _refuse_variants(network, name)
         mapping, synthesis = network.inner("mapping"), network.inner("synthesis")
-        state = _mapping(mapping)
-        state |= _synthesis(synthesis)
+        state = _mapping(mapping) | _synthesis(synthesis)
+        return {key: value.float() for key, value in state.items()}, mapping.tensors().get("w_avg")
+    except BadFile:
+        raise
     except (KeyError, AttributeError) as missing:
         raise BadFile(f"The generator in {name} lacks {missing}: it is no StyleGAN2 in the form of stylegan2-ada.") from None
-    return {key: value.float() for key, value in state.items()}, mapping.tensors().get("w_avg")
+    except (IndexError, TypeError, ValueError, RuntimeError) as error:  # shapes and attributes that no network has
+        raise BadFile(f"The generator in {name} is damaged ({error}).") from None
 
 
 def _refuse_variants(network: Record, name: str) -> None:
@@ -62,11 +65,10 @@ def _refuse_variants(network: Record, name: str) -> None:
 
 
 def _mapping(mapping: Record) -> dict[str, Tensor]:
-    state, i = {}, 0
-    while f"fc{i}" in mapping.table("_modules"):
-        layer = mapping.inner(f"fc{i}")
-        state |= _linear(layer, f"style.{i + 1}", MAPPING_LR)
-        i += 1
+    state = _linear(mapping.inner("fc0"), "style.1", MAPPING_LR)
+    while f"fc{len(state) // 2}" in mapping.table("_modules"):
+        i = len(state) // 2
+        state |= _linear(mapping.inner(f"fc{i}"), f"style.{i + 1}", MAPPING_LR)
     return state
 
 

@@ -149,6 +149,28 @@ def test_other_files_are_no_generator(tmp_path, content):
         checkpoints.load_generator(tmp_path / "g.pkl")
 
 
+def test_a_file_that_ends_early_is_no_generator(tmp_path):
+    path = tmp_path / "g.pkl"
+    nvidia_pickle.write(fakes.model_set().generator, path)
+    whole = path.read_bytes()
+    for share in (0.1, 0.4, 0.8, 0.99):
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(BadFile, match=r"g\.pkl"):
+            checkpoints.load_generator(path)
+
+
+@pytest.mark.parametrize("damage", [{"_modules": 3}, {"_modules": {"fc0": 3}}, {"weight_gain": "wide"}])
+def test_a_network_of_no_sense_is_refused(tmp_path, damage):
+    with nvidia_pickle.names():
+        network = nvidia_pickle.network_of(fakes.model_set().generator)
+        mapping = network.state["_modules"]["mapping"]
+        changed = mapping if "_modules" in damage else mapping.state["_modules"]["fc0"]
+        changed.state |= damage
+        (tmp_path / "g.pkl").write_bytes(pickle.dumps({"G_ema": network}))
+    with pytest.raises(BadFile, match=r"g\.pkl"):
+        checkpoints.load_generator(tmp_path / "g.pkl")
+
+
 def test_a_tensorflow_network_is_named_as_such(tmp_path):
     (tmp_path / "g.pkl").write_bytes(b"\x80\x02" + global_("dnnlib.tflib.network", "Network") + b")\x81.")
     with pytest.raises(BadFile, match="TensorFlow"):

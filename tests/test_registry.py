@@ -4,12 +4,14 @@ import json
 import math
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from PIL import Image
 
 from essence import Essence, OptimizeOptions, RefineOptions, Studio, catalogue, checkpoints, cli, latents, registry
 from essence.errors import BadFile, EssenceMismatch, UserError
+from essence.formats import write_safetensors
 from essence.models.e4e import MeanInverter
 from essence.studio import last
 
@@ -101,6 +103,25 @@ def test_one_checkpoint_is_a_model_too(tmp_path, monkeypatch, caplog, kind):
     assert isinstance(models.inverter, MeanInverter) == kind.startswith("g.")
     assert ("no inverter" in caplog.text) == kind.startswith("g.") and "image-text encoder" in caplog.text
     assert models.invert(torch.zeros(2, 3, 32, 32)).shape == (2, 8, 8)
+
+
+def test_a_public_image_text_file_needs_its_architecture(tmp_path, monkeypatch):
+    """open_clip's own files carry no description: the manifest's name gives it."""
+    clip, path = fakes.model_set().clip, tmp_path / "open_clip_model.safetensors"
+    write_safetensors(path, clip.model.state_dict(), {})
+    monkeypatch.setattr(open_clip, "get_model_config", {"tiny": fakes.CLIP}.get)
+    again, pictures = checkpoints.load_clip(path, "tiny/made-up"), torch.rand(2, 3, 40, 40)
+    with torch.no_grad():
+        torch.testing.assert_close(again.encode(pictures), clip.encode(pictures))
+    with pytest.raises(UserError, match="knows no model huge"):
+        checkpoints.load_clip(path, "huge/made-up")
+    with pytest.raises(BadFile, match="no open_clip config"):
+        checkpoints.load_clip(path)
+
+
+def test_the_public_image_text_architecture_is_known():
+    config = checkpoints._public_config(catalogue.catalogue()["ffhq"].parts["clip"].open_clip)
+    assert config["quick_gelu"] and config["vision_cfg"]["patch_size"] == 32 and config["embed_dim"] == 512
 
 
 def test_what_cannot_be_a_model_is_said(tmp_path, church):
