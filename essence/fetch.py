@@ -142,7 +142,7 @@ def _download(part: Part, kinds: list[str], name: str, progress: Progress | None
             return _from(mirror.address, beside, part, kinds, progress)
         except _Failed as failed:
             problems.append(f"{mirror.address}: {failed}")
-    raise UserError(_by_hand(part, name, problems))
+    raise UserError(_by_hand(part, kinds[0], name, problems))
 
 
 def _from(address: str, beside: Path, part: Part, kinds: list[str], progress: Progress | None) -> Fetched:
@@ -158,11 +158,12 @@ def _from(address: str, beside: Path, part: Part, kinds: list[str], progress: Pr
     return _accept(beside, part, kinds, address)
 
 
-def _by_hand(part: Part, name: str, problems: Iterable[str]) -> str:
+def _by_hand(part: Part, kind: str, name: str, problems: Iterable[str]) -> str:
     if not part.sources:
         return f"{part.path.name} has no source: it comes with the repository; restore weights/{part.file} from there."
+    command = f"python -m essence fetch {name} --part {kind} --from {part.sources[0].file or part.path.name}"
     return (f"{part.path.name} could not be had ({'; '.join(problems)}). By hand: download {part.sources[0].address} "
-            f"on any machine, then run `python -m essence fetch {name} --from {part.path.name}`.")  # fmt: skip
+            f"on any machine, then run `{command}`.")  # fmt: skip
 
 
 def _accept(beside: Path, part: Part, kinds: list[str], source: str) -> Fetched:

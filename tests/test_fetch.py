@@ -163,13 +163,13 @@ def test_where_no_source_has_it_the_error_says_what_to_do_by_hand(server, tmp_pa
     with pytest.raises(UserError) as error:
         fetch.fetch(entry(bad))
     assert says in str(error.value) and bad.address in str(error.value)
-    assert "python -m essence fetch remote --from file.pt" in str(error.value) and files(tmp_path) == []
+    assert "python -m essence fetch remote --part latents --from file.pt" in str(error.value) and files(tmp_path) == []
 
 
 def test_offline_is_said_at_once(server):
     server.shutdown()
     server.server_close()
-    with pytest.raises(UserError, match="refused.*fetch remote --from"):
+    with pytest.raises(UserError, match="refused.*fetch remote --part latents --from"):
         fetch.fetch(entry(Mirror(url=f"http://127.0.0.1:{server.server_port}/a")))
 
 
@@ -239,3 +239,18 @@ same_as = "generator"
     inverter = checkpoints.load_inverter(registry.verified(parts["inverter"]))
     with torch.no_grad():
         torch.testing.assert_close(generator.synthesis(inverter(io["x"].float())), io["image"], atol=1e-4, rtol=0)
+
+
+def test_the_command_to_run_by_hand_works(server, tmp_path, monkeypatch, capsys):
+    """Also where the file has another name at its source than here."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").mkdir()
+    manifest = f'[far.generator]\nfile = "far/ours.pt"\nsha256 = "{SHA}"\nsources = [{{hub = "a/b", revision = "c", file = "theirs.pt"}}]\n'
+    (tmp_path / "weights" / "manifest.toml").write_text(manifest + '[far.clip]\nfile = "far/clip.pt"\n')
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    assert cli.main(["fetch", "far", "--part", "generator"]) == 2
+    says = capsys.readouterr().err
+    assert f"127.0.0.1:{server.server_port}/a/b/resolve/c/theirs.pt" in says
+    (tmp_path / "theirs.pt").write_bytes(BODY)
+    assert cli.main(says.split("`python -m essence ")[1].split("`")[0].split()) == 0
+    assert (tmp_path / "weights" / "far" / "ours.pt").read_bytes() == BODY
