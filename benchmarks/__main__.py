@@ -22,8 +22,8 @@ CPUINFO = Path("/proc/cpuinfo")
 def main(arguments: Sequence[str] | None = None) -> None:
     a = _parser().parse_args(arguments)
     machine.use_processors()
-    setting = Setting(a.size, a.sources, a.repeats, a.device, a.tiny)
-    print(hardware(a.device), flush=True)
+    setting = Setting(a.size, a.sources, a.repeats, a.device, a.clock, a.tiny)
+    print(f"{hardware(a.device)} Ratios of {a.clock} time.", flush=True)
     print(line([field.name for field in dataclasses.fields(Row)]))
     print(line(["---"] * len(dataclasses.fields(Row))), flush=True)
     for row in rows(setting, a.only or list(KINDS)):
@@ -61,6 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sources", type=int, default=4, help="default %(default)s")
     parser.add_argument("--repeats", type=int, default=3, help="steps that are timed; default %(default)s")
     parser.add_argument("--only", choices=KINDS, action="append", help="only these; may be given several times")
+    parser.add_argument("--clock", choices=("wall", "processor"), default="wall",
+                        help="what ratios compare; processor time where others are busy on the machine")  # fmt: skip
     parser.add_argument("--tiny", action="store_true", help="networks of a few channels: tries the benchmarks, measures nothing")
     return parser
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +38,8 @@ class Setting:
     sources: int = 4
     repeats: int = 3  # the median is reported
     device: str = "cpu"
+    # What ratios compare: "wall", or "processor" time of all threads, for a machine that others are busy on. Cells show both on a CPU.
+    clock: str = "wall"
     tiny: bool = False  # small networks: a test of the benchmarks, not a measurement
 
     @property
@@ -45,17 +47,42 @@ class Setting:
         return min(256, self.size // 2)
 
 
-def seconds(work: Callable[[], object], repeats: int, device: torch.device, warm_up: int = 1) -> float:
+@dataclass(frozen=True)
+class Time:
+    """Seconds on the clock on the wall, and of processor time over all threads."""
+
+    wall: float
+    processor: float
+
+    @classmethod
+    def now(cls) -> Time:
+        return cls(time.perf_counter(), time.process_time())
+
+    def since(self, start: Time) -> Time:
+        return Time(self.wall - start.wall, self.processor - start.processor)
+
+    @classmethod
+    def median(cls, times: Sequence[Time]) -> Time:
+        return cls(statistics.median(t.wall for t in times), statistics.median(t.processor for t in times))
+
+    def shown(self, device: str) -> str:
+        return f"{self.wall:.3g} s" + (f" (processor {self.processor:.3g} s)" if device == "cpu" else "")
+
+    def ratio(self, other: Time, clock: str) -> str:
+        return f"{getattr(self, clock) / getattr(other, clock):.1f}x"
+
+
+def measure(work: Callable[[], object], repeats: int, device: torch.device, warm_up: int = 1) -> Time:
     """Median time of `work`."""
     times = []
     for i in range(warm_up + repeats):
-        start = time.perf_counter()
+        start = Time.now()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         if i >= warm_up:
-            times.append(time.perf_counter() - start)
-    return statistics.median(times)
+            times.append(Time.now().since(start))
+    return Time.median(times)
 
 
 def latents(models: ModelSet, count: int) -> Tensor:
@@ -64,19 +91,19 @@ def latents(models: ModelSet, count: int) -> Tensor:
         return models.generator.repeat(models.generator.mapping(z)).clone()
 
 
-def step_time(models: ModelSet, setting: Setting, loss_resolution: int) -> float:
+def step_time(models: ModelSet, setting: Setting, loss_resolution: int) -> Time:
     """Median seconds of a step; the first step, which also encodes the sources, and the last, which shows a picture, are left out."""
     steps = setting.repeats + 2 if models.device.type == "cpu" else 30 + setting.repeats
     options = OptimizeOptions(steps=steps, space="w+", start="zero", loss_resolution=loss_resolution, preview_every=steps)
     target = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2)) * 2 - 1
-    times, start = [], time.perf_counter()
+    times, start = [], Time.now()
     for _ in optimize(models, latents(models, setting.sources), target, options):
-        times.append(time.perf_counter() - start)
-        start = time.perf_counter()
-    return statistics.median(times[1:-1][-setting.repeats :])
+        times.append(Time.now().since(start))
+        start = Time.now()
+    return Time.median(times[1:-1][-setting.repeats :])
 
 
-def rival_time(setting: Setting) -> float | None:
+def rival_time(setting: Setting) -> Time | None:
     """Median seconds of the rival's step; None where it does not fit the memory."""
     device = torch.device(setting.device)
     models = random_models(setting.size, device, half=False, tiny=setting.tiny)
@@ -86,7 +113,7 @@ def rival_time(setting: Setting) -> float | None:
     target = torch.randn(1, models.clip.model.visual.output_dim, generator=torch.Generator().manual_seed(3)).to(device)
     # In training mode open_clip's towers are the same, but for ways that libraries take without gradients.
     work = rival.Rival(models.generator, models.clip.model.visual, models.clip.size, latents(models, setting.sources), target)
-    return seconds(work.step, setting.repeats, device, warm_up=device.type == "cuda" or setting.tiny)
+    return measure(work.step, setting.repeats, device, warm_up=device.type == "cuda" or setting.tiny)
 
 
 def steps(setting: Setting) -> Iterator[Row]:
@@ -100,9 +127,9 @@ def steps(setting: Setting) -> Iterator[Row]:
         if cuda:
             torch.cuda.reset_peak_memory_stats()
         ours = step_time(random_models(setting.size, torch.device(setting.device), half, setting.tiny), setting, side)
-        ratio = NOT_MEASURED if theirs is None else f"{theirs / ours:.1f}x"
-        said = f"{NOT_MEASURED}: does not fit the memory" if theirs is None else f"{theirs:.3g} s"
-        yield Row(f"{name}, {label}", setting.device, f"{ours:.3g} s", said, ratio, target)
+        ratio = NOT_MEASURED if theirs is None else theirs.ratio(ours, setting.clock)
+        said = f"{NOT_MEASURED}: does not fit the memory" if theirs is None else theirs.shown(setting.device)
+        yield Row(f"{name}, {label}", setting.device, ours.shown(setting.device), said, ratio, target)
         if cuda:
             peak = torch.cuda.max_memory_allocated() / 2**30
             yield Row(f"memory of that step ({label})", "cuda", f"{peak:.1f} GB", "", "", "<= 8 GB")
@@ -114,10 +141,12 @@ def render(setting: Setting) -> Iterator[Row]:
     models = random_models(setting.size, device, half=device.type == "cuda", tiny=setting.tiny)
     w = latents(models, 1)
     with torch.no_grad():
-        taken = seconds(lambda: models.images(w), max(setting.repeats, 10 if device.type == "cuda" else 1), device)
-    said = f"{1 / taken:.3g} pictures/s"
+        taken = measure(lambda: models.images(w), max(setting.repeats, 10 if device.type == "cuda" else 1), device)
+    said = f"{1 / taken.wall:.3g} pictures/s"
     if device.type == "cuda":
-        said += f", {moved(models) / copying_speed(device) / taken:.0%} of the bandwidth limit"
+        said += f", {moved(models) / copying_speed(device) / taken.wall:.0%} of the bandwidth limit"
+    if device.type == "cpu":
+        said += f" (processor {taken.processor:.3g} s each)"
     yield Row(f"render, {setting.size}, batch 1", setting.device, said, "", "", ">= 60 pictures/s" if device.type == "cuda" else "")
 
 
@@ -133,7 +162,7 @@ def copying_speed(device: torch.device) -> float:
     """Bytes per second, read and written, of copying a large tensor."""
     x = torch.empty(1 << 28, dtype=torch.uint8, device=device)
     y = torch.empty_like(x)
-    return 2 * x.numel() / seconds(lambda: y.copy_(x), 10, device)
+    return 2 * x.numel() / measure(lambda: y.copy_(x), 10, device).wall
 
 
 def bundled(setting: Setting) -> Iterator[Row]:
@@ -141,15 +170,16 @@ def bundled(setting: Setting) -> Iterator[Row]:
     models = registry.load("mini", setting.device)
     quick = Setting(sources=4, repeats=max(setting.repeats, 5), device=setting.device)
     name = f"bundled model ({'bf16' if models.half else 'fp32'})"
-    yield Row(f"{name}: step, 4 sources, full loss", setting.device, f"{step_time(models, quick, 0):.3g} s", "", "", "<= 0.12 s")
+    full = step_time(models, quick, 0)
+    yield Row(f"{name}: step, 4 sources, full loss", setting.device, full.shown(setting.device), "", "", "<= 0.12 s")
     early = next(side for side in models.generator.config.resolutions if side >= models.clip.size)
     if early < models.size:
         ours = step_time(models, quick, early)
-        yield Row(f"{name}: step, 4 sources, loss at {early}", setting.device, f"{ours:.3g} s", "", "", "<= 0.12 s")
+        yield Row(f"{name}: step, 4 sources, loss at {early}", setting.device, ours.shown(setting.device), "", "", "<= 0.12 s")
     w = latents(models, 1)
     with torch.no_grad():
-        one = seconds(lambda: models.images(w), quick.repeats, models.device)
-    yield Row(f"{name}: render of one", setting.device, f"{one * 1000:.3g} ms", "", "", "<= 15 ms")
+        one = measure(lambda: models.images(w), quick.repeats, models.device)
+    yield Row(f"{name}: render of one", setting.device, f"{one.wall * 1000:.3g} ms", "", "", "<= 15 ms")
 
 
 GPU_CASES = (

@@ -10,7 +10,7 @@ from benchmarks.networks import FFHQ, random_models
 from essence import machine
 from essence.images import resample
 
-TINY = ["--size", "32", "--sources", "2", "--repeats", "1", "--tiny", "--device", "cpu"]
+TINY = ["--size", "32", "--sources", "2", "--repeats", "1", "--tiny", "--device", "cpu", "--clock", "processor"]
 
 
 def test_rival_renders_the_same_picture():
