@@ -69,7 +69,7 @@ def holds_inverter(path: str | Path) -> bool:
         return any(name.startswith("styles.0.convs.") for name in read_safetensors(path)[0])
     if path.suffix == ".pkl":
         return False
-    state = _mapping(read_torch(path), path.name).get("state_dict")
+    state = _mapping(read_torch(path, lazily=True), path.name).get("state_dict")
     return isinstance(state, Mapping) and any(name.startswith("encoder.") for name in state)
 
 

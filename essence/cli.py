@@ -142,7 +142,7 @@ def _options(a: argparse.Namespace) -> OptimizeOptions:
 
 def _source(studio: Studio, a: argparse.Namespace, path: Path) -> Source:
     """A photograph, or latents: a .npy or .pt file with those of one picture, or FILE#3 for the fourth of many."""
-    file, _, number = str(path).partition("#")
+    file, _, number = (str(path), "", "") if path.exists() else str(path).partition("#")
     if Path(file).suffix.lower() in LATENTS:
         found = read_latents(file)
         if not (number.isdigit() and int(number) < len(found) or not number and len(found) == 1):

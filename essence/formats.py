@@ -57,11 +57,11 @@ def _umask() -> int:
     return mask
 
 
-def read_torch(path: str | Path) -> object:
-    """A `.pt` file through torch's loader that accepts tensors and plain values only."""
+def read_torch(path: str | Path, lazily: bool = False) -> object:
+    """A `.pt` file through torch's loader that accepts tensors and plain values only. `lazily`: numbers are read when they are used."""
     path = existing(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=lazily and zipfile.is_zipfile(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, zipfile.BadZipFile, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BadFile(f"{path.name} is no PyTorch file that can be read safely ({reason}).") from None

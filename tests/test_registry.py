@@ -235,6 +235,8 @@ def test_public_latents_of_many_pictures(church, tmp_path, monkeypatch, capsys):
     assert cli.main(["apply", *common, "--source", "faces.pt#67"]) == 0
     assert cli.main(["grid", "--model", "chapel", "--sources", "faces.pt", "--essences", "direction.npy", "--out", "g.png", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["columns"] == 68
+    np.save("a#1.npy", np.zeros((8, 8), np.float32))  # a file's own name comes first
+    assert cli.main(["apply", *common, "--source", "a#1.npy"]) == 0
     for source in ("faces.pt", "faces.pt#68"):
         assert cli.main(["apply", *common, "--source", source]) == 2
         assert "68 pictures" in capsys.readouterr().err
