@@ -1,4 +1,6 @@
 // What HTML made by demo/views.py, board.py and crop.py cannot do alone. Each function gets what Gradio hands to a component's js_on_load.
+const PATIENCE = 2000; // milliseconds that an answer may take before the next call is made all the same
+
 window.essence = {
   // A click on something with data-event becomes that event, with the other data-* as its values.
   clicks(element, trigger, events) {
@@ -42,8 +44,17 @@ window.essence = {
         held.set(key(each), input.value);
         show(each, input.value);
       }
+      send();
+    };
+    // One call at a time, the next one with the newest values: Gradio's "always_last" repeats the values of the call before.
+    let sent = 0;
+    let more = false;
+    const send = () => {
+      if (Date.now() - sent < PATIENCE) return void (more = true);
+      [sent, more] = [Date.now(), false];
       const rows = all().filter((each) => held.has(key(each)) && each.dataset.strength !== "all");
       trigger(moved, { strengths: Object.fromEntries(rows.map((each) => [each.dataset.strength, Number(each.value)])) });
+      setTimeout(() => more && send(), PATIENCE);
     };
     element.addEventListener("input", (input) => input.target.dataset.strength && take(input.target));
     element.addEventListener("change", (change) => {
@@ -60,7 +71,11 @@ window.essence = {
       click.target.value = click.target.dataset.rest;
       take(click.target);
     });
-    watch("value", restore);
+    watch("value", () => {
+      restore();
+      sent = 0;
+      if (more) send();
+    });
     restore();
   },
 

@@ -27,8 +27,9 @@ def board(session: Session) -> str:
         missing = " and ".join(["a source"] * (not columns) + ["a learned or loaded essence"] * (not rows))
         return f'<p class="hint">The grid appears here once there is {missing}.</p>'
     lines = mixture(session, columns) if session.mixing else grid(session, rows, columns)
+    mode = "mix" if session.mixing else "grid"
     foot = f'<p class="explain">{EXPLANATION}</p>' if session.measuring else ""
-    return f"""{switches(session)}<div class="board" data-mode="{"mix" if session.mixing else "grid"}" style="--columns:{len(columns)}">
+    return f"""{switches(session)}<div class="board" data-mode="{mode}" data-serial="{next_serial()}" style="--columns:{len(columns)}">
       {lines}</div>{foot}<div class="actions"><button class="download" data-event="grid">Download the grid</button>
       <button class="download" data-event="cells">All pictures (ZIP)</button></div>"""
 

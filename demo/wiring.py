@@ -111,7 +111,7 @@ def wire_crop(studio: Studio, session: gr.State, view: list, editor: gr.HTML, so
     for parts in (sources, targets):
         parts["shelf"].crop(edit, session, editor, **NOW)
     invert = partial(shelves.invert_stale, studio)
-    nudging = editor.nudge(nudged, session, view, trigger_mode="always_last", **NOW)
+    nudging = editor.nudge(nudged, session, view, **EACH, **NOW)
     nudging.then(invert, [session, sources["refine"]], view, **EACH, **ADD, **QUIET)
 
 
@@ -172,7 +172,7 @@ def wire_grid(studio: Studio, session: gr.State, parts: Parts) -> None:
         return keeping.download_picture(studio, state, float(event.strength))
 
     board, compare, outbox = parts["board"], parts["compare"], parts["outbox"]
-    board.strength(moved, session, board, trigger_mode="always_last", **NOW)
+    board.strength(moved, session, board, **EACH, **NOW)
     board.band(band, session, board, **EACH, **NOW)
     board.mixing(mixing, session, board, **NOW)
     board.figures(partial(blending.switch_measuring, studio), session, board, **NOW)

@@ -126,7 +126,7 @@ def test_every_control_has_a_name(visit):
     page.set_input_files(LOAD, ESSENCE)
     page.click("#board .cell")
     expect(page.locator("dialog.compare[open]")).to_be_visible(timeout=PATIENCE)
-    nameless = page.evaluate("""() => [...document.querySelectorAll('button, input, img, [role]')].filter(e => {
+    nameless = page.evaluate("""() => [...document.querySelectorAll('button, input, img, [role=button], [role=img], [role=textbox], [role=group]')].filter(e => {
         if (!e.checkVisibility() || e.type === 'file' || e.matches('img[alt=""]')) return false;
         const label = e.labels?.[0]?.textContent.trim();
         return !(e.ariaLabel || e.title || e.alt || label || e.textContent.trim() || e.getAttribute("aria-labelledby"));

@@ -196,6 +196,7 @@ def test_values_can_be_typed_and_reset(visit):
     page = visit()
     random_faces(page, 1)
     load_essences(page)
+    expect(page.locator("#board .cell img")).to_have_count(1, timeout=PATIENCE)
     before = cell(page, 0)
     field = page.locator("#board [data-row] input[type=number]")
     field.fill("-0.75")
@@ -220,6 +221,26 @@ def test_figures_are_shown_and_follow_once_a_slider_rests(visit):
     expect(figures.first).to_contain_text("identity 0.00", timeout=PATIENCE)
     assert len(before) == 2 and before != figures.all_inner_texts()
     expect(page.locator("#board .explain")).to_contain_text("same person")
+
+
+def test_the_picture_is_the_one_where_the_hand_stopped(visit):
+    """However fast it went."""
+    page = visit()
+    random_faces(page, 1)
+    load_essences(page)
+    expect(page.locator("#board .cell img")).to_have_count(1, timeout=PATIENCE)
+    slider = page.locator("#board [data-row] input[type=range]")
+    before = cell(page, 0)
+    slider.evaluate("""s => { for (let v = 2; v > -0.7; v -= 0.05) {
+        s.value = v; s.dispatchEvent(new Event('input', { bubbles: true })); } }""")
+    wait_for_change(page, 0, before)
+    page.wait_for_timeout(1500)
+    fast = cell(page, 0)
+    assert slider.input_value() == "-0.65"
+    slider.fill("1")
+    wait_for_change(page, 0, fast)
+    slider.fill("-0.65")
+    expect(page.locator("#board .cell img")).to_have_attribute("src", fast, timeout=PATIENCE)
 
 
 # ---- the large view
