@@ -180,3 +180,40 @@ def test_clutter_keeps_the_middle_of_the_face():
     changed = clip.clutter(images, rng, share=1.0)
     assert torch.equal(changed[..., 16:48], images[..., 16:48])
     assert not torch.equal(changed, images)
+
+
+def test_a_run_begins_with_a_finished_model(folder, tmp_path):
+    """Its pictures' embeddings, less the ground coordinate, are those of the finished one."""
+    finished = load_clip(train(ClipOptions(data=str(folder), out=str(tmp_path / "first"), **TINY)))
+    options = ClipOptions(data=str(folder), out=str(tmp_path / "second"), start=str(tmp_path / "first" / "clip.safetensors"), **TINY)
+    images = torch.rand(2, 3, 32, 32)
+    _, model = clip.build(options, finished.model.text_projection.shape[1] - 1)
+    clip.start_from(options, model)
+    with torch.no_grad():
+        assert torch.allclose(model.eval().encode_image(images), finished.model.encode_image(images)[:, :-1], atol=1e-5)
+    _, wider = clip.build(options, finished.model.text_projection.shape[1] + 2)
+    clip.start_from(options, wider)
+    layouts = teacher.TeacherOptions().layouts
+    with torch.no_grad():
+        found = wider.eval().encode_image(images)
+    assert not found[:, -layouts - 3 : -layouts].any(), "new coordinates say nothing yet"
+    assert torch.allclose(found[:, -layouts:], finished.model.encode_image(images)[:, -layouts - 1 : -1], atol=1e-5)
+    with pytest.raises(UserError, match="does not fit"):
+        clip.start_from(options, clip.build(replace(options, width=16), 30)[1])
+
+
+def test_hair_colour_is_learned_from_labels(folder):
+    """Half of the drawn faces get black, half red hair; the probe tells them apart again, and says nothing without labels."""
+    table = teacher.aligned_table(folder)
+    light = table.measured[:, list(attributes.MEASURED).index("hair light")]
+    labels = [{"hair": "black" if value < light.median() else "red"} for value in light.tolist()]
+    free = torch.ones(len(table), dtype=torch.bool)
+    scores = teacher.hair_probe(table, labels, free)
+    names = [name.removesuffix(" hair") for name in attributes.HAIRED]
+    assert [names[i] for i in scores.argmax(1).tolist()] == [row["hair"] for row in labels]
+    assert not teacher.hair_probe(table, [{}] * len(table), free).any()
+
+
+def test_rare_classes_are_repeated():
+    rows = attributes.balanced(torch.tensor([0] * 8 + [1] * 2 + [-1] * 5))
+    assert (rows < 8).sum() == 8 and ((rows >= 8) & (rows < 10)).sum() == 8 and rows.max() < 10

@@ -65,10 +65,14 @@ MEASURED = {
     "light side": .6, "face contrast": .3, "saturation": .9, "warm": .6, "light": .6, "contrast": .3, "sharp": .1, "wrinkles": .2,
 }
 PROBED = {"age": 1.0, "female": .7, "white": .3, "black": .4, "asian": .4, "indian": .15, "glasses": 1.2}  # linear probes on the face net
+# Linear probes on the whole picture.
+HAIRED = {"black hair": .6, "brown hair": .4, "blond hair": .6, "red hair": .6, "grey hair": .6}
 # What a tight crop cannot show.
-OUTER = ("hair light", "hair red", "hair yellow", "hair sides", "hair long", "bald", "back light", "back red", "back yellow", "back busy",
-         "cloth light", "saturation", "warm", "light", "contrast")
-NAMES = (*MEASURED, *PROBED)
+OUTER = (
+    *HAIRED, "hair light", "hair red", "hair yellow", "hair sides", "hair long", "bald", "back light", "back red", "back yellow",
+    "back busy", "cloth light", "saturation", "warm", "light", "contrast",
+)
+NAMES = (*MEASURED, *PROBED, *HAIRED)
 
 
 # ---- landmarks and patches
@@ -207,6 +211,20 @@ def face_features(images: Tensor) -> Tensor:
         stage = stage.float()
         found += [F.adaptive_avg_pool2d(stage, 3).flatten(1), stage.std(dim=(2, 3))]
     return torch.cat(found, 1)
+
+
+def hair_features(images: Tensor) -> Tensor:
+    """Whole picture to [B, 3776]: the face network's first stages averaged on a 4x4 grid, and 8x8 pixels."""
+    stages = face_descriptor().features(images)[:3]
+    pooled = [F.adaptive_avg_pool2d(stage.float(), 4) for stage in stages] + [F.adaptive_avg_pool2d(images, 8)]
+    return torch.cat([part.flatten(1) for part in pooled], 1)
+
+
+def balanced(classes: Tensor, most: int = 8) -> Tensor:
+    """Rows of [N] classes (-1 unknown), the rare ones repeated, up to `most` times, until all are about as frequent."""
+    counts = torch.bincount(classes[classes >= 0])
+    times = (counts.max() / counts.clamp(min=1)).round().clamp(max=most).long()
+    return torch.cat([(classes == k).nonzero()[:, 0].repeat(int(times[k])) for k in range(len(counts))])
 
 
 @dataclass

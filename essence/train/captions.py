@@ -83,7 +83,16 @@ def _one_of(chosen: Tensor, clear: Tensor) -> Tensor:
 
 
 def _hair(scores: Tensor, raw: Tensor) -> Tensor:
-    """Hair colour from the median above the forehead (sRGB, 0 to 1); unclear on the bald."""
+    """Hair colour by the probe, where there is one, else by what is measured; unclear on the bald."""
+    found = raw[:, [NAMES.index(name) for name in HAIR]]
+    best = found.topk(2, dim=1).values
+    haired = scores[:, NAMES.index("bald")] < .8
+    probed = _one_of(found == best[:, :1], (best[:, 0] - best[:, 1] > .2) & haired)
+    return torch.where(found.any(dim=1, keepdim=True), probed, _measured_hair(raw, haired))
+
+
+def _measured_hair(raw: Tensor, haired: Tensor) -> Tensor:
+    """From the median colour above the forehead (sRGB, 0 to 1)."""
     light, red, yellow = (raw[:, NAMES.index(f"hair {channel}")] for channel in ("light", "red", "yellow"))
     tint = red / (light + .05)
     is_red = (tint > .42) & (light > .2) & (yellow > 0)
@@ -92,7 +101,7 @@ def _hair(scores: Tensor, raw: Tensor) -> Tensor:
     is_black = (light < .14) & ~is_red
     is_brown = (light > .16) & (light < .34) & (red > .03) & (yellow > .02) & ~is_red
     chosen = torch.stack([is_black, is_brown, is_blond, is_red, is_grey], 1)
-    return _one_of(chosen, (chosen.sum(1) == 1) & (scores[:, NAMES.index("bald")] < .8))
+    return _one_of(chosen, (chosen.sum(1) == 1) & haired)
 
 
 def _people(raw: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from . import captions, parallel
 from .augment import degrade
 from .clip_lessons import ClipOptions, Lessons, prepare
 from .common import CsvLog, average_into, load_resume, parse_options, save_atomic, to_float, warm_cosine
+from .teacher import TeacherOptions
 
 CROWD = 1024  # pictures among which a caption's mean target is taken
 
@@ -125,11 +126,17 @@ class Run:
 
 
 def start_from(options: ClipOptions, model: CLIP) -> None:
-    """The weights of a finished model, less its ground coordinate. Raises UserError for another architecture."""
-    state = dict(load_clip(options.start).model.state_dict())
+    """The weights of a finished model, less its ground coordinate; coordinates of attributes that it lacks start at zero. They stand before
+    the layout's. Raises UserError for another architecture."""
+    state, layouts = dict(load_clip(options.start).model.state_dict()), TeacherOptions().layouts
+
+    def fitted(rows: Tensor, count: int) -> Tensor:
+        rows = rows[:-1]
+        return torch.cat([rows[:-layouts], rows.new_zeros(max(0, count - len(rows)), *rows.shape[1:]), rows[-layouts:]])
+
     for name in ("visual.attnpool.c_proj.weight", "visual.attnpool.c_proj.bias"):
-        state[name] = state[name][: len(model.state_dict()[name])]
-    state["text_projection"] = state["text_projection"][:, : model.text_projection.shape[1]]
+        state[name] = fitted(state[name], len(model.state_dict()[name]))
+    state["text_projection"] = fitted(state["text_projection"].T, model.text_projection.shape[1]).T.contiguous()
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

@@ -23,6 +23,7 @@ class ClipOptions:
     out: str = field(metadata={"help": "folder of the run: tables, checkpoint, log, clip.safetensors"})
     labels: str | None = field(default=None, metadata={"help": "CSV about them: file, gender, group, text"})
     more_labels: str | None = field(default=None, metadata={"help": "another CSV about them: file, glasses (yes, no)"})
+    hair_labels: str | None = field(default=None, metadata={"help": "another one: file, hair (black, brown, blond, red, grey)"})
     tight: str | None = field(default=None, metadata={"help": "folder of tight face crops (FairFace)"})
     tight_labels: str | None = field(default=None, metadata={"help": "CSV about them: file, age, gender, race"})
     generator: str | None = field(default=None, metadata={"help": "a generator, for pictures at no cost"})
@@ -96,7 +97,7 @@ def prepare(options: ClipOptions) -> Lessons:
     held = held_out_rows(table)
     values, known = teacher.probe_labels(labels)
     probe = Probe(**_cached(run / "probe.pt", lambda: vars(Probe.fit(table.features, values, known & ~held[:, None]))))
-    probed = probe(table.features)
+    probed = torch.cat([probe(table.features), teacher.hair_probe(table, labels, ~held)], 1)
     relit = [_relit(run, part) for part in tables]
     whole = table.kind != teacher.KINDS.index("tight")
     raw = torch.cat([table.measured, probed], 1)
@@ -126,7 +127,7 @@ def _labels(options: ClipOptions, tables: list[teacher.Table]) -> list[dict[str,
     for table in tables:
         kind = teacher.KINDS[int(table.kind[0])]
         rows: list[dict[str, str]] = [{} for _ in table.names]
-        for path in {"aligned": (options.labels, options.more_labels), "tight": (options.tight_labels,)}.get(kind, ()):
+        for path in {"aligned": (options.labels, options.more_labels, options.hair_labels), "tight": (options.tight_labels,)}.get(kind, ()):
             if path:
                 rows = [a | b for a, b in zip(rows, teacher.read_labels(Path(path), table.names), strict=True)]
         found += rows

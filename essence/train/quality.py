@@ -90,7 +90,7 @@ class Classifier:
 
     def __init__(self, pictures: Tensor, probe: A.Probe | None):
         self.probe = probe
-        weights = {**A.MEASURED, **A.PROBED}
+        weights = {**A.MEASURED, **A.PROBED, **dict.fromkeys(A.HAIRED, 0.0)}  # hair is judged by its measured colour
         self.judged = torch.tensor([weights[name] >= JUDGED for name in A.NAMES])
         raw = self.raw(pictures)
         self.centre = raw.median(0).values
@@ -101,7 +101,7 @@ class Classifier:
         found = []
         for part in pictures.split(BATCH):
             images, marks = to_float(part), torch.from_numpy(A.landmarks(part.permute(0, 2, 3, 1).numpy()))
-            found.append(torch.cat([A.measure(images, marks), self.probed(images)], 1))
+            found.append(torch.cat([A.measure(images, marks), self.probed(images), torch.zeros(len(part), len(A.HAIRED))], 1))
         return torch.cat(found)
 
     def probed(self, images: Tensor) -> Tensor:

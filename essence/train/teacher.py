@@ -42,13 +42,15 @@ class Table:
     marks: Tensor  # [N, 68, 2]
     measured: Tensor  # [N, len(MEASURED)]
     features: Tensor  # float16 [N, F], of the face network
+    outer: Tensor  # float16 [N, F'], of the whole picture; zeros for tight crops
 
     def __len__(self) -> int:
         return len(self.names)
 
     @classmethod
     def join(cls, tables: Sequence[Table]) -> Table:
-        columns = {name: torch.cat([getattr(t, name) for t in tables]) for name in ("kind", "pictures", "marks", "measured", "features")}
+        names = ("kind", "pictures", "marks", "measured", "features", "outer")
+        columns = {name: torch.cat([getattr(t, name) for t in tables]) for name in names}
         return cls(sum((t.names for t in tables), []), **columns)
 
 
@@ -123,14 +125,16 @@ def _landmarks(pictures: Tensor) -> Tensor:
 
 
 def _table(names: list[str], kind: str, pictures: Tensor, marks: Tensor) -> Table:
-    measured, features = [], []
+    measured, features, outer = [], [], []
     for part, points in zip(tqdm(pictures.split(BATCH), desc=f"{kind} faces", mininterval=5), marks.split(BATCH), strict=True):
         images = to_float(part)
         measured.append(A.measure(images, points))
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             features.append(A.face_features(images).half())
+            whole = A.hair_features(images if kind != "tight" else images[:1]).half()
+            outer.append(whole if kind != "tight" else torch.zeros_like(whole).expand(len(images), -1))
     kinds = torch.full((len(names),), KINDS.index(kind))
-    return Table(names, kinds, pictures, marks, torch.cat(measured), torch.cat(features))
+    return Table(names, kinds, pictures, marks, torch.cat(measured), torch.cat(features), torch.cat(outer))
 
 
 def wide_latents(axes: LatentAxes, count: int, layers: int, rng: torch.Generator) -> Tensor:
@@ -177,6 +181,24 @@ def probe_labels(labels: Sequence[dict[str, str]]) -> tuple[Tensor, Tensor]:
     return values, known
 
 
+def hair_probe(table: Table, labels: Sequence[dict[str, str]], free: Tensor) -> Tensor:
+    """Scores of the hair colours [N, 5], about -1 to 1, by a probe fitted on the labelled rows that are `free`; zeros without labels."""
+    colours = [name.removesuffix(" hair") for name in A.HAIRED]
+    classes = torch.tensor([colours.index(row["hair"]) if row.get("hair") in colours else -1 for row in labels])
+    classes = torch.where(free, classes, -1)
+    if len(set(classes.tolist()) - {-1}) < 2:
+        return torch.zeros(len(table), len(colours))
+    rows = A.balanced(classes)
+
+    def seen(part: slice | Tensor) -> Tensor:
+        return torch.cat([table.outer[part].float(), table.measured[part]], 1)
+
+    values = F.one_hot(classes[rows], len(colours)).float() * 2 - 1
+    probe = A.Probe.fit(seen(rows), values, torch.ones_like(values, dtype=torch.bool))
+    found = torch.cat([probe(seen(part)) for part in torch.arange(len(table)).split(2048)])
+    return found * (table.kind != KINDS.index("tight"))[:, None]
+
+
 def read_row(row: dict[str, str]) -> dict[str, float]:
     found: dict[str, float] = {}
     if row.get("age") in AGES:
@@ -219,7 +241,7 @@ class Teacher:
         scores = squash((raw - centre) / scale)
         correlation = torch.corrcoef(scores.T).nan_to_num(0) + 1e-4 * torch.eye(len(A.NAMES))
         values, axes = torch.linalg.eigh(options.decorrelate * correlation + (1 - options.decorrelate) * torch.eye(len(A.NAMES)))
-        weights = torch.tensor([*A.MEASURED.values(), *A.PROBED.values()])
+        weights = torch.tensor([*A.MEASURED.values(), *A.PROBED.values(), *A.HAIRED.values()])
         mix = axes @ torch.diag(values.rsqrt()) @ axes.T @ torch.diag(weights)
         return cls(centre, scale, mix, *_layout(scores, pictures, options), _fill(correlation))
 
