@@ -1,6 +1,6 @@
-"""Measure the bundled models: does an essence move over, does the person stay, do photographs come back?
+"""Measure the bundled essences: does an essence move over, does the person stay, do photographs come back?
 
-    python -m essence.train.evaluate --out runs/evaluation [--data DIR]
+    python -m essence evaluate essences --out runs/evaluation [--data DIR]
 
 Learns every target in assets/targets on the first four bundled sources and applies it to people who took no part; with a folder of
 aligned photographs, also inverts those of its pictures that no training saw. Writes tables (Markdown, on stdout) and sheets (PNG).
@@ -102,12 +102,12 @@ def describe(studio: Studio, pictures: Sequence[Image.Image]) -> torch.Tensor:
     return studio.models.describe(to_tensor(list(pictures)))
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/evaluation"))
     parser.add_argument("--data", type=Path, help="folder with the aligned training pictures")
     parser.add_argument("--preset", choices=PRESETS, default="essence")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     arguments.out.mkdir(parents=True, exist_ok=True)
     studio = Studio("mini")
     groups = [Group(studio, "generated", [studio.random_source(seed) for seed in UNSEEN_SEEDS])]
