@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import threading
 
-from demo import LAUNCH, build
-from essence import Studio
+from demo import LAUNCH, build, space
 
 
 def parse() -> argparse.Namespace:
@@ -20,7 +19,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
-    studio = Studio(arguments.model)
+    studio = space.studio(arguments.model)
     threading.Thread(target=lambda: studio.models, daemon=True).start()  # the page need not wait for them
     build(studio).launch(server_name=arguments.host, server_port=arguments.port, share=arguments.share, **LAUNCH)
 

@@ -6,7 +6,8 @@ import os
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported, which would call home
 
+from . import space  # noqa: E402
 from .layout import build  # noqa: E402
 from .theme import LAUNCH  # noqa: E402
 
-__all__ = ["LAUNCH", "build"]
+__all__ = ["LAUNCH", "build", "space"]

@@ -16,6 +16,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
          "--no-first-run"]  # fmt: skip
 PATIENCE = 120_000  # milliseconds; the machine may be busy
 LOAD = "#targets-upload input[type=file]"
+LEAVING = ("BodyStreamBuffer was aborted", "Connection errored out")  # Gradio's own words when a page with an open stream is left
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
@@ -61,7 +62,8 @@ def visit(browser, address):
     yield open_page
     for context in contexts:
         context.close()
-    assert not wrong
+    wrong = [text for text in wrong if not any(known in text for known in LEAVING)]
+    assert not wrong, wrong
 
 
 # ---- what a person does
