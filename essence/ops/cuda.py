@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from . import build
-from .reference import GAIN, LEAK
+from .reference import GAIN, LEAK, Resample, output_sides
 
 KINDS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 LIMIT = 2**30  # the kernels count in 32 bits
@@ -32,8 +32,7 @@ def leaky_relu(x: Tensor, bias: Tensor | None = None, noise: Tensor | None = Non
 
 def upfirdn2d(x: Tensor, taps: tuple[float, ...], up: int = 1, pad: tuple[int, int] = (0, 0)) -> Tensor:
     """As reference.upfirdn2d."""
-    sides = tuple(side * up + sum(pad) - len(taps) + 1 for side in x.shape[2:])
-    return _Resample.apply(x, taps, up, 1, pad[0], sides)
+    return Resample.apply(_resample, x, taps, up, 1, pad[0], output_sides(x, taps, up, pad))
 
 
 class _Activate(Function):
@@ -81,23 +80,13 @@ class _Slope(Function):
         return _Slope.apply(g, ctx.saved_tensors[0]), None
 
 
-class _Resample(Function):
-    """out[o] = sum_k taps[k] * spread(x)[o * down + k - pad], `spread` with up-1 zeros after each pixel; output sides given."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, taps: tuple[float, ...], up: int, down: int, pad: int, sides: tuple[int, int]) -> Tensor:
-        x, last = _dense(x)
-        order = torch.channels_last if last else torch.contiguous_format
-        out = torch.empty((*x.shape[:2], *sides), dtype=x.dtype, device=x.device, memory_format=order)
-        sizes = (ctypes.c_int * 11)(*x.shape, *sides, up, down, pad, len(taps), int(last))
-        _call(x, "essence_resample", x, out, sizes, (ctypes.c_float * len(taps))(*taps))
-        ctx.geometry = taps, up, down, pad, tuple(x.shape[2:])
-        return out
-
-    @staticmethod
-    def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
-        taps, up, down, pad, sides = ctx.geometry  # the transposed map: up and down change places, the filter turns round
-        return _Resample.apply(g, taps[::-1], down, up, len(taps) - 1 - pad, sides), None, None, None, None, None
+def _resample(x: Tensor, taps: tuple[float, ...], up: int, down: int, pad: int, sides: tuple[int, int]) -> Tensor:
+    x, last = _dense(x)
+    order = torch.channels_last if last else torch.contiguous_format
+    out = torch.empty((*x.shape[:2], *sides), dtype=x.dtype, device=x.device, memory_format=order)
+    sizes = (ctypes.c_int * 11)(*x.shape, *sides, up, down, pad, len(taps), int(last))
+    _call(x, "essence_resample", x, out, sizes, (ctypes.c_float * len(taps))(*taps))
+    return out
 
 
 def _dense(x: Tensor) -> tuple[Tensor, bool]:

@@ -1,10 +1,12 @@
-"""The three image operations of StyleGAN2 in plain torch: exact, differentiable twice, on any device."""
+"""The image operations of StyleGAN2 in plain torch: exact, differentiable to any order, on any device."""
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import Function
 
 LEAK = 0.2
 GAIN = 2**0.5
@@ -13,32 +15,70 @@ GAIN = 2**0.5
 def leaky_relu(x: Tensor, bias: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
     """sqrt(2) * leaky_relu(x + noise + bias, 0.2); the gain keeps the variance of a normal input.
 
-    `x` [B, C, ...], `bias` [C], `noise` [1, 1, H, W] or [B, 1, H, W], scaled already.
+    `x` [B, C, ...], `bias` [C], `noise` [1, 1, H, W] or [B, 1, H, W], scaled already. `x` stays as it is; what is made here is reused.
     """
+    made = noise is not None
     if noise is not None:
         x = x + noise.to(x.dtype)
     if bias is not None:
-        x = x + bias.to(x.dtype).view(1, -1, *[1] * (x.ndim - 2))
-    return F.leaky_relu(x, LEAK) * GAIN
+        bias = bias.to(x.dtype).view(1, -1, *[1] * (x.ndim - 2))
+        x = x.add_(bias) if made else x + bias
+    return F.leaky_relu(x, LEAK).mul_(GAIN)
 
 
 def upfirdn2d(x: Tensor, taps: tuple[float, ...], up: int = 1, pad: tuple[int, int] = (0, 0)) -> Tensor:
     """Resample [B, C, H, W]: put up-1 zeros after each pixel, pad both axes by `pad`, convolve both with the symmetric `taps` (k of them).
 
-    Output side = H * up + pad0 + pad1 - k + 1. Two passes of shifted sums: on a CPU twice as fast as a depthwise convolution.
+    Output side = H * up + pad0 + pad1 - k + 1.
     """
+    return Resample.apply(_resample, x, taps, up, 1, pad[0], output_sides(x, taps, up, pad))
+
+
+def output_sides(x: Tensor, taps: tuple[float, ...], up: int, pad: tuple[int, int]) -> tuple[int, int]:
+    height, width = (side * up + sum(pad) - len(taps) + 1 for side in x.shape[2:])
+    return height, width
+
+
+class Resample(Function):
+    """out[o] = sum_k taps[k] * spread(x)[o * down + k - pad], `spread` with up-1 zeros after each pixel; output sides given.
+
+    The derivative is the same operation, `compute` again, with up and down exchanged. Autograd's own, through slices, fills and adds a
+    picture of zeros for each tap.
+    """
+
+    @staticmethod
+    def forward(ctx, compute: Callable[..., Tensor], x: Tensor, taps: tuple[float, ...], up: int, down: int, pad: int,
+                sides: tuple[int, int]) -> Tensor:  # fmt: skip
+        ctx.compute, ctx.geometry = compute, (taps, up, down, pad, tuple(x.shape[2:]))
+        return compute(x, taps, up, down, pad, sides)
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
+        taps, up, down, pad, sides = ctx.geometry
+        return None, Resample.apply(ctx.compute, g, taps[::-1], down, up, len(taps) - 1 - pad, sides), None, None, None, None, None
+
+
+def _resample(x: Tensor, taps: tuple[float, ...], up: int, down: int, pad: int, sides: tuple[int, int]) -> Tensor:
+    """Two passes of shifted sums: on a CPU twice as fast as a depthwise convolution."""
     if up > 1:
         b, c, h, w = x.shape
         spread = x.new_zeros(b, c, h, up, w, up)
         spread[:, :, :, 0, :, 0] = x
         x = spread.view(b, c, h * up, w * up)
-    x = F.pad(x, (*pad, *pad))
-    return _filter(_filter(x, taps, dim=3), taps, dim=2)
+    # Negative padding cuts off what no output looks at.
+    ends = [(side - 1) * down + len(taps) - pad - before for side, before in zip(sides, x.shape[2:], strict=True)]
+    x = F.pad(x, (pad, ends[1], pad, ends[0]))
+    return _filter(_filter(x, taps, 3, down), taps, 2, down)
 
 
-def _filter(x: Tensor, taps: tuple[float, ...], dim: int) -> Tensor:
+def _filter(x: Tensor, taps: tuple[float, ...], dim: int, down: int) -> Tensor:
     side = x.shape[dim] - len(taps) + 1
-    out = x.narrow(dim, 0, side) * taps[0]
+
+    def shifted(i: int) -> Tensor:
+        part = x.narrow(dim, i, side)
+        return part if down == 1 else part[(slice(None),) * dim + (slice(None, None, down),)]
+
+    out = shifted(0) * taps[0]
     for i, tap in enumerate(taps[1:], start=1):
-        out = torch.add(out, x.narrow(dim, i, side), alpha=tap)
+        out.add_(shifted(i), alpha=tap)
     return out
