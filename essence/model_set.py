@@ -16,7 +16,7 @@ from .latents import LatentAxes
 from .machine import Halving
 from .models.clip import ImageText
 from .models.e4e import Inverter, MeanInverter
-from .models.identity import FaceDescriptor
+from .models.identity import FaceDescriptor, face_chip
 from .models.stylegan2 import Generator
 
 RENDER_PIXELS = 1 << 20  # of one batch: more of them are no faster, and take more memory
@@ -114,4 +114,4 @@ class ModelSet:
         """
         if self.identity is None:
             return torch.full((len(images), DESCRIPTOR), torch.nan)
-        return self.identity(images.to(self.device))
+        return self.identity(face_chip(images.to(self.device)))

@@ -3,10 +3,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from essence.images import to_tensor
 from essence.latents import LatentAxes
-from essence.models.identity import CHIP, FILE, face_descriptor, package_file
+from essence.models.identity import CHIP, FILE, face_chip, face_descriptor, package_file
 from essence.models.stylegan2 import BLUR
 from essence.ops import upfirdn2d
+from essence.train.quality import chip_descriptors
 
 from . import fakes
 
@@ -85,3 +87,11 @@ def test_clip_reads_pictures_of_any_side_and_texts():
     pictures, texts = clip.embed_images(torch.rand(2, 3, 50, 70)), clip.embed_texts(["a face", "another face"])
     assert pictures.shape == texts.shape == (2, 8)
     torch.testing.assert_close(torch.cat([pictures, texts]).norm(dim=1), torch.ones(4))
+
+
+def test_the_face_chip_is_what_dlib_cuts(face_image):
+    """Its descriptor is near that of dlib's own chip, and far nearer than the whole picture's."""
+    crop = face_image.crop((128, 128, 384, 384))
+    theirs = chip_descriptors(np.asarray(crop)[None])
+    net, whole = face_descriptor(), to_tensor(crop)
+    assert (net(face_chip(whole)) - theirs).norm() < 0.35 < (net(whole) - theirs).norm()

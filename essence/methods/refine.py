@@ -14,6 +14,7 @@ from ..errors import UserError
 from ..images import resample, to_pil, to_tensor, to_uint8
 from ..latents import LatentAxes
 from ..model_set import ModelSet
+from ..models.identity import face_chip
 from ..types import Source, Step
 
 
@@ -22,9 +23,9 @@ class RefineOptions:
     steps: int = 25  # 0: the inverter alone
     learning_rate: float = 0.05  # of u, shared by the layers, in standard deviations
     layer_learning_rate: float = 0.03  # of v, for each layer
-    pixels: float = 2.0  # weight of the mean absolute difference
-    features: float = 1.0  # of the face network's maps, relative, averaged over its stages
-    descriptor: float = 2.0  # of the squared distance between descriptors
+    pixels: float = 3.0  # weight of the mean absolute difference
+    features: float = 1.0  # of the face network's maps of the inner face, relative, averaged over its stages
+    descriptor: float = 1.5  # of the squared distance between descriptors
     penalty: float = 0.002  # on |u|^2 + layer_penalty * mean |v|^2: less of it brings faces nearer and teeth into strange colours
     layer_penalty: float = 6.0
     preview_every: int = 5
@@ -68,10 +69,10 @@ def refine(models: ModelSet, source: Source, options: RefineOptions = RefineOpti
 
 
 def _face(models: ModelSet, photo: Tensor) -> tuple[list[Tensor], Tensor] | None:
-    """What the face network sees: its maps and the descriptor. None where the models make no faces."""
+    """What the face network sees of the inner face: its maps and the descriptor. None where the models make no faces."""
     if models.identity is None:
         return None
-    maps = models.identity.features(photo)
+    maps = models.identity.features(face_chip(photo))
     return maps, models.identity.describe(maps)
 
 
@@ -79,7 +80,7 @@ def _losses(models: ModelSet, images: Tensor, photo: Tensor, face: tuple[list[Te
     pixels = {"pixels": (images - photo).abs().mean()}
     if models.identity is None or face is None:
         return pixels
-    ours, (maps, descriptor) = models.identity.features(images), face
+    ours, (maps, descriptor) = models.identity.features(face_chip(images)), face
     relative = [(a - b).abs().mean() / b.abs().mean() for a, b in zip(ours, maps, strict=True)]
     difference = models.identity.describe(ours) - descriptor
     return pixels | {"features": torch.stack(relative).mean(), "descriptor": difference.square().sum(1).mean()}

@@ -64,13 +64,13 @@ def distances(models: ModelSet, pictures: Tensor, sources: Sequence[Source]) -> 
     images = torch.cat([models.images(source.w[None]) for source in sources]).clamp(-1, 1)
     shown = resample(pictures, models.size, "antialias")
     error = (images - shown).abs().mean(dim=(1, 2, 3)) / 2
-    return error, (models.identity(images) - models.identity(shown)).norm(dim=1)
+    return error, (models.describe(images) - models.describe(shown)).norm(dim=1)
 
 
 @torch.no_grad()
 def between_people(models: ModelSet, pictures: Tensor) -> float:
     """Mean descriptor distance between different pictures."""
-    return torch.pdist(models.identity(pictures)).mean().item()
+    return torch.pdist(models.describe(pictures)).mean().item()
 
 
 def sheet(pictures: Tensor, *rows: Sequence[Source]) -> Image.Image:

@@ -22,7 +22,7 @@ from ..errors import UserError
 from ..images import resample
 from ..latents import LatentAxes
 from ..models.e4e import Encoder4Editing, EncoderConfig, Inverter
-from ..models.identity import FaceDescriptor, face_descriptor
+from ..models.identity import FaceDescriptor, face_chip, face_descriptor
 from ..models.stylegan2 import Generator
 from . import parallel
 from .common import (
@@ -144,9 +144,9 @@ class Losses:
         """The reconstruction against the goal: pixels, face network features relative to their mean, squared descriptor distance."""
         with precision(self.options, w.device):
             images = self.generator.synthesis(w).float()
-            ours = self.face.features(images)
+            ours = self.face.features(face_chip(images))
             with torch.no_grad():
-                theirs = self.face.features(goal)
+                theirs = self.face.features(face_chip(goal))
             distance = (self.face.describe(ours) - self.face.describe(theirs)).square().sum(1).mean()
         relative = [(a.float() - b.float()).abs().mean() / b.float().abs().mean() for a, b in zip(ours, theirs, strict=True)]
         return {"pixels": (images - goal).abs().mean(), "features": torch.stack(relative).mean(), "descriptor": distance}
