@@ -113,7 +113,7 @@ def rival_time(setting: Setting) -> Time | None:
     target = torch.randn(1, models.clip.model.visual.output_dim, generator=torch.Generator().manual_seed(3)).to(device)
     # In training mode open_clip's towers are the same, but for ways that libraries take without gradients.
     work = rival.Rival(models.generator, models.clip.model.visual, models.clip.size, latents(models, setting.sources), target)
-    return measure(work.step, setting.repeats, device, warm_up=device.type == "cuda" or setting.tiny)
+    return measure(work.step, setting.repeats, device)
 
 
 def steps(setting: Setting) -> Iterator[Row]:
