@@ -39,6 +39,8 @@ def theme() -> gr.themes.Base:
         button_primary_text_color="white",
         button_secondary_background_fill="#f1efeb",
         button_secondary_background_fill_dark="#2b292e",
+        button_secondary_background_fill_hover_dark="#3d3a40",
+        button_cancel_background_fill_dark="#3d3a40",
     )
 
 

@@ -97,7 +97,7 @@ def wire_targets(studio: Studio, session: gr.State, view: list, parts: Parts) ->
 
     wire_pictures("targets", partial(shelves.add_targets, studio), session, view, parts, ["aligned"])
     wire_shelf(studio, "targets", session, view, parts)
-    parts["ready"].pick(ready, session, view, **EACH, **NOW)
+    parts["ready"].pick(ready, session, view, **EACH, **ADD, **QUIET)
     parts["shelf"].face(face, session, view, **NOW)
 
 

@@ -88,6 +88,24 @@ def test_the_second_visitor_is_told_to_wait_and_gets_a_turn(visit, at_work):
     expect(second.locator("#progress")).to_contain_text("Learned 1 essence", timeout=PATIENCE)
 
 
+def test_a_waiting_visitor_can_stop(visit, at_work):
+    first, second = visit(), visit()
+    learn_for_long(first)
+    second.click("#random-face")
+    settled(second, 1)
+    second.locator("#targets-examples button").first.click()
+    expect(second.locator("#targets .item")).to_have_count(1, timeout=PATIENCE)
+    second.click("#learn")
+    expect(second.locator("#progress")).to_contain_text("before you", timeout=PATIENCE)
+    second.click("#stop")
+    expect(second.locator("#learn")).to_be_visible(timeout=PATIENCE)
+    first.close()
+    until(lambda: not at_work, 10)
+    second.wait_for_timeout(3000)
+    assert not at_work
+    expect(second.locator("#targets")).to_contain_text("not learned yet")
+
+
 def test_keyboard_only(visit):
     page = visit()
 
@@ -99,7 +117,9 @@ def test_keyboard_only(visit):
     settled(page, 1)
     press("#targets-examples button")
     expect(page.locator("#targets .item")).to_have_count(1, timeout=PATIENCE)
-    page.set_input_files(LOAD, ESSENCE)
+    page.locator(".es-card").nth(1).get_by_role("button", name="Ready-made essences").focus()
+    page.keyboard.press("Enter")
+    press("#essences-examples button")
     expect(page.locator("#board .cell img")).to_have_count(1, timeout=PATIENCE)
     before = cell(page, 0)
     for _ in range(6):
@@ -126,11 +146,12 @@ def test_every_control_has_a_name(visit):
     page.set_input_files(LOAD, ESSENCE)
     page.click("#board .cell")
     expect(page.locator("dialog.compare[open]")).to_be_visible(timeout=PATIENCE)
-    nameless = page.evaluate("""() => [...document.querySelectorAll('button, input, img, [role=button], [role=img], [role=textbox], [role=group]')].filter(e => {
+    controls = "button, input, img, [role=button], [role=img], [role=textbox], [role=group]"
+    nameless = page.evaluate("""controls => [...document.querySelectorAll(controls)].filter(e => {
         if (!e.checkVisibility() || e.type === 'file' || e.matches('img[alt=""]')) return false;
         const label = e.labels?.[0]?.textContent.trim();
         return !(e.ariaLabel || e.title || e.alt || label || e.textContent.trim() || e.getAttribute("aria-labelledby"));
-    }).map(e => e.outerHTML.slice(0, 160))""")
+    }).map(e => e.outerHTML.slice(0, 160))""", controls)
     assert not nameless
 
 
