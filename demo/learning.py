@@ -55,8 +55,10 @@ def learn(studio: Studio, session: Session, mode: str, preset: str, steps: float
             if session.learning is not mark:
                 return
             yield SKIP, *view(studio, session)
+        session.learning = None
         yield views.note(f"Learned {plural(len(queue), 'essence')} in {time.monotonic() - started:.0f} s."), *view(studio, session)
         return
+    session.learning = None
     yield "", SKIP, SKIP, SKIP
 
 
@@ -100,7 +102,9 @@ def to_learn(session: Session, mode: str) -> list[TargetItem]:
 def stopped(studio: Studio, session: Session) -> tuple[Any, ...]:
     """After Stop: the best essence so far is the target's, and stays so."""
     session.learning = None
-    return views.note(f"Stopped. The best essence so far is kept; '{CONTINUE}' goes on from it."), *view(studio, session)
+    kept = any(item.faces and item.essence for item in session.targets.values())
+    text = f"The best essence so far is kept; '{CONTINUE}' goes on from it." if kept else "Nothing was learned yet."
+    return views.note(f"Stopped. {text}"), *view(studio, session)
 
 
 def place(ahead: int) -> str:

@@ -314,6 +314,15 @@ def test_a_visitor_who_has_gone_learns_no_more(studio, session):
     assert next(course, "ended") == "ended" and line.ahead("a") is None and not studio._using.locked()
 
 
+def test_after_learning_nothing_is_under_way(studio, session):
+    run(learn(studio, session, learning.AGAIN, steps=2))
+    assert session.learning is None
+    assert "is kept" in learning.stopped(studio, session)[0]
+    for target in session.targets.values():
+        target.essence = None
+    assert "Nothing was learned yet" in learning.stopped(studio, session)[0]
+
+
 def test_a_target_recropped_while_it_is_learned_has_no_essence(studio, session):
     target, other = session.targets.values()
     target.essence = None

@@ -98,6 +98,7 @@ def test_a_waiting_visitor_can_stop(visit, at_work):
     second.click("#learn")
     expect(second.locator("#progress")).to_contain_text("before you", timeout=PATIENCE)
     second.click("#stop")
+    expect(second.locator("#progress")).to_contain_text("Nothing was learned yet", timeout=PATIENCE)
     expect(second.locator("#learn")).to_be_visible(timeout=PATIENCE)
     first.close()
     until(lambda: not at_work, 10)
