@@ -254,6 +254,8 @@ def _parser() -> argparse.ArgumentParser:
     c.add_argument("--seed", type=int, help=f"default {DEFAULT.seed}")
     c.add_argument("--lambda-consistency", type=float, help=f"default {DEFAULT.lambda_consistency}")
     c.add_argument("--space", choices=("auto", "axes", "w+"), help=f"default {DEFAULT.space}")
+    c.add_argument("--loss-resolution", type=_at_least(0), metavar="SIDE",
+                   help="side of the pictures that the loss sees, 0 for the full one (default: as the sources allow)")  # fmt: skip
     _source_options(c)
 
     c = _command(commands, "apply", run_apply, "give an essence to a source")

@@ -82,7 +82,7 @@ def run_doctor(a: argparse.Namespace) -> dict:
     device = a.device or ("cuda" if torch.cuda.is_available() else "cpu")
     found = {"python": platform.python_version(), "platform": platform.platform(), "device": _device_name(device)}
     found["precision"] = "bfloat16" if registry.bfloat16_pays(device) else "float32"
-    found["ops"] = ops.BACKEND
+    found["ops"] = ops.backend()
     for package in ("torch", "gradio", "open_clip_torch", "face_recognition_models", "pillow", "numpy"):
         found[package] = _version(package)
     found["dlib"] = _version("dlib-bin") or _version("dlib")

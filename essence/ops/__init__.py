@@ -38,12 +38,6 @@ def backend() -> str:
     return "CUDA kernels" if _kernels() else "reference (torch)"
 
 
-def __getattr__(name: str) -> str:
-    if name == "BACKEND":  # what `doctor` asks for
-        return backend()
-    raise AttributeError(name)
-
-
 def _kernels_for(x: Tensor) -> bool:
     # torch.compile makes kernels of its own out of the reference.
     return x.is_cuda and cuda.suits(x) and not torch.compiler.is_compiling() and _kernels()
