@@ -1,10 +1,13 @@
-"""The losses of the paper, as functions of embeddings."""
+"""The losses of the paper, as functions of embeddings; and how much each pixel of a face counts."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+# Where eyes and mouth lie in FFHQ alignment: centre x, y and half widths, as parts of the side.
+CARE = {(0.5, 0.48): (0.20, 0.05), (0.5, 0.735): (0.12, 0.055)}
 
 SHORTEST = 1e-3
 
@@ -24,3 +27,12 @@ def consistency(differences: Tensor) -> Tensor:
     # A mask, not indices: indices would come from the processor, which a recorded CUDA graph does not allow.
     pairs = torch.ones(n, n, device=unit.device).triu(1)
     return ((1 - unit @ unit.T) * pairs).sum() / pairs.sum()
+
+
+def care(size: int, extra: float) -> Tensor:
+    """Weight of each pixel [1, 1, S, S]: 1, and up to 1 + extra over eyes and mouth, which are small and matter."""
+    axis = (torch.arange(size) + 0.5) / size
+    weight = torch.zeros(size, size)
+    for (x, y), (half_x, half_y) in CARE.items():
+        weight = torch.maximum(weight, torch.exp(-(((axis[None] - x) / half_x) ** 2 + ((axis[:, None] - y) / half_y) ** 2)))
+    return (1 + extra * weight).view(1, 1, size, size)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from essence import losses
 from essence.checkpoints import load_generator, load_latents
 from essence.errors import BadFile, UserError
 from essence.formats import write_safetensors
@@ -170,5 +171,5 @@ def test_a_crops_edge_counts_nothing_and_its_middle_all():
 
 
 def test_eyes_and_mouth_count_more():
-    weight = generator_lessons.care(128, 2.0)[0, 0]
+    weight = losses.care(128, 2.0)[0, 0]
     assert weight[61, 64] > 2.9 and weight[94, 64] > 2.9 and weight[5, 5] < 1.01

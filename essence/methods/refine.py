@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .. import losses
 from ..errors import UserError
 from ..images import resample, to_pil, to_tensor, to_uint8
 from ..latents import LatentAxes
@@ -24,6 +25,7 @@ class RefineOptions:
     learning_rate: float = 0.05  # of u, shared by the layers, in standard deviations
     layer_learning_rate: float = 0.03  # of v, for each layer
     pixels: float = 3.0  # weight of the mean absolute difference
+    care: float = 8.0  # how much more the pixels of eyes and mouth count in aligned faces
     features: float = 1.0  # of the face network's maps of the inner face, relative, averaged over its stages
     descriptor: float = 1.5  # of the squared distance between descriptors
     penalty: float = 0.002  # on |u|^2 + layer_penalty * mean |v|^2: less of it brings faces nearer and teeth into strange colours
@@ -40,6 +42,7 @@ def refine(models: ModelSet, source: Source, options: RefineOptions = RefineOpti
     photo = resample(to_tensor(source.crop).to(models.device), models.size, "antialias")
     with torch.no_grad():
         face = _face(models, photo)
+    weight = losses.care(models.size, options.care if face else 0.0).to(photo)
     latents = models.latents or _round_axes(models)
     w = source.w.to(models.device)
     u = torch.zeros(1, len(latents.axes), device=w.device, requires_grad=True)
@@ -51,7 +54,7 @@ def refine(models: ModelSet, source: Source, options: RefineOptions = RefineOpti
         moved = w + latents.shift(u, v)
         images = models.images(moved[None])
         with models.precision():
-            terms = _losses(models, images, photo, face)
+            terms = _losses(models, images, photo, face, weight)
         own = v.square().sum(1).mean()
         total = sum(getattr(options, key) * term for key, term in terms.items())
         total = total + options.penalty * (u.square().sum() + options.layer_penalty * own)
@@ -76,8 +79,8 @@ def _face(models: ModelSet, photo: Tensor) -> tuple[list[Tensor], Tensor] | None
     return maps, models.identity.describe(maps)
 
 
-def _losses(models: ModelSet, images: Tensor, photo: Tensor, face: tuple[list[Tensor], Tensor] | None) -> dict[str, Tensor]:
-    pixels = {"pixels": (images - photo).abs().mean()}
+def _losses(models: ModelSet, images: Tensor, photo: Tensor, face: tuple[list[Tensor], Tensor] | None, weight: Tensor) -> dict[str, Tensor]:
+    pixels = {"pixels": ((images - photo).abs() * weight).mean()}
     if models.identity is None or face is None:
         return pixels
     ours, (maps, descriptor) = models.identity.features(face_chip(images)), face

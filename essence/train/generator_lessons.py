@@ -18,8 +18,6 @@ from .teacher import place
 
 STEP_SEEDS = 1_000_003
 MARGIN, FEATHER = 4, 9  # pixels of 128: a crop's edge is not shown, and what lies inside it fades in
-# Where eyes and mouth lie in FFHQ alignment: centre x, y and half widths, as parts of the side.
-CARE = {(0.5, 0.48): (0.20, 0.05), (0.5, 0.735): (0.12, 0.055)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,12 +91,3 @@ def inner(own: Tensor) -> Tensor:
     outside = F.pad(255 - own.float(), (1, 1, 1, 1), value=255)
     grown = F.max_pool2d(outside, 2 * (MARGIN + FEATHER // 2) + 1, 1, MARGIN + FEATHER // 2)[..., 1:-1, 1:-1]
     return (255 - F.avg_pool2d(grown, FEATHER, 1, FEATHER // 2, count_include_pad=False)).round().to(torch.uint8)
-
-
-def care(size: int, extra: float) -> Tensor:
-    """Weight of each pixel [1, 1, S, S]: 1, and up to 1 + extra over eyes and mouth, which are small and matter."""
-    axis = (torch.arange(size) + 0.5) / size
-    weight = torch.zeros(size, size)
-    for (x, y), (half_x, half_y) in CARE.items():
-        weight = torch.maximum(weight, torch.exp(-(((axis[None] - x) / half_x) ** 2 + ((axis[:, None] - y) / half_y) ** 2)))
-    return (1 + extra * weight).view(1, 1, size, size)

@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..losses import care
 from ..models.identity import face_descriptor
 from ..models.stylegan2 import Generator
 from .common import average_into, to_float, warm_cosine
 from .critics import Alteration, believe, doubt, r1
-from .generator_lessons import STEP_SEEDS, Batch, Pictures, care
+from .generator_lessons import STEP_SEEDS, Batch, Pictures
 from .parallel import mean_over_processes, rank, spread
 
 if TYPE_CHECKING:
