@@ -10,7 +10,8 @@ from demo import LAUNCH, build, space
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="mini", help="model set of weights/manifest.toml (%(default)s)")
+    parser.add_argument("--model", metavar="NAME|PATH", help="model set of weights/manifest.toml, a folder or a checkpoint (default: "
+                        "ffhq where there is a GPU and its files, else mini)")  # fmt: skip
     parser.add_argument("--host", help="address to listen on; 0.0.0.0 for the whole network")
     parser.add_argument("--port", type=int, help="port to listen on")
     parser.add_argument("--share", action="store_true", help="make a public link")

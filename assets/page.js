@@ -143,9 +143,9 @@ window.essence = {
     const [, at, part] = essence.between(dialog);
     const mean = (values) => ((1 - part) * values[at] + part * values[at + 1]).toFixed(2);
     const { identity, likeness } = dialog.strip;
-    const second = likeness[at] === null ? "" : `<span><b>${mean(likeness)}</b> likeness: higher is more like the target</span>`;
-    const first = `<span><b>${mean(identity)}</b> identity: below 0.6 is usually the same person</span>`;
-    dialog.querySelector(".readout").innerHTML = first + second;
+    const line = (values, text) => (values[at] === null ? "" : `<span><b>${mean(values)}</b> ${text}</span>`);
+    dialog.querySelector(".readout").innerHTML = line(identity, "identity: below 0.6 is usually the same person")
+      + line(likeness, "likeness: higher is more like the target");
   },
 
   // The crop: the square follows the sliders and the pointer here; the server crops once they rest.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from html import escape
 
@@ -104,8 +105,9 @@ def figures(known: Cell | None) -> str:
     if known is None or known.figures is None:
         return '<span class="figures">…</span>'
     identity, likeness = known.figures
+    kept = "" if math.isnan(identity) else f'<span title="distance to the source itself">identity {identity:.2f}</span>'  # no faces here
     more = "" if likeness is None else f'<span title="likeness to the target">likeness {likeness:.2f}</span>'
-    return f'<span class="figures"><span title="distance to the source itself">identity {identity:.2f}</span>{more}</span>'
+    return f'<span class="figures">{kept}{more}</span>'
 
 
 def slider(id: str, value: float, label: str, rest: float) -> str:
@@ -139,5 +141,5 @@ def compare(source: SourceItem, target: TargetItem, edited: np.ndarray) -> str:
 def details(strengths: Sequence[float], pictures: np.ndarray, figures: Sequence[tuple[float, float | None]]) -> str:
     """The strip, as data for the page's script: strengths, pictures, what to read at each."""
     strip = {"strengths": list(strengths), "frames": [data_url(pixels) for pixels in pictures],
-             "identity": [round(a, 3) for a, _ in figures], "likeness": [b if b is None else round(b, 3) for _, b in figures]}  # fmt: skip
+             "identity": [None if math.isnan(a) else round(a, 3) for a, _ in figures], "likeness": [b if b is None else round(b, 3) for _, b in figures]}  # fmt: skip
     return f'<i hidden data-serial="{next_serial()}" data-strip="{escape(json.dumps(strip))}"></i>'

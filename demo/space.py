@@ -34,7 +34,7 @@ def seconds(steps: float) -> int:
 class LentStudio(Studio):
     """A studio whose long work borrows the GPU. Only values cross the fork: pictures, sources and essences on the CPU, steps."""
 
-    def __init__(self, model: str, lend: Callable):
+    def __init__(self, model: str | None, lend: Callable):
         """`lend`: `spaces.GPU`."""
         super().__init__(model, "cuda")
         _ = self.models  # before the first fork, so that no worker loads them again
@@ -59,7 +59,7 @@ class LentStudio(Studio):
         return self._find(crop, name, options)
 
 
-def studio(model: str) -> Studio:
+def studio(model: str | None) -> Studio:
     """The studio for this machine. `spaces` is there on a Space only."""
     if not on_zero_gpu():
         return Studio(model)
