@@ -141,5 +141,6 @@ def compare(source: SourceItem, target: TargetItem, edited: np.ndarray) -> str:
 def details(strengths: Sequence[float], pictures: np.ndarray, figures: Sequence[tuple[float, float | None]]) -> str:
     """The strip, as data for the page's script: strengths, pictures, what to read at each."""
     strip = {"strengths": list(strengths), "frames": [data_url(pixels) for pixels in pictures],
-             "identity": [None if math.isnan(a) else round(a, 3) for a, _ in figures], "likeness": [b if b is None else round(b, 3) for _, b in figures]}  # fmt: skip
+             "identity": [None if math.isnan(a) else round(a, 3) for a, _ in figures],
+             "likeness": [b if b is None else round(b, 3) for _, b in figures]}  # fmt: skip
     return f'<i hidden data-serial="{next_serial()}" data-strip="{escape(json.dumps(strip))}"></i>'
