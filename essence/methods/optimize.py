@@ -42,7 +42,7 @@ class OptimizeOptions:
     learning_rate: float = 0.05  # of b in w+
     axes_learning_rate: float = 0.06  # of u, shared by the layers
     layer_learning_rate: float = 0.02  # of v, for each layer
-    penalty: float = 0.015  # on |u|^2 + layer_penalty * mean over layers of |v|^2; see docs/LOG.md for what more and less of it does
+    penalty: float = 0.008  # on |u|^2 + layer_penalty * mean over layers of |v|^2; see docs/LOG.md for what more and less of it does
     layer_penalty: float = 15.0
     weight_decay: float = 0.0  # L2 inside Adam, on b in w+
     coefficients: bool = False  # learn a c_i for each source beside b
