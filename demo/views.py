@@ -32,7 +32,8 @@ def next_serial() -> int:
 
 
 def nearest_strength(value: float) -> float:
-    return min(max(value, WEAKEST), STRONGEST)
+    """What a slider can show; 1 for what is no number."""
+    return min(max(value, WEAKEST), STRONGEST) if value == value else 1.0
 
 
 def data_url(image: Image.Image | np.ndarray, side: int | None = None) -> str:

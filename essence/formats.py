@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -12,13 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from .errors import BadFile
 
 HEADER = "essence"  # the key of our JSON in a safetensors header
+BROKEN = Exception  # a broken or hostile file fails in as many ways as its reader has lines, memory errors of a lying header included
+MANY = 1 << 24  # numbers
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
@@ -27,9 +28,12 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 - not a dict
-    except (SafetensorError, ValueError, OSError) as error:
-        raise BadFile(f"{path.name} is no intact safetensors file ({error}). Copy or download it again.") from None
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except BROKEN as error:
+        raise BadFile(f"{path.name} is no intact safetensors file ({reason(error)}). Copy or download it again.") from None
+    if not isinstance(header, dict):
+        raise BadFile(f"The header of {path.name} is damaged: a {type(header).__name__} where a table should be.")
+    return tensors, header
 
 
 def write_safetensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping) -> None:
@@ -61,19 +65,48 @@ def read_torch(path: str | Path, lazily: bool = False) -> object:
     """A `.pt` file through torch's loader that accepts tensors and plain values only. `lazily`: numbers are read when they are used."""
     path = existing(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=lazily and zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, zipfile.BadZipFile, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BadFile(f"{path.name} is no PyTorch file that can be read safely ({reason}).") from None
+        zipped = zipfile.is_zipfile(path)
+        if zipped and (size := unpacked(path)) > path.stat().st_size:
+            raise ValueError(f"it holds {size / 1e6:.0f} MB squeezed into {path.stat().st_size / 1e6:.1f} MB")
+        value = torch.load(path, map_location="cpu", weights_only=True, mmap=lazily and zipped)
+        for tensor in value.values() if isinstance(value, Mapping) else (value,):
+            check_whole(tensor)
+    except BROKEN as error:
+        raise BadFile(f"{path.name} is no PyTorch file that can be read safely ({reason(error)}).") from None
+    return value
+
+
+def unpacked(path: Path) -> int:
+    """Bytes that a ZIP archive claims to hold; torch writes its own without compression."""
+    with zipfile.ZipFile(path) as archive:
+        return sum(entry.file_size for entry in archive.infolist())
+
+
+def check_whole(tensor: object) -> None:
+    """Raise ValueError for a tensor of more numbers than the file gives it: a few bytes can claim to be terabytes."""
+    if not isinstance(tensor, Tensor):
+        return
+    if tensor.layout != torch.strided or tensor.is_meta:
+        raise ValueError("one of its tensors is no plain table of numbers")
+    if tensor.numel() > MANY and tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise ValueError(f"one of its tensors claims to be {list(tensor.shape)}, with fewer numbers than that in the file")
 
 
 def read_numpy(path: str | Path) -> Tensor:
     path = existing(path)
     try:
         array = np.load(path, allow_pickle=False)
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+            raise ValueError(f"it holds {getattr(array, 'dtype', 'an archive')}")
         return torch.from_numpy(np.asarray(array, dtype=np.float32))
-    except (ValueError, OSError, EOFError, TypeError, AttributeError) as error:
-        raise BadFile(f"{path.name} is no NumPy array of numbers ({error}).") from None
+    except BROKEN as error:
+        raise BadFile(f"{path.name} is no NumPy array of numbers ({reason(error)}).") from None
+
+
+def reason(error: Exception) -> str:
+    """The first line of what a library says, or at least what kind of error it is."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
 
 
 def read_latents(path: str | Path) -> Tensor:

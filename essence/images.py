@@ -6,10 +6,8 @@ Tensors are `[B, 3, H, W]` float32 in [-1, 1]; PIL images are RGB, 8 bits a chan
 from __future__ import annotations
 
 import io
-import struct
 import threading
 import warnings
-import zlib
 from collections.abc import Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -33,9 +31,8 @@ UPRIGHT = {  # EXIF orientation -> what turns the picture upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Pillow's readers let all of these out on broken files, whatever its documentation says.
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError,
-          AssertionError, NotImplementedError, struct.error, zlib.error, Image.DecompressionBombError)
+BROKEN = Exception  # Pillow's readers let anything out on a broken file, memory errors of a lying header too
+RUNS_PROGRAMS = ("EPS",)  # formats that Pillow hands to another program on the machine
 
 _warnings_lock = threading.Lock()
 
@@ -58,7 +55,7 @@ def load_image(source: str | Path | bytes | Image.Image | np.ndarray, max_pixels
     stream = io.BytesIO(data)
     try:
         with _quiet_about_size():
-            image = Image.open(stream)
+            image = Image.open(stream, formats=_formats())
     except Image.DecompressionBombError as error:
         raise OversizedImage(_too_big(name, _header_size(stream), max_pixels)) from error
     except BROKEN as error:
@@ -82,6 +79,11 @@ def _read_bytes(source: str | Path | bytes) -> tuple[bytes, str]:
     if not data:
         raise UnreadableImage(f"{name} is empty (0 bytes). Save or upload the picture again.")
     return data, name
+
+
+def _formats() -> list[str]:
+    Image.init()
+    return [name for name in Image.ID if name not in RUNS_PROGRAMS]
 
 
 def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
