@@ -11,6 +11,7 @@ from . import board, learning, programs, settings, views, wiring
 from .line import Line
 from .session import Session
 from .shelves import ESSENCES
+from .uploads import Strays
 
 CLEAN_EVERY, KEEP_FOR = 600, 3600  # seconds: uploaded files leave the disk after at most an hour
 WAITING = 20  # visitors waiting at most
@@ -55,6 +56,7 @@ def build(studio: Studio) -> gr.Blocks:
         wiring.wire_learning(studio, session, line, view, learn)
         wiring.wire_grid(studio, session, grid)
         wiring.wire_settings(page, browser, {**learn, "refine": sources["refine"]})
+    page.temp_file_sets.append(Strays(page.GRADIO_CACHE))
     return page.queue(default_concurrency_limit=4, max_size=WAITING)
 
 

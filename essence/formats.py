@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -104,8 +105,10 @@ def read_numpy(path: str | Path) -> Tensor:
 
 
 def reason(error: Exception) -> str:
-    """The first line of what a library says, or at least what kind of error it is."""
+    """The first line of what a library says, or at least what kind of error it is; never its advice to load the file unsafely."""
     lines = str(error).strip().splitlines()
+    if lines and re.search("pickle|weights.only", lines[0], re.IGNORECASE):
+        return "it is another kind of file, or holds Python objects instead of numbers"
     return lines[0][:200] if lines else type(error).__name__
 
 

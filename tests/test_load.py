@@ -1,0 +1,54 @@
+"""The load measurement runs, counts what happens and says it in a table."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from benchmarks import load
+from benchmarks.visitor import QueueFull, Refused, Visitor, visiting
+from demo import LAUNCH, build
+
+from . import fakes
+
+
+@pytest.fixture(scope="module")
+def address():
+    app = build(fakes.studio())
+    _, url, _ = app.launch(prevent_thread_lock=True, quiet=True, **LAUNCH)
+    yield url
+    app.close()
+
+
+def test_two_sessions_for_some_seconds(address, monkeypatch):
+    monkeypatch.setattr(load, "REFINE", 0)
+    log = load.measure(address, os.getpid(), 2, 8, every=1)
+    assert not log.errors and log.visits >= 2 and log.calls["learn click"] >= 1 and log.calls["slider moved"] >= 4
+    assert len(log.memory) >= 3 and log.memory[0][1] > 50 and len(log.seconds["page"]) >= 3
+    lines = list(load.table(log))
+    assert "| errors but \"queue full\" | 0 |" in lines and all(line.count("|") == 3 for line in lines)
+
+
+def test_what_goes_wrong_is_counted(address, monkeypatch):
+    monkeypatch.setattr(Visitor, "call", lambda *_: (_ for _ in ()).throw(Refused("no")))
+    log = load.measure(address, os.getpid(), 1, 1)
+    assert log.errors and log.errors[0] == "Refused: no" and not log.visits
+
+
+def test_a_full_queue_is_no_error(address, monkeypatch):
+    monkeypatch.setattr(Visitor, "call", lambda *_: (_ for _ in ()).throw(QueueFull("queue is full")))
+    monkeypatch.setattr(load, "AGAIN", 0.1)
+    log = load.measure(address, os.getpid(), 1, 1)
+    assert log.full > 1 and not log.calls
+
+
+def test_a_closed_tab_is_noticed(address):
+    with visiting(address) as visitor:
+        assert visitor.call("sources", "undo").data
+    with pytest.raises(RuntimeError, match="closed"):
+        visitor.call("sources", "undo")
+
+
+def test_quantiles():
+    assert load.quantiles([0.1] * 98 + [0.5, 2.0]) == "0.100 s, 0.100 s, 2.000 s" and load.quantiles([]) == "none"
