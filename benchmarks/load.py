@@ -20,13 +20,14 @@ from pathlib import Path
 import httpx
 
 from .__main__ import hardware, line
-from .visitor import QueueFull, Refused, Visitor, visiting
+from .visitor import Gone, QueueFull, Refused, Visitor, visiting
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES, TARGETS = (sorted((ROOT / "assets" / kind).glob("*.jpg")) for kind in ("sources", "targets"))
 STRENGTHS = (0.25, 0.5, 0.75, 1.25)
 REFINE, STEPS = 2, 6
 WARM_UP = 60.0  # seconds after which memory should be flat
+LAST = 30.0  # seconds that the calls under way at the end may take
 AGAIN = 2.0  # seconds that a refused visitor waits
 
 
@@ -70,7 +71,7 @@ def job(visitor: Visitor, turn: int, log: Log) -> None:
         threading.Timer(1.0, visitor.leave).start()
         try:
             visitor.call("learn", "click", {"steps": 1000})
-        except (httpx.HTTPError, httpx.StreamError, RuntimeError, QueueFull):
+        except (httpx.HTTPError, httpx.StreamError, Gone, QueueFull):
             log.calls["left while learning"] += 1
         return
     patiently(log, visitor, "learn", "click", {"steps": STEPS})
@@ -121,7 +122,7 @@ def measure(address: str, process: int, sessions: int, seconds: float, every: fl
         log.seconds["page"].append(time.monotonic() - asked)
         time.sleep(max(0.0, min(1.0 - (time.monotonic() - asked), log.ends - time.monotonic())))
     for thread in work:
-        thread.join(60)
+        thread.join(max(0.0, log.ends + LAST - time.monotonic()))
     log.memory.append((time.monotonic() - began, resident(process)))
     return log
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,10 @@ class QueueFull(Exception):
 
 class Refused(Exception):
     """An error that the page shows, in its words."""
+
+
+class Gone(Exception):
+    """The tab was closed."""
 
 
 @dataclass
@@ -44,6 +49,8 @@ class Visitor:
         self.calls = config["dependencies"]
         self._present = threading.Event()
         self._heart: httpx.Response | None = None
+        self._stream: httpx.Response | None = None  # of the call that is under way
+        self._left = False
         threading.Thread(target=self._stay, daemon=True).start()
         self._present.wait(PATIENCE)
         for call in self.calls:
@@ -75,10 +82,11 @@ class Visitor:
         return answer
 
     def leave(self) -> None:
-        """Close the tab, whatever is under way."""
-        if self._heart is not None:
-            self._heart.close()
-        self.http.close()
+        """Close the tab, whatever is under way; another thread that waits for an answer gets an error."""
+        self._left = True
+        for stream in (self._heart, self._stream):
+            if stream is not None:
+                hang_up(stream)
 
     # ---- the wire
 
@@ -90,7 +98,12 @@ class Visitor:
         except (httpx.HTTPError, httpx.StreamError, OSError):  # the end of it, by `leave` or with the server
             self._present.set()
 
+    def _check(self) -> None:
+        if self._left:
+            raise Gone("this tab was closed")
+
     def _run(self, call: dict, values: Mapping[str, Any], data: Mapping[str, Any] | None, answer: Answer) -> None:
+        self._check()
         names = {id: name for name, id in self.ids.items()}
         inputs = [values.get(names.get(id), self.parts[id]["props"].get("value")) for id in call["inputs"]]
         inputs = [None if self.parts[id]["type"] == "state" else value for id, value in zip(call["inputs"], inputs, strict=True)]
@@ -123,11 +136,20 @@ class Visitor:
                 return
 
     def _messages(self, answer: Answer) -> Iterator[dict[str, Any]]:
-        with self.http.stream("GET", "/queue/data", params={"session_hash": self.session}) as stream:
-            for line in stream.iter_lines():
+        with self.http.stream("GET", "/queue/data", params={"session_hash": self.session}) as self._stream:
+            self._check()
+            for line in self._stream.iter_lines():
                 if line.startswith("data:"):
                     answer.raw += line
                     yield json.loads(line[5:])
+
+
+def hang_up(stream: httpx.Response) -> None:
+    """End a connection that another thread may be reading: closing it here would leave that thread waiting."""
+    try:
+        stream.extensions["network_stream"].get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+    except OSError:  # it had ended
+        return
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from benchmarks import load
-from benchmarks.visitor import QueueFull, Refused, Visitor, visiting
+from benchmarks.visitor import Gone, QueueFull, Refused, Visitor, visiting
 from demo import LAUNCH, build
 
 from . import fakes
@@ -46,7 +46,7 @@ def test_a_full_queue_is_no_error(address, monkeypatch):
 def test_a_closed_tab_is_noticed(address):
     with visiting(address) as visitor:
         assert visitor.call("sources", "undo").data
-    with pytest.raises(RuntimeError, match="closed"):
+    with pytest.raises(Gone):
         visitor.call("sources", "undo")
 
 
