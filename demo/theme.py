@@ -10,6 +10,7 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets"
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 FONT_MONO = ("ui-monospace", "SF Mono", "Menlo", "Consolas", "monospace")
 MAX_UPLOAD = "20mb"
+SESSIONS = 100  # Gradio keeps what a closed tab showed; beyond so many the one that was used least recently is forgotten, faces and all
 
 
 def theme() -> gr.themes.Base:
@@ -54,6 +55,7 @@ LAUNCH = {
     "head": head(),
     "run_history": False,  # these are faces
     "max_file_size": MAX_UPLOAD,
+    "state_session_capacity": SESSIONS,
     "footer_links": [],
     "ssr_mode": False,
     "pwa": False,

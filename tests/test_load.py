@@ -14,11 +14,16 @@ from . import fakes
 
 
 @pytest.fixture(scope="module")
-def address():
+def app():
     app = build(fakes.studio())
-    _, url, _ = app.launch(prevent_thread_lock=True, quiet=True, **LAUNCH)
-    yield url
+    app.launch(prevent_thread_lock=True, quiet=True, **LAUNCH)
+    yield app
     app.close()
+
+
+@pytest.fixture
+def address(app):
+    return app.local_url
 
 
 def test_two_sessions_for_some_seconds(address, monkeypatch):
@@ -48,6 +53,19 @@ def test_a_closed_tab_is_noticed(address):
         assert visitor.call("sources", "undo").data
     with pytest.raises(Gone):
         visitor.call("sources", "undo")
+
+
+def test_the_page_forgets_old_sessions(app, address, monkeypatch):
+    """With the faces that they showed: memory does not grow with every visitor there ever was."""
+    held = app.state_holder
+    assert held.capacity == LAUNCH["state_session_capacity"]
+    monkeypatch.setattr(held, "capacity", 2)
+    for _ in range(4):
+        with visiting(address):
+            pass
+        sessions = list(held.session_data)
+    with visiting(address) as last:
+        assert last.session in held.session_data and sessions[0] not in held.session_data
 
 
 def test_quantiles():
