@@ -111,7 +111,7 @@ class Essence:
                 dict(header.get("provenance", {})),
                 _decode(header.get("thumbnail")),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             if isinstance(error, UserError):
                 raise
             raise BadFile(f"The header of {path.name} is damaged ({error}).") from None
@@ -190,5 +190,5 @@ def _decode(text: object) -> Image.Image | None:
         if max(image.size) > 4 * THUMBNAIL:
             return None
         return image.convert("RGB")
-    except (OSError, ValueError):  # a thumbnail is a courtesy: an essence without one is whole
+    except Exception:  # a thumbnail is a courtesy, and pictures fail in many ways: an essence without one is whole
         return None

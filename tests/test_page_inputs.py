@@ -11,8 +11,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from .browsing import FLAGS, PATIENCE, address, browser, quickly, settled, studio, unfold, visit  # noqa: F401 - fixtures
+from .browsing import FLAGS, PATIENCE, quickly, settled, unfold
 from .pictures import photograph
+
+pytest_plugins = ["tests.browsing"]
 
 PASTE = """data => {
     const file = new File([Uint8Array.from(atob(data), c => c.charCodeAt(0))], "pasted.png", {type: "image/png"});
@@ -27,7 +29,7 @@ def picture(tmp_path):
     return photograph(tmp_path / "face.png")
 
 
-def test_a_picture_is_pasted_into_the_panel_under_the_pointer(visit, picture):  # noqa: F811
+def test_a_picture_is_pasted_into_the_panel_under_the_pointer(visit, picture):
     page = visit()
     quickly(page)
     data = base64.b64encode(picture.read_bytes()).decode()
@@ -40,7 +42,7 @@ def test_a_picture_is_pasted_into_the_panel_under_the_pointer(visit, picture):  
 
 
 @pytest.fixture
-def camera_page(browser, address, picture, tmp_path):  # noqa: F811
+def camera_page(browser, address, picture, tmp_path):
     """A page in a browser whose camera shows a face."""
     film = tmp_path / "face.mjpeg"
     still = io.BytesIO()

@@ -1,9 +1,13 @@
+import base64
+import io
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from essence import BadFile, Essence, EssenceMismatch
+from essence import BadFile, Essence, EssenceMismatch, types
+from essence.formats import write_safetensors
 
 
 def essence(**changes):
@@ -94,3 +98,19 @@ def test_saving_replaces_whole_or_not_at_all(tmp_path):
     with pytest.raises(OSError):
         essence().save(tmp_path / "folder.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["folder.safetensors"]
+
+
+def test_an_essence_whose_thumbnail_is_a_bomb_has_none(tmp_path):
+    bomb = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
+    header = {"format": types.FORMAT, "name": "x", "model": "", "method": "", "strength": 1.0,
+              "thumbnail": base64.b64encode(bomb.getvalue()).decode()}  # fmt: skip
+    write_safetensors(tmp_path / "x.safetensors", {"delta": torch.zeros(4, 8)}, header)
+    assert Essence.load(tmp_path / "x.safetensors").thumbnail is None
+
+
+def test_an_endless_strength_is_a_damaged_header(tmp_path):
+    header = {"format": types.FORMAT, "name": "x", "model": "", "method": "", "strength": 10**400}
+    write_safetensors(tmp_path / "x.safetensors", {"delta": torch.zeros(4, 8)}, header)
+    with pytest.raises(BadFile, match="damaged"):
+        Essence.load(tmp_path / "x.safetensors")
