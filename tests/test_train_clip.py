@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -32,19 +33,22 @@ def cartoon(hair: tuple[int, int, int], skin: tuple[int, int, int] = (220, 180, 
     return picture
 
 
-@pytest.fixture
-def folder(tmp_path):
-    path = tmp_path / "faces"
+def faces(path: Path, count: int) -> Path:
     path.mkdir()
     rng = random.Random(0)
-    for i in range(12):
+    for i in range(count):
         hair = tuple(rng.randrange(220) for _ in range(3))
         cartoon(hair, smile=i % 2 == 0).save(path / f"face_{i:02}.png")
     return path
 
 
-def test_recipe_runs_exports_and_resumes(folder, tmp_path):
-    options = ClipOptions(data=str(folder), out=str(tmp_path / "run"), **TINY)
+@pytest.fixture
+def folder(tmp_path):
+    return faces(tmp_path / "faces", 12)
+
+
+def test_recipe_runs_exports_and_resumes(tmp_path):
+    options = ClipOptions(data=str(faces(tmp_path / "faces", 100)), out=str(tmp_path / "run"), **TINY)
     first = load_clip(train(options))
     model = load_clip(train(replace(options, steps=3)))
     steps = [line.split(",")[0] for line in (tmp_path / "run" / "log.csv").read_text().splitlines()]

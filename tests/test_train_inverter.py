@@ -21,13 +21,13 @@ SIDE, DIM = 32, 16
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """16 drawn faces, three of them called photographs, a random generator and its latents."""
+    """100 drawn faces, twenty of them called photographs, a random generator and its latents."""
     root = tmp_path_factory.mktemp("training")
     (root / "faces").mkdir()
-    for i in range(16):
-        image = Image.new("RGB", (40, 40), (40 + 10 * i, 90, 200 - 9 * i))
-        ImageDraw.Draw(image).ellipse((8, 4 + i % 4, 32, 36), fill=(220, 180 - 5 * i, 150))
-        image.save(root / "faces" / f"{'congress' if i < 3 else 'made'}_{i:02d}.png")
+    for i in range(100):
+        image = Image.new("RGB", (40, 40), (40 + 2 * i, 90, 200 - i))
+        ImageDraw.Draw(image).ellipse((8, 4 + i % 4, 32, 36), fill=(220, 180 - i, 150))
+        image.save(root / "faces" / f"{'congress' if i < 20 else 'made'}_{i:02d}.png")
     torch.manual_seed(0)
     generator = Generator(GeneratorConfig(SIDE, DIM, 1, {4: 8, 8: 8, 16: 8, 32: 8}))
     save_generator(generator, root / "generator.safetensors", half=False)
