@@ -12,7 +12,7 @@ from torch import Tensor
 from ..images import load_image
 from ..models.identity import face_descriptor
 from . import attributes as A
-from .common import to_float
+from .common import held_out, list_pictures, to_float
 from .teacher import place, read_row
 
 BATCH = 32
@@ -135,9 +135,9 @@ def fit_probe(tight: Path, labels: Path, glasses: Path, aligned: Path, rows: int
     known: list[tuple[Tensor, dict[str, float]]] = []
     for folder, table, whole in ((tight, labels, False), (aligned, glasses, True)):
         with table.open(newline="") as file:
-            listed = [row for row in csv.DictReader(file) if (folder / row["file"]).is_file()]
-        step = max(1, len(listed) // rows)
-        for row in listed[1::step]:  # the first of every twenty tight crops is held out
+            held = held_out([path.name for path in list_pictures(folder)]) if whole else set()  # tight crops are not judged
+            listed = [row for row in csv.DictReader(file) if row["file"] not in held and (folder / row["file"]).is_file()]
+        for row in listed[:: max(1, len(listed) // rows)]:
             image = load_image(folder / row["file"])
             picture = np.asarray(image.resize((A.SIDE, A.SIDE))) if whole else place(image)[0]
             known.append((torch.from_numpy(picture.copy()).permute(2, 0, 1), read_row(row)))
