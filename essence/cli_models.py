@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from . import catalogue, checkpoints, fetch, ops, registry
+from . import catalogue, checkpoints, fetch, machine, ops, registry
 from .errors import BadFile, UserError
 
 # command -> what -> the module whose main(arguments) does it
@@ -81,7 +81,7 @@ def run_convert(a: argparse.Namespace) -> dict:
 def run_doctor(a: argparse.Namespace) -> dict:
     device = a.device or ("cuda" if torch.cuda.is_available() else "cpu")
     found = {"python": platform.python_version(), "platform": platform.platform(), "device": _device_name(device)}
-    found["precision"] = "bfloat16" if registry.bfloat16_pays(device) else "float32"
+    found["precision"] = "bfloat16" if machine.bfloat16_pays(device) else "float32"
     found["ops"] = ops.backend()
     for package in ("torch", "gradio", "open_clip_torch", "face_recognition_models", "pillow", "numpy"):
         found[package] = _version(package)

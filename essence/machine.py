@@ -43,6 +43,16 @@ def use_processors() -> None:
         torch.set_num_threads(min(torch.get_num_threads(), processors()))
 
 
+def bfloat16_pays(device: str | torch.device) -> bool:
+    """True where the processor multiplies bfloat16 itself; ESSENCE_PRECISION=full|half overrides."""
+    asked = os.environ.get("ESSENCE_PRECISION", "auto")
+    if asked in ("full", "half"):
+        return asked == "half"
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return torch.device(device).type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 class Halving:
     """Runs work on batches of at most `batch`; when memory runs out it halves the batch and does the work again."""
 

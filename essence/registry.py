@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from . import checkpoints, fetch, latents
+from . import checkpoints, fetch, latents, machine
 from .catalogue import WEIGHTS, Entry, Part, cache, catalogue, find, verified, writable
 from .errors import BadFile, UserError
 from .latents import LatentAxes
@@ -20,7 +20,7 @@ from .models.e4e import Inverter, MeanInverter
 from .models.identity import face_descriptor
 from .models.stylegan2 import Generator
 
-__all__ = ["WEIGHTS", "Entry", "Part", "bfloat16_pays", "catalogue", "default", "find", "fingerprint", "load", "manifest", "verified"]
+__all__ = ["WEIGHTS", "Entry", "Part", "catalogue", "default", "find", "fingerprint", "load", "manifest", "verified"]
 
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
 PUBLIC_CLIP = "ffhq"  # the set whose image-text encoder serves a model that brings none
@@ -56,7 +56,7 @@ def load(
         _clip(entry).to(device),
         face_descriptor().to(device) if entry.aligned == "face" else None,
         _latents(entry, generator, mark, progress),
-        bfloat16_pays(device) if half is None else half,
+        machine.bfloat16_pays(device) if half is None else half,
     )
 
 
@@ -123,13 +123,3 @@ def fingerprint(generator: torch.nn.Module) -> str:
         digest.update(f"{name}{tuple(value.shape)}".encode())
         digest.update(value.cpu().half().numpy().tobytes())
     return digest.hexdigest()[:8]
-
-
-def bfloat16_pays(device: str | torch.device) -> bool:
-    """True where the processor multiplies bfloat16 itself; ESSENCE_PRECISION=full|half overrides."""
-    asked = os.environ.get("ESSENCE_PRECISION", "auto")
-    if asked in ("full", "half"):
-        return asked == "half"
-    if torch.device(device).type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return torch.device(device).type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()

@@ -15,7 +15,7 @@ from essence.checkpoints import load_generator, load_latents
 from essence.errors import BadFile, UserError
 from essence.formats import write_safetensors
 from essence.models.stylegan2 import Generator, GeneratorConfig
-from essence.train import critics, gaussian, generator, generator_lessons
+from essence.train import common, critics, gaussian, generator, generator_lessons
 from essence.train.autoencoder import PictureEncoder, PictureEncoderConfig, load_encoder, save_encoder
 from essence.train.generator import GeneratorOptions
 
@@ -105,6 +105,14 @@ def test_critics_alone_train_a_plain_stylegan(faces, tmp_path):
 
 
 # ---- parts
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_half_precision_only_where_the_machine_has_it(monkeypatch, pays):
+    monkeypatch.setattr(common, "bfloat16_pays", lambda device: pays)
+    for wanted in (True, False):
+        with common.precision("cpu", wanted):
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == (torch.bfloat16 if pays and wanted else torch.float32)
+
 
 def test_a_mapping_network_is_the_gaussian_and_moves_no_picture():
     torch.manual_seed(0)

@@ -26,7 +26,7 @@ from ..models.clip import CLIP_MEAN, CLIP_STD, ImageText
 from . import captions, parallel
 from .augment import degrade
 from .clip_lessons import ClipOptions, Lessons, prepare
-from .common import CsvLog, average_into, load_resume, parse_options, save_atomic, to_float, warm_cosine
+from .common import CsvLog, average_into, load_resume, parse_options, precision, save_atomic, to_float, warm_cosine
 from .teacher import TeacherOptions
 
 CROWD = 1024  # pictures among which a caption's mean target is taken
@@ -179,7 +179,7 @@ class Lesson:
         texts, used = self._captions(facts, step)
         model.train()
         images = standard(images.to(self.device), self.options.size).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16):
+        with precision(self.device):
             found, text, scale = model(images, self.tokenizer(texts).to(self.device))
         # The losses are small sums over tables that lie on the CPU.
         found, text = found.float().cpu(), F.normalize(text.float().cpu(), dim=1)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..images import load_image, resize, square_crop, to_tensor
+from ..machine import bfloat16_pays
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 PHOTOGRAPHS = "congress"  # prefix of the file names that are photographs by real cameras
@@ -150,6 +151,11 @@ def _rows(path: Path) -> list[list[str]]:
 
 
 # ---- training
+
+def precision(device: str | torch.device, half: bool = True) -> torch.autocast:
+    """bfloat16 where it is asked for and the machine multiplies it itself: elsewhere it is many times slower than single precision."""
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half and bfloat16_pays(device))
+
 
 @torch.no_grad()
 def average_into(average: nn.Module, model: nn.Module, step: int, decay: float) -> None:

@@ -24,7 +24,7 @@ from ..images import grid, to_pil
 from ..models.stylegan2 import Generator, GeneratorConfig
 from . import gaussian
 from .autoencoder import PictureEncoder, PictureEncoderConfig, load_encoder, save_encoder
-from .common import CsvLog, load_resume, parse_options, save_atomic, to_float
+from .common import CsvLog, load_resume, parse_options, precision, save_atomic, to_float
 from .critics import FeatureCritic, PixelCritic
 from .generator_lessons import Pictures, prepare
 from .generator_step import COLUMNS, FIRST_LOOK, Lesson, on_device
@@ -122,7 +122,7 @@ class Trainer:
         return min(1.0, agreed(share))
 
     def precision(self) -> torch.autocast:
-        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.options.half)
+        return precision(self.device, self.options.half)
 
 
 def networks(options: GeneratorOptions) -> tuple[Generator, PictureEncoder]:

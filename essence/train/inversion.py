@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..images import grid, resample, to_pil
 from ..latents import LatentAxes
+from ..machine import bfloat16_pays
 from ..methods.refine import RefineOptions, refine
 from ..model_set import ModelSet
 from ..models.identity import face_descriptor
@@ -18,7 +19,7 @@ from ..types import Source
 
 def working_set(generator: torch.nn.Module, inverter: torch.nn.Module, latents: LatentAxes) -> ModelSet:
     """A model set without image-text encoder, which inversion does not need."""
-    return ModelSet("training", "training", generator, inverter, None, face_descriptor(), latents, half=True)
+    return ModelSet("training", "training", generator, inverter, None, face_descriptor(), latents, bfloat16_pays("cpu"))
 
 
 @torch.no_grad()

@@ -34,11 +34,12 @@ from .common import (
     load_pictures,
     load_resume,
     parse_options,
+    precision,
     save_atomic,
     to_float,
     warm_cosine,
 )
-from .inverter_lessons import Batch, Lessons, precision, prepare
+from .inverter_lessons import Batch, Lessons, prepare
 
 COLUMNS = ("step", "seconds", "pictures", "loss", "common", "layers", "pixels", "features", "descriptor", "deltas", "rate")
 SHEET = 10  # pictures on a sheet
@@ -142,7 +143,7 @@ class Losses:
 
     def pictures(self, w: Tensor, goal: Tensor) -> dict[str, Tensor]:
         """The reconstruction against the goal: pixels, face network features relative to their mean, squared descriptor distance."""
-        with precision(self.options, w.device):
+        with precision(w.device, self.options.half):
             images = self.generator.synthesis(w).float()
             ours = self.face.features(face_chip(images))
             with torch.no_grad():
@@ -226,7 +227,7 @@ class Trainer:
         factor = warm_cosine(progress, self.step, o.warmup, 0.02)
         for group in self.optimizer.param_groups:
             group["lr"] = o.rate * factor * group["times"]
-        with precision(o, self.device):
+        with precision(self.device, o.half):
             raw = self.spread(resample(batch.seen, o.input_size, "antialias").contiguous(memory_format=torch.channels_last))
         total, terms = losses(raw.float() + self.axes.mean, batch, *self.rendered(progress))
         self.optimizer.zero_grad(set_to_none=True)

@@ -15,7 +15,7 @@ from ..latents import LatentAxes
 from ..models.stylegan2 import Generator
 from . import augment, parallel
 from .autoencoder import load_encoder
-from .common import PHOTOGRAPHS, held_out, list_pictures, load_pictures, save_atomic, to_float, to_uint8
+from .common import PHOTOGRAPHS, held_out, list_pictures, load_pictures, precision, save_atomic, to_float, to_uint8
 
 if TYPE_CHECKING:
     from .inverter import InverterOptions
@@ -94,7 +94,7 @@ def _render(options: InverterOptions, generator: Generator, w: Tensor) -> Tensor
     pictures = []
     for part in tqdm(w.split(32), desc="generated pictures"):
         part = part.to(generator.input.input.device)
-        with precision(options, part.device):
+        with precision(part.device, options.half):
             pictures.append(to_uint8(generator.synthesis(part)).cpu())
     return torch.cat(pictures)
 
@@ -105,7 +105,7 @@ def _teach(options: InverterOptions, real: Tensor) -> Tensor:
     shape = teacher(to_float(real[:1])).shape[1:]
     latents = torch.empty(len(real), *shape, dtype=torch.float16)
     for first in tqdm(range(0, len(real), 64), desc="teacher"):
-        with precision(options):
+        with precision("cpu", options.half):
             latents[first : first + 64] = teacher(to_float(real[first : first + 64]))
     return latents
 
@@ -119,8 +119,3 @@ def _made_latents(options: InverterOptions, axes: LatentAxes, real_w: Tensor | N
     like = real_w[torch.randint(len(real_w), (options.bank,), generator=rng)].float()
     share = (torch.rand(options.bank, 1, 1, generator=rng) < 0.75).float()
     return w + share * (like - like[:, :1])
-
-
-def precision(options: InverterOptions, device: str | torch.device = "cpu") -> torch.autocast:
-    """bfloat16 where it is safe, if wanted."""
-    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=options.half)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..images import load_image
 from ..models.identity import face_descriptor
 from . import attributes as A
-from .common import held_out, list_pictures, to_float
+from .common import held_out, list_pictures, precision, to_float
 from .teacher import place, read_row
 
 BATCH = 32
@@ -30,7 +30,7 @@ def set_features(pictures: Tensor) -> Tensor:
     """uint8 [N, 3, H, W] to [N, 704]: the face network's maps after each stage but the first, averaged over space."""
     net, found = face_descriptor(), []
     for part in pictures.split(BATCH):
-        with torch.autocast("cpu", torch.bfloat16):
+        with precision("cpu"):
             maps = net.features(to_float(part))
         found.append(torch.cat([maps[i].float().mean(dim=(2, 3)) for i in POOLED], 1))
     return torch.cat(found)
@@ -107,7 +107,7 @@ class Classifier:
     def probed(self, images: Tensor) -> Tensor:
         if self.probe is None:
             return torch.zeros(len(images), len(A.PROBED))
-        with torch.autocast("cpu", torch.bfloat16):
+        with precision("cpu"):
             features = A.face_features(images)
         return self.probe(features.float())
 
@@ -146,7 +146,7 @@ def fit_probe(tight: Path, labels: Path, glasses: Path, aligned: Path, rows: int
         for name, value in facts.items():
             values[i, list(A.PROBED).index(name)], told[i, list(A.PROBED).index(name)] = value, True
     features = []
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad(), precision("cpu"):
         for part in torch.stack([picture for picture, _ in known]).split(BATCH):
             features.append(A.face_features(to_float(part)).half())
     return A.Probe.fit(torch.cat(features), values, told)

@@ -23,7 +23,7 @@ from ..images import load_image
 from ..latents import LatentAxes
 from . import attributes as A
 from .augment import light
-from .common import list_pictures, load_pictures, to_float, to_uint8
+from .common import list_pictures, load_pictures, precision, to_float, to_uint8
 
 BATCH = 64
 AGES = {"0-2": 1, "3-9": 6, "10-19": 15, "20-29": 25, "30-39": 35, "40-49": 45, "50-59": 55, "60-69": 65, "more than 70": 75}
@@ -89,7 +89,7 @@ def generated_table(render: Callable[[Tensor], Tensor], latents: Callable[[int],
     """`latents(n)` gives w+ [n, L, D], `render` makes pictures of side 128 or more of them."""
     parts = []
     for start in tqdm(range(0, count, BATCH // 2), desc="rendering", mininterval=5):
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad(), precision("cpu"):
             images = render(latents(min(BATCH // 2, count - start))).float()
         images = F.interpolate(images, (A.SIDE, A.SIDE), mode="bilinear", antialias=True)
         parts.append(images.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8))
@@ -129,7 +129,7 @@ def _table(names: list[str], kind: str, pictures: Tensor, marks: Tensor) -> Tabl
     for part, points in zip(tqdm(pictures.split(BATCH), desc=f"{kind} faces", mininterval=5), marks.split(BATCH), strict=True):
         images = to_float(part)
         measured.append(A.measure(images, points))
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad(), precision("cpu"):
             features.append(A.face_features(images).half())
             whole = A.hair_features(images if kind != "tight" else images[:1]).half()
             outer.append(whole if kind != "tight" else torch.zeros_like(whole).expand(len(images), -1))
