@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -92,17 +93,29 @@ class Studio:
         return align.cut(picture, square, self.models.face_size)
 
     def invert(self, crop: Image.Image, name: str = "source", options: RefineOptions = RefineOptions()) -> Iterator[Step]:  # noqa: B008
-        """An aligned crop to a `Source`: the inverter's answer first, then a step for each refinement."""
+        """An aligned crop to a `Source`: the inverter's answer first, then a step for each refinement.
+
+        One `Step` alone where the same crop was inverted with the same options before and the latents are still known.
+        """
         return self._locked(self._invert(crop, name, options))
 
     def _invert(self, crop: Image.Image, name: str, options: RefineOptions) -> Iterator[Step]:
-        models = self.models
-        w = models.invert(resample(to_tensor(crop).to(models.device), models.inverter.input_size, "antialias"))
-        source = self._source(w[0], name, crop)
-        preview = np.asarray(source.inversion)[None]
-        yield Step(1, options.steps + 1, source, {"total": _difference(source)}, preview)
-        for step in refine(models, source, options):
+        models, key = self.models, ("inversion", _content(crop), options)
+        if (known := models.recall(key)) is not None:
+            yield self._first(known, name, crop, 1)
+            return
+        w = models.invert(resample(to_tensor(crop).to(models.device), models.inverter.input_size, "antialias"))[0]
+        first = self._first(w, name, crop, options.steps + 1)
+        yield first
+        best = first.result
+        for step in refine(models, first.result, options):
+            best = step.result
             yield dataclasses.replace(step, index=step.index + 1, total=step.total + 1)
+        models.remember(key, best.w)
+
+    def _first(self, w: torch.Tensor, name: str, crop: Image.Image, total: int) -> Step:
+        source = self._source(w, name, crop)
+        return Step(1, total, source, {"total": _difference(source)}, np.asarray(source.inversion)[None])
 
     def source(self, picture: Image.Image | str | Path, name: str = "source", face: int = 0, aligned: bool = False,
                refine: RefineOptions = RefineOptions()) -> Source:  # noqa: B008  # fmt: skip
@@ -230,6 +243,11 @@ def last(steps: Iterator[Step]) -> Step:
         pass
     assert step is not None
     return step
+
+
+def _content(picture: Image.Image) -> bytes:
+    """The same for the same pixels; the picture cannot be had back from it."""
+    return hashlib.sha256(f"{picture.mode} {picture.size}".encode() + picture.tobytes()).digest()
 
 
 def _difference(source: Source) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import lru_cache
 
 import torch
@@ -38,4 +39,5 @@ def model_set(with_axes: bool = True) -> ModelSet:
 
 
 def studio(with_axes: bool = True) -> Studio:
-    return Studio.of(model_set(with_axes))
+    """Of its own: what another one remembers it does not know."""
+    return Studio.of(dataclasses.replace(model_set(with_axes)))
