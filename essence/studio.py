@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from . import align, machine, registry
-from .errors import NoFaceFound, UserError
+from . import align, catalogue, machine, registry
+from .errors import EssenceMismatch, NoFaceFound, UserError
 from .images import animation, load_image, resample, resize, square_crop, to_tensor
 from .images import grid as picture_grid
 from .methods.optimize import PRESETS, OptimizeOptions, optimize
@@ -29,13 +29,15 @@ TRUNCATION = 0.7  # of random faces: less variety, fewer broken ones
 class Studio:
     """Models, loaded on first use, behind a lock around the device. Safe to share between threads."""
 
-    def __init__(self, model: str | None = None, device: str | None = None, progress: registry.Progress | None = None):
-        """`model`: a model set by name or path, None for the default; `progress(what, done, total)` hears of long work while loading."""
+    def __init__(self, model: str | None = None, device: str | None = None, progress: registry.Progress | None = None,
+                 turn: threading.Lock | None = None):  # fmt: skip
+        """`model`: a model set by name or path, None for the default; `progress(what, done, total)` hears of long work while loading;
+        `turn`: the lock around the device, where other studios use the same one."""
         self.model = model or registry.default()
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._models: ModelSet | None = None
         self._progress = progress
-        self._loading, self._using = threading.Lock(), threading.Lock()
+        self._loading, self._using = threading.Lock(), turn or threading.Lock()
 
     @classmethod
     def of(cls, models: ModelSet) -> Studio:
@@ -45,12 +47,28 @@ class Studio:
         return studio
 
     @property
+    def name(self) -> str:
+        """Of the model set; nothing is loaded for it."""
+        return self._models.name if self._models is not None else catalogue.find(self.model).name
+
+    @property
     def models(self) -> ModelSet:
         with self._loading:
-            if self._models is None:
+            models = self._models
+            if models is None:
                 machine.use_processors()
-                self._models = registry.load(self.model, self.device, progress=self._progress)
-            return self._models
+                models = self._models = self._load()
+            return models
+
+    def _load(self) -> ModelSet:
+        try:
+            return registry.load(self.model, self.device, progress=self._progress)
+        except torch.OutOfMemoryError as error:
+            raise UserError(f"The models of '{self.model}' do not fit into the memory of {self.device} beside what is there.") from error
+
+    def forget(self) -> None:
+        """Free the models' memory, as soon as no work under way holds them; the next use loads them again."""
+        self._models = None
 
     # -- pictures in --------------------------------------------------------------------------------------------------
 
@@ -165,6 +183,9 @@ class Studio:
     def _stack(self, sources: Sequence[Source]) -> torch.Tensor:
         if not sources:
             raise UserError("Add at least one source first.")
+        ours = self.models.id
+        if strange := next((source for source in sources if source.model != ours), None):
+            raise EssenceMismatch(f"The source '{strange.name}' was inverted with the generator {strange.model}; this one is {ours}.")
         return torch.stack([source.w for source in sources])
 
     # -- pictures out -------------------------------------------------------------------------------------------------
@@ -258,5 +279,3 @@ def _difference(source: Source) -> float:
 def bundled(kind: str) -> list[Path]:
     """Example files in assets/: "sources", "targets" or "essences"."""
     return sorted(path for path in (ASSETS / kind).glob("*") if not path.name.startswith("."))
-
-
