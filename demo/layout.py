@@ -30,8 +30,8 @@ CROP_JS = "essence.crop(element, trigger, watch, 'nudge')"
 INTRO = """<header class="intro"><h1>Essence</h1>
 <p>What makes a face itself, carried over to others. Add sources and a target, learn the target's essence, and choose how much of it
 each source takes.</p></header>"""
-PRIVACY = """<p class="privacy">Pictures stay in this session, and leave the server within an hour after you do. Of recent inversions the server
-remembers the latents, without pictures or names. Nothing is sent anywhere else.</p>"""
+PRIVACY = """<p class="privacy">Pictures stay in this session, and leave the server within an hour after you do. Of recent inversions the
+server remembers the latents, without pictures or names. Nothing is sent anywhere else.</p>"""
 
 
 def build(studio: Studio | Studios) -> gr.Blocks:
