@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import threading
 
 from demo import LAUNCH, build, space
+from essence import UserError
 
 
 def parse() -> argparse.Namespace:
@@ -20,9 +22,12 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
-    studio = space.studio(arguments.model)
-    threading.Thread(target=lambda: studio.models, daemon=True).start()  # the page need not wait for them
-    build(studio).launch(server_name=arguments.host, server_port=arguments.port, share=arguments.share, **LAUNCH)
+    try:
+        studios = space.studios(arguments.model)
+    except UserError as error:
+        sys.exit(f"essence: {error}")
+    threading.Thread(target=lambda: studios.of().models, daemon=True).start()  # the page need not wait for them
+    build(studios).launch(server_name=arguments.host, server_port=arguments.port, share=arguments.share, **LAUNCH)
 
 
 if __name__ == "__main__":

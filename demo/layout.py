@@ -5,9 +5,9 @@ from __future__ import annotations
 import gradio as gr
 from PIL import Image
 
-from essence import Essence, Studio, bundled
+from essence import Essence, Studio, Studios, bundled
 
-from . import board, learning, programs, settings, views, wiring
+from . import board, choosing, learning, programs, settings, views, wiring
 from .line import Line
 from .session import Session
 from .shelves import ESSENCES
@@ -18,6 +18,7 @@ WAITING = 20  # visitors waiting at most
 LOOK_AGAIN = 2  # seconds between two looks at the place in the line
 PICTURES = [".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif"]
 
+MODELS_JS = "essence.clicks(element, trigger, ['use'])"
 SHELF_JS = """essence.clicks(element, trigger, ['remove', 'face', 'move', 'crop', 'undo']);
 essence.names(element, trigger, 'rename');"""
 EXAMPLES_JS = "essence.clicks(element, trigger, ['pick'])"
@@ -29,19 +30,22 @@ CROP_JS = "essence.crop(element, trigger, watch, 'nudge')"
 INTRO = """<header class="intro"><h1>Essence</h1>
 <p>What makes a face itself, carried over to others. Add sources and a target, learn the target's essence, and choose how much of it
 each source takes.</p></header>"""
-PRIVACY = """<p class="privacy">Pictures stay in this session, and leave the server within an hour after you do. Nothing is sent anywhere
-else.</p>"""
+PRIVACY = """<p class="privacy">Pictures stay in this session, and leave the server within an hour after you do. Of recent inversions the
+server remembers the latents, without pictures or names. Nothing is sent anywhere else.</p>"""
 
 
-def build(studio: Studio) -> gr.Blocks:
+def build(studio: Studio | Studios) -> gr.Blocks:
+    studios = studio if isinstance(studio, Studios) else Studios.around(studio)
     with gr.Blocks(title="Essence", delete_cache=(CLEAN_EVERY, KEEP_FOR), analytics_enabled=False, fill_width=True) as page:
-        programs.wire(studio)  # first, so that the endpoints get their names
+        programs.wire(studios.of())  # first, so that the endpoints get their names
         session = gr.State(Session())  # deep-copied for each visitor
         browser = gr.BrowserState({}, **settings.STORAGE)
         gr.HTML(INTRO, apply_default_css=False)
+        models = html(choosing.sets(studios, Session()), MODELS_JS, elem_id="models")
         with gr.Row(elem_classes=["es-panels"]):
-            sources = source_panel()
-            targets = target_panel()
+            faces, essences = choosing.shown(studios, studios.first)
+            sources = source_panel(faces)
+            targets = target_panel(essences)
         learn = learn_panel()
         grid = grid_panel()
         crop = html(js=CROP_JS, elem_id="crop")
@@ -50,11 +54,13 @@ def build(studio: Studio) -> gr.Blocks:
         line = Line()
         view = [sources["shelf"], targets["shelf"], grid["board"]]
         wiring.wire_page(page, session, line)
-        wiring.wire_sources(studio, session, view, sources)
-        wiring.wire_targets(studio, session, view, targets)
-        wiring.wire_crop(studio, session, view, crop, sources, targets)
-        wiring.wire_learning(studio, session, line, view, learn)
-        wiring.wire_grid(studio, session, grid)
+        chosen = {"models": models, "faces": sources["box"], "essences": targets["ready_box"]}
+        wiring.wire_models(studios, page, session, view, chosen, sources["refine"])
+        wiring.wire_sources(studios, session, view, sources)
+        wiring.wire_targets(studios, session, view, targets)
+        wiring.wire_crop(studios, session, view, crop, sources, targets)
+        wiring.wire_learning(studios, session, line, view, learn)
+        wiring.wire_grid(studios, session, grid)
         wiring.wire_settings(page, browser, {**learn, "refine": sources["refine"]})
     page.temp_file_sets.append(Strays(page.GRADIO_CACHE))
     return page.queue(default_concurrency_limit=4, max_size=WAITING)
@@ -68,27 +74,27 @@ def heading(number: int, title: str, text: str) -> None:
     html(f'<div class="heading"><span>{number}</span><h2>{title}</h2><p>{text}</p></div>')
 
 
-def picture_inputs(kind: str, label: str, types: list[str]) -> dict[str, gr.components.Component]:
+def picture_inputs(kind: str, label: str, types: list[str], with_examples: bool = True) -> dict[str, gr.components.Component]:
     upload = gr.File(label=label, file_count="multiple", file_types=types, height=64, show_label=False,
                      elem_id=f"{kind}-upload", elem_classes=["es-drop"])  # fmt: skip
     paths = bundled(kind)
-    with gr.Accordion("Examples", open=True, visible=bool(paths)):
+    with gr.Accordion("Examples", open=True, visible=with_examples and bool(paths)) as box:
         examples = html(views.examples(paths, map(Image.open, paths)), EXAMPLES_JS, elem_id=f"{kind}-examples")
     with gr.Accordion("Camera", open=False):
         camera = gr.Image(sources=["webcam"], type="pil", show_label=False, height=240, elem_id=f"{kind}-camera")
-    return {"upload": upload, "examples": examples, "camera": camera}
+    return {"upload": upload, "box": box, "examples": examples, "camera": camera}
 
 
 def aligned_box() -> gr.Checkbox:
     return gr.Checkbox(label="Already aligned", info="Skip the search for a face: take the centred square as it is.")
 
 
-def source_panel() -> dict[str, gr.components.Component]:
+def source_panel(faces: bool) -> dict[str, gr.components.Component]:
     low, high, default = settings.NUMBERS["refine"]
     with gr.Column(elem_classes=["es-card"], min_width=320):
         heading(1, "Sources", "the faces to change")
         shelf = html(views.sources(Session()), SHELF_JS, elem_id="sources")
-        parts = picture_inputs("sources", "Drop, paste or choose photographs", PICTURES)
+        parts = picture_inputs("sources", "Drop, paste or choose photographs", PICTURES, faces)
         with gr.Accordion("Options", open=False):
             aligned = aligned_box()
             refine = gr.Slider(low, high, default, step=1, label="Refinement steps", elem_id="refine-steps",
@@ -99,20 +105,20 @@ def source_panel() -> dict[str, gr.components.Component]:
     return {"shelf": shelf, "aligned": aligned, "refine": refine, "random": random, "clear": clear, **parts}
 
 
-def target_panel() -> dict[str, gr.components.Component]:
+def target_panel(with_essences: bool) -> dict[str, gr.components.Component]:
     essences = bundled("essences")
     with gr.Column(elem_classes=["es-card"], min_width=320):
         heading(2, "Targets", "whose essence to learn")
         shelf = html(views.targets(Session()), SHELF_JS, elem_id="targets")
         parts = picture_inputs("targets", "Drop, paste or choose pictures, paintings, essence files", [*PICTURES, *ESSENCES])
-        with gr.Accordion("Ready-made essences", open=False, visible=bool(essences)):
+        with gr.Accordion("Ready-made essences", open=False, visible=with_essences) as ready_box:
             thumbnails = (Essence.load(path).thumbnail for path in essences)
             ready = html(views.examples(essences, thumbnails), EXAMPLES_JS, elem_id="essences-examples")
         with gr.Accordion("Options", open=False):
             aligned = aligned_box()
         with gr.Row(elem_classes=["es-buttons"]):
             clear = gr.Button("Clear", size="sm", elem_id="clear-targets")
-    return {"shelf": shelf, "aligned": aligned, "ready": ready, "clear": clear, **parts}
+    return {"shelf": shelf, "aligned": aligned, "ready": ready, "ready_box": ready_box, "clear": clear, **parts}
 
 
 def learn_panel() -> dict[str, gr.components.Component]:

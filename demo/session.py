@@ -79,10 +79,21 @@ class TargetItem(Item):
     strength: float = 1.0  # in the grid
     share: float = 0.5  # in the mixture
     bands: frozenset[str] = ALL_BANDS  # the layers it may change
+    aside: dict[str, tuple[Essence, int, align.Nudge]] = field(default_factory=dict)  # by model set: an essence, and the crop it is of
 
     @property
     def picture(self) -> Image.Image | None:
         return super().picture or (self.essence.thumbnail if self.essence else None)
+
+    def put_aside(self, model: str) -> None:
+        """The essence belongs to another model set now."""
+        self.aside[model], self.essence = (self.essence, self.chosen, self.nudge), None
+
+    def bring_back(self, model: str) -> None:
+        """The essence that was put aside, if it is one of this crop."""
+        essence, *crop = self.aside.pop(model, (None,))
+        if essence is not None and crop == [self.chosen, self.nudge]:
+            self.essence = essence
 
     def limited(self) -> Essence:
         return self.essence if self.bands == ALL_BANDS else self.essence.limited(self.bands)
@@ -113,6 +124,22 @@ class Session:
     looking: tuple[str, str] | None = None  # (target's id, source's id) of the large view
     mix: TargetItem = field(default_factory=lambda: TargetItem("mixture", id=MIX))
     mixed: tuple[Any, ...] = ()  # what `mix` was made of
+    model: str = ""  # the name of the model set that it works with; empty: the one that the page started with
+    aside: dict[str, list[TargetItem]] = field(default_factory=dict)  # by model set: loaded essences that wait for it
+
+    def put_aside(self, model: str, items: list[TargetItem]) -> None:
+        """Off the shelf, until the visitor goes back to their model set."""
+        for item in items:
+            self.targets.pop(item.id, None)
+        self.aside.setdefault(model, []).extend(items)
+
+    def bring_back(self, model: str) -> None:
+        """As many as there is room for; the others wait on."""
+        items = self.aside.pop(model, [])
+        room = max(0, MAX_ITEMS - len(self.targets))
+        self.targets |= {item.id: item for item in items[:room]}
+        if items[room:]:
+            self.aside[model] = items[room:]
 
     def ready(self) -> list[SourceItem]:
         """Sources that can be blended."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from essence import PRESETS, Essence, OptimizeOptions, RefineOptions, Source, Step, Studio
+from essence import PRESETS, Essence, OptimizeOptions, RefineOptions, Source, Step, Studio, Studios
 
 SECONDS_OF_START = 10  # for the loan itself, and the first pictures
 SECONDS_OF_STEP = 0.15  # of learning or refinement with the public models, generously
@@ -59,10 +59,10 @@ class LentStudio(Studio):
         return self._find(crop, name, options)
 
 
-def studio(model: str | None) -> Studio:
-    """The studio for this machine. `spaces` is there on a Space only."""
+def studios(model: str | None) -> Studios:
+    """The studios for this machine; on ZeroGPU one alone, whose models every worker inherits. `spaces` is there on a Space only."""
     if not on_zero_gpu():
-        return Studio(model)
+        return Studios(model)
     import spaces
 
-    return LentStudio(model, spaces.GPU)
+    return Studios.around(LentStudio(model, spaces.GPU))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from inspect import isgeneratorfunction
 
 import gradio as gr
 from PIL import Image
 
-from essence import Studio
+from essence import Studios
 
-from . import blending, keeping, learning, settings, shelves
+from . import blending, choosing, keeping, learning, settings, shelves
 from .line import Line
 from .messages import SKIP, inform
 from .session import Session
@@ -26,6 +26,19 @@ EACH = {"trigger_mode": "multiple"}
 Parts = dict[str, gr.components.Component]
 
 
+def own(studios: Studios, handler: Callable, *more: object) -> Callable:
+    """A handler of (studio, session, values) as one of (session, values): with the models that the session works with."""
+    def plain(state: Session, *values: object):
+        return handler(studios.of(state.model), state, *values, *more)
+
+    def stream(state: Session, *values: object):
+        yield from handler(studios.of(state.model), state, *values, *more)
+
+    run = stream if isgeneratorfunction(handler) else plain
+    run.__name__ = handler.__name__  # not functools.wraps: Gradio would count the handler's arguments, the studio among them
+    return run
+
+
 def wire_page(page: gr.Blocks, session: gr.State, line: Line) -> None:
     def gone(request: gr.Request):
         line.gone(request.session_hash)
@@ -33,6 +46,16 @@ def wire_page(page: gr.Blocks, session: gr.State, line: Line) -> None:
     # The state is set once, so that it is dropped after the tab is closed.
     page.load(lambda state: state, session, session, **NOW)
     page.unload(gone)
+
+
+def wire_models(studios: Studios, page: gr.Blocks, session: gr.State, view: list, parts: Parts, refine: gr.Slider) -> None:
+    def use(state: Session, event: gr.EventData, steps: float):
+        yield from choosing.switch(studios, state, str(event.id), int(steps))
+
+    models = parts["models"]
+    page.load(lambda state: choosing.sets(studios, state), session, models, **NOW)  # somebody may have fetched files meanwhile
+    # In the line of those who add pictures: no inversion by the old models can be under way.
+    models.use(use, [session, refine], [models, parts["faces"], parts["essences"], *view], **ADD, **QUIET)
 
 
 def wire_pictures(kind: str, add: Callable, session: gr.State, view: list, parts: Parts, inputs: list[str]) -> None:
@@ -59,63 +82,64 @@ def wire_pictures(kind: str, add: Callable, session: gr.State, view: list, parts
     parts["examples"].pick(picked, [session, *values], view, **options)
 
 
-def wire_shelf(studio: Studio, kind: str, session: gr.State, view: list, parts: Parts) -> None:
+def wire_shelf(studios: Studios, kind: str, session: gr.State, view: list, parts: Parts) -> None:
     """Order and names."""
     def removed(state: Session, event: gr.EventData):
-        return shelves.remove(studio, state, str(event.id))
+        return shelves.remove(studios.of(state.model), state, str(event.id))
 
     def moved(state: Session, event: gr.EventData):
-        return shelves.move(studio, state, str(event.id), int(event.by))
+        return shelves.move(studios.of(state.model), state, str(event.id), int(event.by))
 
     def renamed(state: Session, event: gr.EventData):
-        return shelves.rename(studio, state, str(event.id), str(event.name))
+        return shelves.rename(studios.of(state.model), state, str(event.id), str(event.name))
 
     shelf = parts["shelf"]
     shelf.remove(removed, session, view, **NOW)
     shelf.move(moved, session, view, **NOW)
     shelf.rename(renamed, session, view, **NOW)
-    shelf.undo(partial(shelves.undo, studio), session, view, **NOW)
-    parts["clear"].click(partial(shelves.clear, studio, kind=kind), session, view, **NOW)
+    shelf.undo(own(studios, shelves.undo), session, view, **NOW)
+    parts["clear"].click(own(studios, shelves.clear, kind), session, view, **NOW)
 
 
-def wire_sources(studio: Studio, session: gr.State, view: list, parts: Parts) -> None:
+def wire_sources(studios: Studios, session: gr.State, view: list, parts: Parts) -> None:
     def face(state: Session, event: gr.EventData, steps: float):
-        yield from shelves.choose_source_face(studio, state, str(event.id), int(event.index), int(steps))
+        yield from shelves.choose_source_face(studios.of(state.model), state, str(event.id), int(event.index), int(steps))
 
-    wire_pictures("sources", partial(shelves.add_sources, studio), session, view, parts, ["aligned", "refine"])
-    wire_shelf(studio, "sources", session, view, parts)
-    parts["random"].click(partial(shelves.random_face, studio), session, view, **EACH, **ADD, **QUIET)
+    wire_pictures("sources", own(studios, shelves.add_sources), session, view, parts, ["aligned", "refine"])
+    wire_shelf(studios, "sources", session, view, parts)
+    parts["random"].click(own(studios, shelves.random_face), session, view, **EACH, **ADD, **QUIET)
     parts["shelf"].face(face, [session, parts["refine"]], view, **ADD, **QUIET)
 
 
-def wire_targets(studio: Studio, session: gr.State, view: list, parts: Parts) -> None:
+def wire_targets(studios: Studios, session: gr.State, view: list, parts: Parts) -> None:
     def face(state: Session, event: gr.EventData):
-        return shelves.choose_target_face(studio, state, str(event.id), int(event.index))
+        return shelves.choose_target_face(studios.of(state.model), state, str(event.id), int(event.index))
 
     def ready(state: Session, event: gr.EventData):
-        yield from shelves.add_targets(studio, state, shelves.example("essences", str(event.id)), False)
+        yield from shelves.add_targets(studios.of(state.model), state, shelves.example("essences", str(event.id)), False)
 
-    wire_pictures("targets", partial(shelves.add_targets, studio), session, view, parts, ["aligned"])
-    wire_shelf(studio, "targets", session, view, parts)
+    wire_pictures("targets", own(studios, shelves.add_targets), session, view, parts, ["aligned"])
+    wire_shelf(studios, "targets", session, view, parts)
     parts["ready"].pick(ready, session, view, **EACH, **ADD, **QUIET)
     parts["shelf"].face(face, session, view, **NOW)
 
 
-def wire_crop(studio: Studio, session: gr.State, view: list, editor: gr.HTML, sources: Parts, targets: Parts) -> None:
+def wire_crop(studios: Studios, session: gr.State, view: list, editor: gr.HTML, sources: Parts, targets: Parts) -> None:
     def edit(state: Session, event: gr.EventData):
         return shelves.edit_crop(state, str(event.id))
 
     def nudged(state: Session, event: gr.EventData):
-        return shelves.nudge(studio, state, str(event.id), {name: getattr(event, name, None) for name in ("zoom", "right", "down", "turn")})
+        values = {name: getattr(event, name, None) for name in ("zoom", "right", "down", "turn")}
+        return shelves.nudge(studios.of(state.model), state, str(event.id), values)
 
     for parts in (sources, targets):
         parts["shelf"].crop(edit, session, editor, **NOW)
-    invert = partial(shelves.invert_stale, studio)
+    invert = own(studios, shelves.invert_stale)
     nudging = editor.nudge(nudged, session, view, **EACH, **NOW)
     nudging.then(invert, [session, sources["refine"]], view, **EACH, **ADD, **QUIET)
 
 
-def wire_learning(studio: Studio, session: gr.State, line: Line, view: list, parts: Parts) -> None:
+def wire_learning(studios: Studios, session: gr.State, line: Line, view: list, parts: Parts) -> None:
     def idle(state: Session):
         learned = any(item.faces and item.essence for item in state.targets.values())  # then there is more than one way to go on
         return gr.update(visible=True), gr.update(visible=False), gr.update(active=False), gr.update(visible=learned)
@@ -134,13 +158,13 @@ def wire_learning(studio: Studio, session: gr.State, line: Line, view: list, par
 
     def learn(state: Session, mode: str, preset: str, steps: float, seed: float | None, consistency: float, request: gr.Request):
         try:
-            yield from learning.learn(studio, state, mode, preset, steps, seed, consistency)
+            yield from learning.learn(studios.of(state.model), state, mode, preset, steps, seed, consistency)
         finally:
             line.leave(request.session_hash)
 
     def stop(state: Session, request: gr.Request):
         line.leave(request.session_hash)
-        return learning.stopped(studio, state)
+        return learning.stopped(studios.of(state.model), state)
 
     controls = [parts[name] for name in ("learn", "stop", "timer", "mode")]
     inputs = [session, *(parts[name] for name in ("mode", "preset", "steps", "seed", "consistency"))]
@@ -152,37 +176,37 @@ def wire_learning(studio: Studio, session: gr.State, line: Line, view: list, par
     parts["stop"].click(stop, session, outputs, cancels=[run], **NOW).then(idle, session, controls, **NOW)
 
 
-def wire_grid(studio: Studio, session: gr.State, parts: Parts) -> None:
+def wire_grid(studios: Studios, session: gr.State, parts: Parts) -> None:
     def moved(state: Session, event: gr.EventData):
-        return blending.set_strengths(studio, state, dict(event.strengths))
+        return blending.set_strengths(studios.of(state.model), state, dict(event.strengths))
 
     def band(state: Session, event: gr.EventData):
-        return blending.switch_band(studio, state, str(event.id), str(event.band))
+        return blending.switch_band(studios.of(state.model), state, str(event.id), str(event.band))
 
     def mixing(state: Session, event: gr.EventData):
-        return blending.switch_mixing(studio, state, str(event.mixing) == "1")
+        return blending.switch_mixing(studios.of(state.model), state, str(event.mixing) == "1")
 
     def look(state: Session, event: gr.EventData):
-        return blending.look(studio, state, str(event.id), str(event.source))
+        return blending.look(studios.of(state.model), state, str(event.id), str(event.source))
 
     def save(state: Session, event: gr.EventData):
         return keeping.download_essence(state, str(event.id))
 
     def save_picture(state: Session, event: gr.EventData):
-        return keeping.download_picture(studio, state, float(event.strength))
+        return keeping.download_picture(studios.of(state.model), state, float(event.strength))
 
     board, compare, outbox = parts["board"], parts["compare"], parts["outbox"]
     board.strength(moved, session, board, **EACH, **NOW)
     board.band(band, session, board, **EACH, **NOW)
     board.mixing(mixing, session, board, **NOW)
-    board.figures(partial(blending.switch_measuring, studio), session, board, **NOW)
-    board.rest(partial(blending.measure, studio), session, board, trigger_mode="always_last", **NOW)
-    board.look(look, session, compare, **NOW).then(partial(blending.details, studio), session, parts["strip"], **NOW)
+    board.figures(own(studios, blending.switch_measuring), session, board, **NOW)
+    board.rest(own(studios, blending.measure), session, board, trigger_mode="always_last", **NOW)
+    board.look(look, session, compare, **NOW).then(own(studios, blending.details), session, parts["strip"], **NOW)
     board.save(save, session, outbox, **NOW)
-    board.grid(partial(keeping.download_grid, studio), session, outbox, **NOW)
-    board.cells(partial(keeping.download_cells, studio), session, outbox, **NOW)
+    board.grid(own(studios, keeping.download_grid), session, outbox, **NOW)
+    board.cells(own(studios, keeping.download_cells), session, outbox, **NOW)
     compare.picture(save_picture, session, outbox, **NOW)
-    compare.sweep(partial(keeping.download_sweep, studio), session, outbox, **NOW)
+    compare.sweep(own(studios, keeping.download_sweep), session, outbox, **NOW)
 
 
 def wire_settings(page: gr.Blocks, browser: gr.BrowserState, parts: Parts) -> None:

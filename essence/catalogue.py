@@ -20,6 +20,7 @@ else:
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 PARTS = ("generator", "inverter", "clip", "latents")
+NEEDED = ("generator", "clip")
 ALIGNED = ("face", "square")
 HUB = "https://huggingface.co"
 CHECKPOINTS = (".safetensors", ".pt", ".pth", ".pkl")
@@ -82,6 +83,30 @@ class Entry:
         if self.aligned not in ALIGNED:
             raise BadFile(f"The model set '{self.name}' is aligned = '{self.aligned}'; it must be one of {', '.join(ALIGNED)}.")
         object.__setattr__(self, "missing", tuple(part for part, entry in self.parts.items() if not entry.present))
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """Missing parts that nothing can stand in for."""
+        return tuple(part for part in self.missing if part in NEEDED)
+
+    @property
+    def files(self) -> tuple[Part, ...]:
+        """Each file once: two parts may lie in one."""
+        return tuple({part.file: part for part in self.parts.values()}.values())
+
+    @property
+    def terms(self) -> dict[str, list[str]]:
+        """What the licences mean, in plain words: each meaning with the names of its parts."""
+        found: dict[str, list[str]] = {}
+        for name, part in self.parts.items():
+            if part.means:
+                found.setdefault(part.means, []).append(name)
+        return found
+
+    @property
+    def command(self) -> str:
+        """Gets what is missing."""
+        return f"python -m essence fetch {self.name}"
 
 
 def cache() -> Path:

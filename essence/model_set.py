@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -21,7 +22,9 @@ from .models.stylegan2 import Generator
 
 RENDER_PIXELS = 1 << 20  # of one batch: more of them are no faster, and take more memory
 DESCRIPTOR = 128  # numbers that describe a face
-KEPT = 64  # embeddings of sets of sources; the oldest go first
+KEPT = 256  # answers: embeddings of sources, latents of inversions; those that were not asked for longest go first
+
+Key = tuple[Hashable, ...]  # what was asked; pictures and latents in it only as their hash
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +39,8 @@ class ModelSet:
     identity: FaceDescriptor | None  # None: its pictures are not faces; squares are taken as they are, and nobody is described
     latents: LatentAxes | None = None
     half: bool = False  # bfloat16 where it is safe
-    _known: dict[tuple[object, ...], Tensor] = field(default_factory=dict, init=False, repr=False)
+    _known: dict[Key, Tensor] = field(default_factory=dict, init=False, repr=False)
+    _knowing: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     @property
     def device(self) -> torch.device:
@@ -92,13 +96,27 @@ class ModelSet:
         with self.precision():
             return self.clip.encode(images.to(self.device), released)
 
-    def remembered(self, key: tuple[object, ...], compute: Callable[[], Tensor]) -> Tensor:
-        """compute(), or what it gave when last asked under this key; the latest KEPT answers are known."""
-        if key not in self._known:
-            self._known[key] = compute()
-        while len(self._known) > KEPT:
-            self._known.pop(next(iter(self._known)))
-        return self._known[key]
+    def recall(self, key: Key) -> Tensor | None:
+        """What was remembered under this key, if it still is."""
+        with self._knowing:
+            if key in self._known:
+                self._known[key] = self._known.pop(key)  # to the end of the line of those that go
+            return self._known.get(key)
+
+    def remember(self, key: Key, value: Tensor) -> None:
+        """For `recall`, as long as it is among the latest KEPT. The models outlive every session: never a picture."""
+        with self._knowing:
+            self._known[key] = value
+            while len(self._known) > KEPT:
+                self._known.pop(next(iter(self._known)))
+
+    def remembered(self, key: Key, compute: Callable[[], Tensor]) -> Tensor:
+        """compute(), or what it gave before under this key."""
+        value = self.recall(key)
+        if value is None:
+            value = compute()
+            self.remember(key, value)
+        return value
 
     @torch.no_grad()
     def invert(self, images: Tensor) -> Tensor:

@@ -42,10 +42,10 @@ def load(
 ) -> ModelSet:
     """A whole model set, by name or path. `half`: bfloat16 where it is safe; None decides by the processor. Raises UserError."""
     entry = find(model or default())
-    if entry.missing and entry.fetch_on_space and os.environ.get("SPACE_ID"):
+    if entry.missing and fetches(entry):
         fetch.fetch(entry, progress=progress)
         entry = find(entry.name)
-    _demand(entry, "generator", "clip")
+    demand(entry)
     generator = checkpoints.load_generator(verified(entry.parts["generator"])).to(device)
     mark = fingerprint(generator)
     return ModelSet(
@@ -60,13 +60,18 @@ def load(
     )
 
 
-def _demand(entry: Entry, *parts: str) -> None:
-    for part in parts:
-        if part in entry.missing:
-            path = entry.parts[part].path
-            raise UserError(f"The {part} of '{entry.name}' is not here ({path.name}): run `python -m essence fetch {entry.name}`.")
+def demand(entry: Entry) -> None:
+    """Raise UserError unless what nobody can do without is here."""
     if "generator" not in entry.parts:
         raise UserError(f"'{entry.name}' has no generator: name it generator.safetensors, .pt or .pkl.")
+    if entry.lacking:
+        part = entry.lacking[0]
+        raise UserError(f"The {part} of '{entry.name}' is not here ({entry.parts[part].path.name}): run `{entry.command}`.")
+
+
+def fetches(entry: Entry) -> bool:
+    """Whether it may be fetched unasked."""
+    return entry.fetch_on_space and bool(os.environ.get("SPACE_ID"))
 
 
 def _inverter(entry: Entry, generator: Generator) -> Inverter | MeanInverter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from . import align, machine, registry
-from .errors import NoFaceFound, UserError
+from . import align, catalogue, machine, registry
+from .errors import EssenceMismatch, NoFaceFound, UserError
 from .images import animation, load_image, resample, resize, square_crop, to_tensor
 from .images import grid as picture_grid
 from .methods.optimize import PRESETS, OptimizeOptions, optimize
@@ -28,13 +29,15 @@ TRUNCATION = 0.7  # of random faces: less variety, fewer broken ones
 class Studio:
     """Models, loaded on first use, behind a lock around the device. Safe to share between threads."""
 
-    def __init__(self, model: str | None = None, device: str | None = None, progress: registry.Progress | None = None):
-        """`model`: a model set by name or path, None for the default; `progress(what, done, total)` hears of long work while loading."""
+    def __init__(self, model: str | None = None, device: str | None = None, progress: registry.Progress | None = None,
+                 turn: threading.Lock | None = None):  # fmt: skip
+        """`model`: a model set by name or path, None for the default; `progress(what, done, total)` hears of long work while loading;
+        `turn`: the lock around the device, where other studios use the same one."""
         self.model = model or registry.default()
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._models: ModelSet | None = None
         self._progress = progress
-        self._loading, self._using = threading.Lock(), threading.Lock()
+        self._loading, self._using = threading.Lock(), turn or threading.Lock()
 
     @classmethod
     def of(cls, models: ModelSet) -> Studio:
@@ -44,12 +47,28 @@ class Studio:
         return studio
 
     @property
+    def name(self) -> str:
+        """Of the model set; nothing is loaded for it."""
+        return self._models.name if self._models is not None else catalogue.find(self.model).name
+
+    @property
     def models(self) -> ModelSet:
         with self._loading:
-            if self._models is None:
+            models = self._models
+            if models is None:
                 machine.use_processors()
-                self._models = registry.load(self.model, self.device, progress=self._progress)
-            return self._models
+                models = self._models = self._load()
+            return models
+
+    def _load(self) -> ModelSet:
+        try:
+            return registry.load(self.model, self.device, progress=self._progress)
+        except torch.OutOfMemoryError as error:
+            raise UserError(f"The models of '{self.model}' do not fit into the memory of {self.device} beside what is there.") from error
+
+    def forget(self) -> None:
+        """Free the models' memory, as soon as no work under way holds them; the next use loads them again."""
+        self._models = None
 
     # -- pictures in --------------------------------------------------------------------------------------------------
 
@@ -92,17 +111,29 @@ class Studio:
         return align.cut(picture, square, self.models.face_size)
 
     def invert(self, crop: Image.Image, name: str = "source", options: RefineOptions = RefineOptions()) -> Iterator[Step]:  # noqa: B008
-        """An aligned crop to a `Source`: the inverter's answer first, then a step for each refinement."""
+        """An aligned crop to a `Source`: the inverter's answer first, then a step for each refinement.
+
+        One `Step` alone where the same crop was inverted with the same options before and the latents are still known.
+        """
         return self._locked(self._invert(crop, name, options))
 
     def _invert(self, crop: Image.Image, name: str, options: RefineOptions) -> Iterator[Step]:
-        models = self.models
-        w = models.invert(resample(to_tensor(crop).to(models.device), models.inverter.input_size, "antialias"))
-        source = self._source(w[0], name, crop)
-        preview = np.asarray(source.inversion)[None]
-        yield Step(1, options.steps + 1, source, {"total": _difference(source)}, preview)
-        for step in refine(models, source, options):
+        models, key = self.models, ("inversion", _content(crop), options)
+        if (known := models.recall(key)) is not None:
+            yield self._first(known, name, crop, 1)
+            return
+        w = models.invert(resample(to_tensor(crop).to(models.device), models.inverter.input_size, "antialias"))[0]
+        first = self._first(w, name, crop, options.steps + 1)
+        yield first
+        best = first.result
+        for step in refine(models, first.result, options):
+            best = step.result
             yield dataclasses.replace(step, index=step.index + 1, total=step.total + 1)
+        models.remember(key, best.w)
+
+    def _first(self, w: torch.Tensor, name: str, crop: Image.Image, total: int) -> Step:
+        source = self._source(w, name, crop)
+        return Step(1, total, source, {"total": _difference(source)}, np.asarray(source.inversion)[None])
 
     def source(self, picture: Image.Image | str | Path, name: str = "source", face: int = 0, aligned: bool = False,
                refine: RefineOptions = RefineOptions()) -> Source:  # noqa: B008  # fmt: skip
@@ -152,6 +183,9 @@ class Studio:
     def _stack(self, sources: Sequence[Source]) -> torch.Tensor:
         if not sources:
             raise UserError("Add at least one source first.")
+        ours = self.models.id
+        if strange := next((source for source in sources if source.model != ours), None):
+            raise EssenceMismatch(f"The source '{strange.name}' was inverted with the generator {strange.model}; this one is {ours}.")
         return torch.stack([source.w for source in sources])
 
     # -- pictures out -------------------------------------------------------------------------------------------------
@@ -232,6 +266,11 @@ def last(steps: Iterator[Step]) -> Step:
     return step
 
 
+def _content(picture: Image.Image) -> bytes:
+    """The same for the same pixels; the picture cannot be had back from it."""
+    return hashlib.sha256(f"{picture.mode} {picture.size}".encode() + picture.tobytes()).digest()
+
+
 def _difference(source: Source) -> float:
     crop, inversion = to_tensor(source.crop, source.inversion.width), to_tensor(source.inversion)
     return (crop - inversion).abs().mean().item() / 2
@@ -240,5 +279,3 @@ def _difference(source: Source) -> float:
 def bundled(kind: str) -> list[Path]:
     """Example files in assets/: "sources", "targets" or "essences"."""
     return sorted(path for path in (ASSETS / kind).glob("*") if not path.name.startswith("."))
-
-

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 
+from essence import catalogue, checkpoints, registry
 from essence.latents import LatentAxes
 from essence.model_set import ModelSet
 from essence.models.clip import ImageText
@@ -38,4 +41,35 @@ def model_set(with_axes: bool = True) -> ModelSet:
 
 
 def studio(with_axes: bool = True) -> Studio:
-    return Studio.of(model_set(with_axes))
+    """Of its own: what another one remembers it does not know."""
+    return Studio.of(dataclasses.replace(model_set(with_axes)))
+
+
+# ---- on the disk
+
+def files(folder: Path, seed: int = 0) -> Path:
+    """The set's files, with a generator of their own for each seed."""
+    folder.mkdir(parents=True)
+    models = model_set()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        generator = Generator(GENERATOR).eval().requires_grad_(False)
+    checkpoints.save_generator(generator, folder / "generator.safetensors", half=False)
+    checkpoints.save_inverter(models.inverter, folder / "inverter.safetensors", half=False)
+    checkpoints.save_clip(CLIP, models.clip.model.state_dict(), folder / "clip.safetensors", half=False)
+    checkpoints.save_latents(torch.zeros(8), torch.eye(8), folder / "latents.safetensors", 1)
+    return folder
+
+
+def manifest(folder: Path, monkeypatch, sets: dict[str, str | None]) -> None:
+    """A folder of weights with these sets, by name "face" or "square"; None: its files are not here."""
+    tables = []
+    for seed, (name, aligned) in enumerate(sets.items(), 1):
+        if aligned:
+            files(folder / name, seed)
+        parts = "".join(f'{part} = {{file = "{name}/{part}.safetensors"}}\n' for part in catalogue.PARTS)
+        tables.append(f'[{name}]\ntitle = "Set {name}: for tests"\naligned = "{aligned or "face"}"\n{parts}')
+    (folder / "manifest.toml").write_text("\n".join(tables))
+    monkeypatch.setattr(catalogue, "WEIGHTS", folder)
+    monkeypatch.setenv("ESSENCE_CACHE", str(folder / "cache"))
+    monkeypatch.setattr(registry, "default", lambda: next(iter(sets)))

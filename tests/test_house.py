@@ -17,6 +17,7 @@ LAYERS = [
     ("model_set", "fetch"),
     ("methods", "registry"),
     ("studio",),
+    ("studios",),
     ("train",),
     ("cli", "cli_models", "__init__", "__main__"),
 ]

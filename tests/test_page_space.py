@@ -63,11 +63,14 @@ def lent(monkeypatch):
 
 def test_elsewhere_the_studio_is_the_plain_one(monkeypatch):
     monkeypatch.delenv("SPACES_ZERO_GPU", raising=False)
-    assert type(space.studio("mini")) is space.Studio
+    studios = space.studios("mini")
+    assert type(studios.of()) is space.Studio and "ffhq" in studios.sets()
 
 
 def test_on_zero_gpu_the_whole_job_crosses_the_fork_as_values(lent):
-    studio, session = space.studio("mini"), Session()
+    studios, session = space.studios("mini"), Session()
+    studio = studios.of(session.model)
+    assert list(studios.sets()) == ["fake"]  # nothing else to switch to
     run(shelves.add_sources(studio, session, [pictures.SOURCES[0]], True, 2))
     run(shelves.add_targets(studio, session, [pictures.SOURCES[1]], True))
     frames = run(learn(studio, session, steps=3))

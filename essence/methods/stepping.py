@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
 
@@ -54,7 +55,7 @@ def pictures(models: ModelSet, w: Tensor, resolution: int, released: bool, batch
 
 
 def embeddings(models: ModelSet, w: Tensor, resolution: int, released: bool, batch: int) -> Tensor:
-    """The same pictures' embeddings [N, E], remembered by the latents' numbers.
+    """The same pictures' embeddings [N, E], remembered by the hash of the latents' numbers.
 
     Computed just as in a step, gradient and all: libraries take other ways without one, and at an essence of zero the difference between
     the two would be nothing but that rounding, whose direction the consistency loss takes at its word.
@@ -64,7 +65,8 @@ def embeddings(models: ModelSet, w: Tensor, resolution: int, released: bool, bat
         with torch.enable_grad():
             return pictures(models, w.detach().clone().requires_grad_(), resolution, released, batch)[1].detach()
 
-    return models.remembered((w.detach().float().cpu().numpy().tobytes(), resolution, released, batch), compute)
+    content = hashlib.sha256(w.detach().float().cpu().numpy().tobytes()).digest()
+    return models.remembered(("embeddings", content, tuple(w.shape), resolution, released, batch), compute)
 
 
 class Stepper:

@@ -1,0 +1,155 @@
+"""Which models the page works with: what there is, what it may be used for, how to get it; and going over to another set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from essence import Essence, EssenceMismatch, NoFaceFound, Studio, Studios, UserError, align, bundled, catalogue
+
+from . import shelves
+from .blending import view
+from .messages import SKIP, inform, plural, told
+from .session import Item, Photo, Session, TargetItem
+
+# ---- what there is
+
+def sets(studios: Studios, session: Session, loading: str = "") -> str:
+    """A quiet line; opened, every set with a button for those that are here. `loading`: the name of the one that is being loaded."""
+    known, used = studios.sets(), session.model or studios.first
+    head = f"Loading {escape(title(known[loading]))} … The first time this may take some minutes." if loading else title(known[used])
+    rows = "".join(row(entry, entry.name == used, bool(loading)) for entry in known.values())
+    return f'<details class="models"><summary><span>Models</span> <b role="status">{escape(head)}</b></summary><ul>{rows}</ul></details>'
+
+
+def title(entry: catalogue.Entry) -> str:
+    return entry.title.split(":")[0] or entry.name
+
+
+def row(entry: catalogue.Entry, used: bool, loading: bool) -> str:
+    name = escape(entry.name)
+    about = escape(entry.title.partition(":")[2].strip())
+    terms = "".join(f"<p>{escape(text)}</p>" for text in licences(entry))
+    missing = f'<p>Not here: {escape(absent(entry))}. To get it: <code>{escape(entry.command)}</code></p>' if entry.missing else ""
+    if used:
+        state = '<span class="used">in use</span>'
+    elif entry.lacking or not entry.parts:
+        state = ""
+    else:
+        label, off = f"Use {escape(title(entry))}", " disabled" * loading
+        state = f'<button class="download" data-event="use" data-id="{name}" aria-label="{label}"{off}>Use these</button>'
+    return f"""<li><div><b>{escape(title(entry))}</b> <span>{" · ".join(filter(None, (name, size(entry), about)))}</span>
+      {terms}{missing}</div>{state}</li>"""
+
+
+def licences(entry: catalogue.Entry) -> list[str]:
+    """What may be done with it; where that differs, part by part."""
+    return list(entry.terms) if len(entry.terms) < 2 else [f"{' and '.join(parts)}: {text}" for text, parts in entry.terms.items()]
+
+
+def absent(entry: catalogue.Entry) -> str:
+    """What is missing; a part that lies in another's file goes with it."""
+    gone = {entry.parts[part].file: part for part in reversed(entry.missing)}
+    return ", ".join(reversed(gone.values()))
+
+
+def size(entry: catalogue.Entry) -> str:
+    """Of the files, as far as it is known."""
+    sizes = [part.path.stat().st_size if part.present else part.size for part in entry.files]
+    if not any(sizes):
+        return ""
+    total = sum(sizes) / 1e6
+    return ("" if all(sizes) else "more than ") + (f"{total / 1000:.1f} GB" if total >= 1000 else f"{total:.0f} MB")
+
+
+def shown(studios: Studios, name: str) -> tuple[bool, bool]:
+    """Whether the bundled faces are sources for this set, and the bundled essences essences of it."""
+    return studios.sets()[name].aligned == "face", any(Essence.load(path).model.rpartition("-")[0] == name for path in bundled("essences"))
+
+
+# ---- another set
+
+def switch(studios: Studios, session: Session, name: str, steps: int) -> Iterator[tuple[Any, ...]]:
+    """Go over to another set. Photographs and targets stay: sources are inverted anew, essences wait until somebody comes back.
+
+    Yields (sets, faces' examples, essences' examples, *view). `name` comes from the browser.
+    """
+    old, known = session.model or studios.first, studios.sets()
+    if name not in known or name == old:
+        return
+    boxes = [SKIP, SKIP]
+    with told():
+        check_idle(session)
+        yield sets(studios, session, loading=name), *boxes, SKIP, SKIP, SKIP
+        studio = studios.of(name)
+        same = known[name].aligned == known[old].aligned
+        cuts = [(item, cut(studio, item, same)) for item in (*session.sources.values(), *session.targets.values())]
+        check_idle(session)
+        if waiting := go_over(studio, session, old, name, cuts):
+            inform(f"Essences belong to their models: {plural(waiting, 'essence')} will be back when you go back to {title(known[old])}.")
+        boxes = [gr.update(visible=visible) for visible in shown(studios, name)]
+    studio = studios.of(session.model)
+    yield sets(studios, session), *boxes, *view(studio, session)
+    if session.model == name:
+        for frame in shelves.invert_stale(studio, session, steps):
+            yield SKIP, SKIP, SKIP, *frame
+
+
+def check_idle(session: Session) -> None:
+    if session.learning is not None:
+        raise UserError("Stop the learning first: its essence belongs to the models that are in use.")
+
+
+def cut(studio: Studio, item: Item, same: bool) -> Mapping[str, Any]:
+    """An item's fields as the new models want its picture. `same`: both sets cut pictures alike, so that the squares stay."""
+    if item.photo is None:
+        return {"faces": tuple(studio.crop(face, aligned=True) for face in item.faces)}
+    picture, fields = item.photo.picture(), {"chosen": item.chosen, "nudge": item.nudge}
+    squares = item.photo.squares
+    if not same:
+        squares, found = squares_of(studio, picture)
+        fields = {"chosen": 0, "nudge": align.Nudge()} | ({"found": found} if isinstance(item, TargetItem) else {})
+    nudge = fields["nudge"]
+    nudged = None if nudge == align.Nudge() else studio.cut(picture, squares[fields["chosen"]].nudged(nudge))
+    faces = tuple(studio.cut(picture, square) for square in squares)
+    return {**fields, "photo": Photo(item.photo.data, tuple(squares)), "faces": faces, "nudged": nudged}
+
+
+def squares_of(studio: Studio, picture: Image.Image) -> tuple[list[align.Square], bool]:
+    """Where to cut, and whether a face was found: without one the picture is taken as it is."""
+    try:
+        return studio.squares(picture), True
+    except NoFaceFound:
+        return studio.squares(picture, aligned=True), False
+
+
+def go_over(studio: Studio, session: Session, old: str, new: str, cuts: Sequence[tuple[Item, Mapping[str, Any]]]) -> int:
+    """Nothing of the old models stays in sight. Returns how many essences were put aside."""
+    session.model, session.cells, session.removed, session.looking = new, {}, [], None
+    targets = list(session.targets.values())
+    strange = [target for target in targets if target.essence is not None and not fits(studio, target.essence)]
+    for target in strange:
+        if target.faces:
+            target.put_aside(old)
+    for item, fields in cuts:
+        for name, value in fields.items():
+            setattr(item, name, value)
+    for item in session.sources.values():
+        item.source, item.progress = None, 0.0
+    for target in targets:
+        target.bring_back(new)
+    session.put_aside(old, [target for target in strange if not target.faces])
+    session.bring_back(new)
+    return len(strange)
+
+
+def fits(studio: Studio, essence: Essence) -> bool:
+    try:
+        essence.check(studio.models.latent_shape, studio.models.id)
+    except EssenceMismatch:
+        return False
+    return True

@@ -1,0 +1,246 @@
+"""Which models the page shows, and what a visitor keeps who goes over to others: the handlers, with small sets on the disk."""
+
+from __future__ import annotations
+
+import re
+
+import gradio as gr
+import numpy as np
+import pytest
+import torch
+from playwright.sync_api import expect
+
+from demo import LAUNCH, build, choosing, learning, shelves
+from demo.session import MAX_ITEMS, Session, TargetItem
+from essence import Essence, Studios, align
+
+from . import fakes, pictures
+from .browsing import PATIENCE, PHONE, settled
+from .test_demo import learn, only, run
+
+pytest_plugins = ["tests.browsing"]
+SETS = {"one": "face", "two": "face", "yard": "square", "far": None}
+
+
+@pytest.fixture
+def messages(monkeypatch):
+    told = []
+    monkeypatch.setattr(gr, "Warning", lambda message, *_, **__: told.append(message))
+    monkeypatch.setattr(gr, "Info", lambda message, *_, **__: told.append(message))
+    return told
+
+
+@pytest.fixture
+def several(tmp_path, monkeypatch):
+    fakes.manifest(tmp_path / "weights", monkeypatch, SETS)
+    return Studios()
+
+
+@pytest.fixture
+def session(several, tmp_path):
+    """A photograph and a random face as sources; a photograph and a loaded essence as targets; all of it learned, of set "one"."""
+    studio, session = several.of(), Session()
+    run(shelves.add_sources(studio, session, [pictures.photograph(tmp_path / "two.jpg", (0, 1))], False, 1))
+    shelves.random_face(studio, session)
+    run(shelves.add_targets(studio, session, [pictures.photograph(tmp_path / "idol.jpg", (2, 3))], False))
+    run(learn(studio, session))
+    Essence(torch.randn(8, 8), "loaded", studio.models.id).save(tmp_path / "loaded.safetensors")
+    run(shelves.add_targets(studio, session, [tmp_path / "loaded.safetensors"], False))
+    return session
+
+
+def switch(several, session, name, steps=1):
+    return run(choosing.switch(several, session, name, steps))
+
+
+# ---- what is shown
+
+def test_every_set_is_shown_with_what_can_be_done(several):
+    html = choosing.sets(several, Session())
+    assert html.count("<li>") == 4 and html.count("in use") == 1
+    assert re.findall(r'data-event="use" data-id="(\w+)"', html) == ["two", "yard"]
+    assert "python -m essence fetch far" in html and "generator, inverter, clip, latents" in html
+
+
+def test_the_bundled_set_alone_has_no_control(monkeypatch, tmp_path):
+    """As the project is delivered: a line with title, size and licence; the public sets with their commands, nothing to press."""
+    monkeypatch.setenv("ESSENCE_CACHE", str(tmp_path))
+    html = choosing.sets(Studios("mini"), Session())
+    assert "<button" not in html and "<summary" in html and "Research and play only" in html
+    assert "generator and inverter: Research and other non-commercial use" in html and "clip: Any use" in html
+    assert re.search(r"mini · \d+ MB", html) and "more than 1.2 GB" in html
+    for name in ("ffhq", "church"):
+        assert f"python -m essence fetch {name}" in html
+    assert "Not here: generator, clip." in html  # of ffhq: its inverter lies in the generator's file
+
+
+def test_names_of_sets_are_escaped(several, tmp_path):
+    path = fakes.files(tmp_path / "<img src=x>")
+    assert "<img" not in choosing.sets(Studios(str(path)), Session())
+
+
+# ---- going over
+
+def test_photographs_and_targets_stay_and_are_of_the_new_models(several, session, messages):
+    (ann, made_up), (idol, _) = session.sources.values(), session.targets.values()
+    before, crop = ann.source, ann.picture
+    frames = switch(several, session, "two")
+    assert "Loading Set two" in frames[0][0] and frames[-1][0] == choosing.SKIP and "Set two" in frames[1][0]
+    two = several.of("two")
+    assert session.model == "two" and list(session.sources.values()) == [ann, made_up] and list(session.targets.values()) == [idol]
+    assert {item.source.model for item in session.ready()} == {two.models.id} and len(session.ready()) == 2
+    assert ann.source is not before and not ann.stale and len(ann.faces) == 2
+    assert np.array_equal(np.asarray(ann.picture), np.asarray(align.cut(ann.photo.picture(), ann.photo.squares[0], ann.picture.width)))
+    assert np.abs(np.asarray(ann.picture, float) - np.asarray(crop, float)).mean() < 3  # but for JPEG
+    assert idol.essence is None and not session.cells and "2 essences will be back" in messages[-1]
+    run(learn(two, session))
+    assert idol.essence.model == two.models.id and len(session.cells) == 2
+
+
+def test_who_comes_back_finds_the_essences_again(several, session, messages):
+    idol, loaded = session.targets.values()
+    learned = idol.essence
+    switch(several, session, "two")
+    run(learn(several.of("two"), session))
+    other = idol.essence
+    switch(several, session, "one")
+    assert idol.essence is learned and list(session.targets.values()) == [idol, loaded] and len(session.cells) == 4
+    switch(several, session, "two")
+    assert idol.essence is other
+
+
+def test_an_essence_of_another_crop_does_not_come_back(several, session, messages):
+    idol = next(iter(session.targets.values()))
+    switch(several, session, "two")
+    shelves.choose_target_face(several.of("two"), session, idol.id, 1)
+    switch(several, session, "one")
+    assert idol.essence is None and idol.chosen == 1
+
+
+def test_faces_become_squares_and_squares_faces(several, session, tmp_path, messages):
+    ann, idol = next(iter(session.sources.values())), next(iter(session.targets.values()))
+    shelves.nudge(several.of(), session, ann.id, {"zoom": 1.3})
+    switch(several, session, "yard")
+    assert len(ann.faces) == len(idol.faces) == 1 and ann.nudge == align.Nudge() and len(session.ready()) == 2
+    run(shelves.add_sources(several.of("yard"), session, [pictures.no_face(tmp_path / "wall.png")], False, 1))
+    run(shelves.add_targets(several.of("yard"), session, [pictures.no_face(tmp_path / "wall.png")], False))
+    switch(several, session, "one")
+    assert len(ann.faces) == len(idol.faces) == 2 and len(session.ready()) == 3
+    assert [item.found for item in session.targets.values()] == [True, False, True]
+
+
+def test_the_same_photographs_are_not_inverted_twice(several, session):
+    ann = next(iter(session.sources.values()))
+    switch(several, session, "two", steps=3)
+    switch(several, session, "one", steps=3)
+    first = ann.source.w
+    frames = switch(several, session, "two", steps=3)
+    assert len(frames) == 2 + 2 + 1  # loading, gone over, one for each source, the whole
+    switch(several, session, "one", steps=3)
+    assert torch.equal(ann.source.w, first)
+
+
+@pytest.mark.parametrize("name", ["one", "nowhere", "/etc", ""])
+def test_names_from_the_browser_are_checked(several, name):
+    session = Session()
+    assert switch(several, session, name) == [] and session.model == ""
+
+
+def test_a_set_that_cannot_be_loaded_changes_nothing(several, session, messages, tmp_path):
+    cells = dict(session.cells)
+    (tmp_path / "weights" / "two" / "generator.safetensors").write_bytes(b"nothing")
+    for name, expected in (("far", "essence fetch far"), ("two", "generator.safetensors")):
+        frames = switch(several, session, name)
+        assert expected in messages[-1] and session.model == "" and session.cells == cells
+        assert "Set one" in frames[-1][0] and "Loading" not in frames[-1][0]
+
+
+def test_nobody_goes_over_while_learning(several, session, messages):
+    course = learn(several.of(), session, learning.AGAIN, steps=50)
+    next(course), next(course)
+    assert len(switch(several, session, "two")) == 1
+    assert "Stop the learning first" in messages[-1] and session.model == ""
+    course.close()
+    learning.stopped(several.of(), session)
+    switch(several, session, "two")
+    assert session.model == "two"
+
+
+def test_two_sessions_work_with_models_of_their_own(several, session):
+    other = Session()
+    switch(several, other, "two")
+    shelves.random_face(several.of(other.model), other)
+    assert only(other.sources).source.model == several.of("two").models.id
+    assert {item.source.model for item in session.ready()} == {several.of("one").models.id} and session.model == ""
+
+
+def test_no_model_lies_in_a_session(several, session):
+    """Nothing that a session holds is of torch but essences' and sources' tables, on the CPU."""
+    switch(several, session, "two")
+    seen, queue = set(), [session]
+    while queue:
+        value = queue.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        assert not isinstance(value, torch.nn.Module)
+        if isinstance(value, torch.Tensor):
+            assert value.device == torch.device("cpu") and value.shape == (8, 8)
+        elif isinstance(value, dict):
+            queue += value.values()
+        elif isinstance(value, (list, tuple)):
+            queue += value
+        elif type(value).__module__.split(".")[0] in ("demo", "essence"):
+            queue += vars(value).values()
+
+
+def test_what_waits_for_room_waits_on(several, session):
+    switch(several, session, "two")
+    for _ in range(MAX_ITEMS - 1):
+        item = TargetItem("filler", essence=Essence(torch.zeros(8, 8), "filler"))
+        session.targets[item.id] = item
+    switch(several, session, "one")
+    assert len(session.targets) == MAX_ITEMS and [item.name for item in session.aside["one"]] == ["loaded"]
+
+
+def test_the_examples_that_fit_are_shown(several, session):
+    assert choosing.shown(several, "yard") == (False, False) and choosing.shown(Studios("one"), "one") == (True, False)
+    assert [update["visible"] for update in switch(several, session, "yard")[1][1:3]] == [False, False]
+    assert [update["visible"] for update in switch(several, session, "one")[1][1:3]] == [True, False]
+
+
+def test_the_bundled_essences_are_shown_with_the_bundled_models():
+    assert choosing.shown(Studios("mini"), "mini") == (True, True)
+
+
+# ---- in the browser
+
+def test_a_visitor_goes_over_and_back_and_another_does_not(several, browser):
+    app = build(several)
+    _, url, _ = app.launch(prevent_thread_lock=True, quiet=True, **LAUNCH)
+    try:
+        first, second = (browser.new_page(viewport=PHONE) for _ in range(2))
+        for page in (first, second):
+            page.set_default_timeout(PATIENCE)
+            page.goto(url)
+            page.click("#random-face")
+            settled(page, 1)
+        before = picture(second)
+        for name, words in (("two", "Set two"), ("one", "Set one")):
+            if not first.locator("#models details[open]").count():
+                first.click("#models summary")
+            first.click(f"#models button[data-id={name}]")
+            expect(first.locator("#models summary")).to_have_text(f"Models {words}", timeout=PATIENCE)
+            expect(first.locator("#models .used")).to_have_count(1)
+            settled(first, 1)
+            assert first.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+        expect(second.locator("#models summary")).to_have_text("Models Set one")
+        assert picture(second) == before
+        for page in (first, second):
+            page.close()
+    finally:
+        app.close()
+
+
+def picture(page) -> str:
+    return page.locator("#sources .pair img").last.get_attribute("src")

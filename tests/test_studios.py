@@ -1,0 +1,103 @@
+"""Several model sets in one process: which there are, that few stay in memory, and that they take turns."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+
+import pytest
+
+from essence import RefineOptions, Studio, Studios, UserError, catalogue, studios
+from essence.studio import last
+
+from . import fakes, pictures
+
+FACE = pictures.face(0, 64)
+
+
+@pytest.fixture
+def manifest(tmp_path, monkeypatch):
+    """Four small sets, and one whose files are not here."""
+    fakes.manifest(tmp_path, monkeypatch, {"one": "face", "two": "face", "three": "square", "four": "face", "far": None})
+
+
+def test_what_there_is(manifest):
+    several = Studios("two")
+    assert several.first == "two" and list(several.sets()) == ["two", "one", "three", "four", "far"]
+    assert [name for name, entry in several.sets().items() if entry.lacking] == ["far"]
+    assert several.of() is several.of("two") is several.of("")
+    with pytest.raises(UserError, match="essence fetch far"):
+        several.of("far")
+    with pytest.raises(UserError, match="There are: two, one, three, four, far"):
+        several.of("../../etc")
+    with pytest.raises(UserError, match="essence fetch far"):
+        Studios("far")
+    with pytest.raises(UserError, match="no model set 'nowhere'"):
+        Studios("nowhere")
+
+
+def test_a_path_is_one_of_the_sets_and_browsers_see_its_name_only(manifest, tmp_path):
+    path = fakes.files(tmp_path / "elsewhere" / "own", seed=9)
+    several = Studios(str(path))
+    assert several.first == "own" and list(several.sets())[:2] == ["own", "one"]
+    assert several.of("own").models.name == "own" and several.of("one").models.id != several.of().models.id
+    with pytest.raises(UserError):
+        several.of(str(path))
+
+
+def test_one_studio_alone_offers_nothing_else():
+    studio = fakes.studio()
+    alone = Studios.around(studio)
+    assert list(alone.sets()) == ["fake"] and alone.of() is studio
+    with pytest.raises(UserError):
+        alone.of("mini")
+
+
+def test_few_sets_stay_in_memory_and_the_first_always(manifest, monkeypatch):
+    monkeypatch.setattr(studios, "KEPT", 1)
+    several = Studios("one")
+    held = {name: weakref.ref(several.of(name).models) for name in ("one", "two", "three", "four")}
+    gc.collect()
+    assert [name for name, models in held.items() if models() is not None] == ["one", "four"]
+    known = several.of("two").models  # loaded again, and the same
+    assert known.id == Studio("two").models.id
+    gc.collect()
+    assert held["four"]() is None
+
+
+def test_what_is_forgotten_while_it_works_finishes_its_work(manifest, monkeypatch):
+    monkeypatch.setattr(studios, "KEPT", 1)
+    several = Studios("one")
+    course = several.of("two").invert(FACE, "a", RefineOptions(steps=2))
+    first = next(course).result
+    _ = several.of("three").models
+    assert several.of("two")._models is None
+    assert last(course).result.model == first.model == several.of("two").models.id
+
+
+def test_all_take_turns_on_the_device(manifest):
+    several = Studios("one")
+    course = several.of("one").invert(FACE, "a", RefineOptions(steps=1))
+    other, done = several.of("two"), threading.Event()
+    _ = other.models
+    with several.of("one")._using:
+        thread = threading.Thread(target=lambda: (other.random_source(1), done.set()))
+        thread.start()
+        assert not done.wait(0.3)
+    thread.join()
+    assert done.is_set() and last(course).index == 2
+
+
+def test_a_source_of_other_models_is_refused(manifest):
+    several = Studios("one")
+    source = several.of("two").random_source(1)
+    with pytest.raises(UserError, match="two-.*one-"):
+        several.of("one").blend([source], [], [])
+
+
+def test_every_set_of_the_manifest_says_what_it_is():
+    for entry in catalogue.catalogue().values():
+        assert entry.title and entry.terms and entry.command.endswith(entry.name)
+    ffhq = catalogue.catalogue()["ffhq"]
+    assert len(ffhq.files) == 2 and len(ffhq.parts) == 3  # the inverter lies in the generator's file
