@@ -7,7 +7,7 @@ from PIL import Image
 
 from essence import Essence, Studio, bundled
 
-from . import board, learning, programs, settings, views, wiring
+from . import board, learning, programs, settings, space, views, wiring
 from .line import Line
 from .session import Session
 from .shelves import ESSENCES
@@ -22,7 +22,7 @@ SHELF_JS = """essence.clicks(element, trigger, ['remove', 'face', 'move', 'crop'
 essence.names(element, trigger, 'rename');"""
 EXAMPLES_JS = "essence.clicks(element, trigger, ['pick'])"
 BOARD_JS = """essence.clicks(element, trigger, ['look', 'save', 'grid', 'cells', 'band', 'mixing', 'figures']);
-essence.sliders(element, trigger, watch, 'strength', 'rest');"""
+essence.sliders(element, trigger, watch, 'strength', 'rest', 'strips');"""
 COMPARE_JS = "essence.compare(element, watch); essence.clicks(element, trigger, ['picture', 'sweep']);"
 CROP_JS = "essence.crop(element, trigger, watch, 'nudge')"
 
@@ -36,7 +36,7 @@ else.</p>"""
 def build(studio: Studio) -> gr.Blocks:
     with gr.Blocks(title="Essence", delete_cache=(CLEAN_EVERY, KEEP_FOR), analytics_enabled=False, fill_width=True) as page:
         programs.wire(studio)  # first, so that the endpoints get their names
-        session = gr.State(Session())  # deep-copied for each visitor
+        session = gr.State(Session(lent=space.on_zero_gpu()))  # deep-copied for each visitor
         browser = gr.BrowserState({}, **settings.STORAGE)
         gr.HTML(INTRO, apply_default_css=False)
         with gr.Row(elem_classes=["es-panels"]):
@@ -147,5 +147,6 @@ def grid_panel() -> dict[str, gr.components.Component]:
         grid = html(board.board(Session()), BOARD_JS, elem_id="board")
         compare = html("", COMPARE_JS, elem_id="compare")
         strip = html("", "essence.strip(element, watch)", elem_id="strip")
+        strips = html("", "essence.arriving(element, watch)", elem_id="strips")
         outbox = html("", "essence.outbox(element, watch)", elem_id="outbox")
-    return {"board": grid, "compare": compare, "strip": strip, "outbox": outbox}
+    return {"board": grid, "compare": compare, "strip": strip, "strips": strips, "outbox": outbox}

@@ -14,6 +14,7 @@ from essence import Essence, Source, align
 MAX_ITEMS = 12  # sources, and targets, of one visitor
 PHOTO_SIDE = 2000  # pixels, longest side, of the photograph that is kept so that its crop can be corrected
 ALL_BANDS = frozenset(("coarse", "middle", "fine"))
+SLOW = 0.5  # seconds for one picture
 MIX = "mix"  # id of the row that mixes all essences
 
 
@@ -95,6 +96,7 @@ class Cell:
     source: Source
     made_of: tuple[Any, ...]  # essence, bands, strength
     url: str
+    strip: str = field(default_factory=new_id)  # names the pictures of the same blend at all strengths
     figures: tuple[float, float | None] | None = None  # identity distance, and likeness to the target where it has a picture
 
 
@@ -113,6 +115,13 @@ class Session:
     looking: tuple[str, str] | None = None  # (target's id, source's id) of the large view
     mix: TargetItem = field(default_factory=lambda: TargetItem("mixture", id=MIX))
     mixed: tuple[Any, ...] = ()  # what `mix` was made of
+    lent: bool = False  # whether each call borrows a GPU (ZeroGPU)
+    paces: tuple[float, ...] = ()  # seconds that a picture took, the last few times
+
+    @property
+    def slow(self) -> bool:
+        """Whether a drag cannot have its pictures made while it lasts. Once says nothing: models warm up, others have the device."""
+        return self.lent or (len(self.paces) > 1 and min(self.paces) > SLOW)
 
     def ready(self) -> list[SourceItem]:
         """Sources that can be blended."""

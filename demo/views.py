@@ -47,6 +47,14 @@ def data_url(image: Image.Image | np.ndarray, side: int | None = None) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
+def small_url(pixels: np.ndarray, most: int) -> str:
+    """As `data_url` of a cell, made smaller until it has at most so many characters (or is tiny)."""
+    side = CELL_SIDE
+    while len(url := data_url(pixels, side)) > most and side > 32:
+        side //= 2
+    return url
+
+
 def picture(image: Image.Image | np.ndarray | None, alt: str, side: int | None = SHELF_SIDE) -> str:
     if image is None:
         return f'<span class="blank" role="img" aria-label="{escape(alt)}">{escape(alt[:2])}</span>'
