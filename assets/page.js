@@ -26,6 +26,16 @@ window.essence = {
     });
   },
 
+  // Removed with the keyboard, a card takes the focus with it: Undo gets it.
+  undo(element, watch) {
+    let removed = false;
+    element.addEventListener("click", (click) => (removed = click.detail === 0 && Boolean(click.target.closest("[data-event=remove]"))));
+    watch("value", () => {
+      if (removed) element.querySelector("[data-event=undo]")?.focus();
+      removed = false;
+    });
+  },
+
   fill: (range) => range.style.setProperty("--part", `${(100 * (range.value - range.min)) / (range.max - range.min)}%`),
 
   // The sliders belong to the hand: an answer that arrives late must not pull them back. Where pictures are slow, they are not made

@@ -16,10 +16,12 @@ from .uploads import Strays
 CLEAN_EVERY, KEEP_FOR = 600, 3600  # seconds: uploaded files leave the disk after at most an hour
 WAITING = 20  # visitors waiting at most
 LOOK_AGAIN = 2  # seconds between two looks at the place in the line
+BARE = {"show_label": False, "container": False}  # the label is for screen readers
 PICTURES = [".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif"]
 
 SHELF_JS = """essence.clicks(element, trigger, ['remove', 'face', 'move', 'crop', 'undo']);
-essence.names(element, trigger, 'rename');"""
+essence.names(element, trigger, 'rename');
+essence.undo(element, watch);"""
 EXAMPLES_JS = "essence.clicks(element, trigger, ['pick'])"
 BOARD_JS = """essence.clicks(element, trigger, ['look', 'save', 'grid', 'cells', 'band', 'mixing', 'figures']);
 essence.sliders(element, trigger, watch, 'strength', 'rest', 'strips');"""
@@ -122,8 +124,8 @@ def learn_panel() -> dict[str, gr.components.Component]:
         with gr.Row(elem_classes=["es-learn"]):
             learn = gr.Button("Learn the essence", variant="primary", elem_id="learn", scale=2)
             stop = gr.Button("Stop", variant="stop", elem_id="stop", visible=False, scale=2)
-            preset = gr.Radio(presets, value=learning.DEFAULT, show_label=False, elem_id="preset", container=False, scale=4)
-        mode = gr.Radio(learning.MODES, value=learning.NEW, show_label=False, elem_id="mode", container=False, visible=False)
+            preset = gr.Radio(presets, value=learning.DEFAULT, label="How long to learn", elem_id="preset", scale=4, **BARE)
+        mode = gr.Radio(learning.MODES, value=learning.NEW, label="What to learn", elem_id="mode", visible=False, **BARE)
         progress = html(elem_id="progress")
         with gr.Accordion("Settings", open=False, elem_id="settings"):
             with gr.Row(elem_classes=["es-settings"]):
@@ -131,7 +133,7 @@ def learn_panel() -> dict[str, gr.components.Component]:
                 steps = gr.Slider(low, high, default, step=1, label="Steps", elem_id="steps", info="More is slower and goes further.")
                 low, high, default = settings.NUMBERS["consistency"]
                 consistency = gr.Slider(low, high, default, step=0.05, label="Consistency", elem_id="consistency",
-                                     info="λ: how much every source must change alike.")  # fmt: skip
+                                     info="λ: how alike the changes must be.")  # fmt: skip
                 seed = gr.Number(settings.NUMBERS["seed"][2], precision=0, minimum=0, label="Seed", elem_id="seed",
                                  info="The same seed, the same essence.")  # fmt: skip
             with gr.Row(elem_classes=["es-buttons"]):

@@ -284,6 +284,12 @@ def test_where_a_gpu_is_lent_the_grid_is_scrubbed_with_the_server_stopped(browse
         expect(page.locator("#board .cell img")).to_have_count(2 * (seed - 4), timeout=PATIENCE)
     expect(page.locator("#board .preparing")).to_be_empty(timeout=PATIENCE)
     page.wait_for_function("essence.known.size === 4")
+    page.locator("#board [data-row] input[type=range]").first.fill("0.3")
+    expect(page.locator("#board .cell .next")).to_have_count(2)
+    page.locator("#board [data-band=fine]").first.click()
+    expect(page.locator("#board .cell .next")).to_have_count(0, timeout=PATIENCE)  # drawn by the server, which knows the strength
+    expect(page.locator("#board [data-row] input[type=range]").first).to_have_attribute("value", "0.3")
+    expect(page.locator("#board .preparing")).to_be_empty(timeout=PATIENCE)  # the row has other strips now
     app.close()
     asked = []
     page.on("request", lambda request: asked.append(request.url))
