@@ -103,6 +103,12 @@ window.essence = {
     restore();
   },
 
+  // Where the grid's rows are wider than the page they scroll as one.
+  together(element) {
+    const follow = (scrolled) => element.querySelectorAll(".cells").forEach((cells) => (cells.scrollLeft = scrolled.scrollLeft));
+    element.addEventListener("scroll", (scroll) => scroll.target.matches(".cells") && follow(scroll.target), true);
+  },
+
   // Strips of the grid's cells by name, {strengths, frames}, where pictures are slow. They come a few at a time; each answer asks for more.
   known: new Map(),
 
@@ -129,7 +135,7 @@ window.essence = {
       const names = new Set([...element.querySelectorAll("[data-strip]")].map((cell) => cell.dataset.strip));
       if (names.size) essence.known.forEach((_, name) => names.has(name) || essence.known.delete(name));
       const lacking = [...names].filter((name) => !essence.known.has(name));
-      const note = lacking.length ? `Preparing strengths: ${names.size - lacking.length} of ${names.size} pictures` : "";
+      const note = lacking.length ? `Preparing the sliders: ${names.size - lacking.length} of ${names.size}` : "";
       element.querySelector(".preparing").textContent = note;
       if (!lacking.length || Date.now() - asked < LONG) return;
       asked = Date.now();

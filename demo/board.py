@@ -42,11 +42,12 @@ def switches(session: Session) -> str:
         return f'<button data-event="mixing" data-mixing="{int(mixing)}" aria-pressed="{pressed}" title="{title}">{text}</button>'
 
     measuring = str(session.measuring).lower()
+    preparing = '<span class="preparing" role="status"></span>' * session.slow
     hint = "Identity kept, and likeness to the target"
     return f"""<div class="switches"><div class="segments" role="group" aria-label="How to blend">
-      {choice(False, "Grid", "Each essence on each source")}{choice(True, "Mix", "All essences together on each source")}</div>
+      {choice(False, "Grid", "Each essence on each source")}{choice(True, "Mix", "All essences together on each source")}</div>{preparing}
       <button class="toggle" data-event="figures" aria-pressed="{measuring}" title="{hint}">Figures</button>
-      </div>{'<p class="preparing" role="status"></p>' * session.slow}"""
+      </div>"""
 
 
 def grid(session: Session, rows: Sequence[TargetItem], columns: Sequence[SourceItem]) -> str:

@@ -24,7 +24,8 @@ essence.names(element, trigger, 'rename');
 essence.undo(element, watch);"""
 EXAMPLES_JS = "essence.clicks(element, trigger, ['pick'])"
 BOARD_JS = """essence.clicks(element, trigger, ['look', 'save', 'grid', 'cells', 'band', 'mixing', 'figures']);
-essence.sliders(element, trigger, watch, 'strength', 'rest', 'strips');"""
+essence.sliders(element, trigger, watch, 'strength', 'rest', 'strips');
+essence.together(element);"""
 COMPARE_JS = "essence.compare(element, watch); essence.clicks(element, trigger, ['picture', 'sweep']);"
 CROP_JS = "essence.crop(element, trigger, watch, 'nudge')"
 

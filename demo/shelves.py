@@ -51,7 +51,7 @@ def random_face(studio: Studio, session: Session) -> View:
     with told():
         check_room(session.sources, "sources")
         source = studio.random_source(random.randrange(SEEDS))
-        item = SourceItem("random face", (source.crop,), source=source, progress=1.0)
+        item = SourceItem(free_name(session.sources, "random face"), (source.crop,), source=source, progress=1.0)
         session.sources[item.id] = item
     return view(studio, session)
 
@@ -215,6 +215,12 @@ def example(kind: str, name: str) -> list[Path]:
 
 def title_of(file: File) -> str:
     return "camera" if isinstance(file, Image.Image) else Path(file).stem.removesuffix(".essence")[:LONGEST_NAME] or "picture"
+
+
+def free_name(items: Mapping[str, Item], name: str) -> str:
+    """The name, numbered where it is taken."""
+    taken = {item.name for item in items.values()}
+    return next(name for name in (name, *(f"{name} {number}" for number in range(2, MAX_ITEMS + 2))) if name not in taken)
 
 
 def check_room(items: Mapping[str, Any], what: str) -> None:

@@ -141,6 +141,15 @@ def test_names_are_one_short_line(studio, session):
     assert item.name.startswith("Ada") and "<b>Love" not in views.sources(session)
 
 
+def test_random_faces_can_be_told_apart(studio):
+    session = Session()
+    for _ in range(3):
+        shelves.random_face(studio, session)
+    shelves.remove(studio, session, list(session.sources)[1])
+    shelves.random_face(studio, session)
+    assert names(session.sources) == ["random face", "random face 3", "random face 2"]
+
+
 def test_undo_brings_back_what_was_removed_last(studio, session):
     before = names(session.sources)
     ben = list(session.sources)[1]

@@ -251,5 +251,19 @@ def test_nothing_sticks_out_of_a_phone_whatever_is_open(visit, tmp_path, scheme)
         page.keyboard.press("Escape")
 
 
+def test_the_rows_of_a_grid_wider_than_a_phone_scroll_together(visit):
+    page = visit(viewport=PHONE)
+    for number in range(6):
+        page.click("#random-face")
+        settled(page, number + 1)
+    page.set_input_files(LOAD, ESSENCE)
+    expect(page.locator("#board .cell img")).to_have_count(6, timeout=PATIENCE)
+    assert narrow(page)
+    rows = page.locator("#board .cells")
+    rows.last.evaluate("e => e.scrollLeft = 40")
+    expect(rows).to_have_count(2)
+    page.wait_for_function("[...document.querySelectorAll('#board .cells')].every(e => e.scrollLeft === 40)")
+
+
 def narrow(page: Page) -> bool:
     return page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
