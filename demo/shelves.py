@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def random_face(studio: Studio, session: Session) -> View:
     with told():
         check_room(session.sources, "sources")
         source = studio.random_source(random.randrange(SEEDS))
-        item = SourceItem(free_name(session.sources, "random face"), (source.crop,), source=source, progress=1.0)
+        item = SourceItem(free_name(session.sources, "random"), (source.crop,), source=source, progress=1.0)
         session.sources[item.id] = item
     return view(studio, session)
 
@@ -218,9 +219,9 @@ def title_of(file: File) -> str:
 
 
 def free_name(items: Mapping[str, Item], name: str) -> str:
-    """The name, numbered where it is taken."""
+    """The name with the first number that is free."""
     taken = {item.name for item in items.values()}
-    return next(name for name in (name, *(f"{name} {number}" for number in range(2, MAX_ITEMS + 2))) if name not in taken)
+    return next(numbered for number in count(1) if (numbered := f"{name} {number}") not in taken)
 
 
 def check_room(items: Mapping[str, Any], what: str) -> None:
