@@ -68,18 +68,21 @@ def timed(studio: Studio, session: Session, sources: Sequence[Source], essences:
 # ---- strips for the grid, where pictures are slow
 
 def strips(studio: Studio, session: Session, lacking: Collection[object]) -> str:
-    """Strips that the page lacks, by their names in the cells: one row where a GPU is lent, else one cell, so that others have
-    their turn. The page asks again until it has them all."""
+    """Strips that the page lacks, by their names in the cells: a row at once where a GPU is lent, else one cell, picture by picture,
+    so that others have their turn. The page asks again until it has them all."""
     for target in session.learned():
         cells = [(item, session.cells.get((target.id, item.id))) for item in session.ready()]
         wanted = [(item.source, cell.strip) for item, cell in cells if cell is not None and cell.strip in lacking
                   and cell.source is item.source and cell.made_of[:-1] == recipe(target)[:-1]]  # fmt: skip
         if wanted:
             sources, names = zip(*(wanted if session.lent else wanted[:1]), strict=True)
-            pictures = timed(studio, session, sources, [target.limited()] * len(COARSE_STRIP), COARSE_STRIP)
             most = STRIP_BYTES // (len(session.ready()) * len(session.learned()) * len(COARSE_STRIP))
-            frames = [[views.small_url(pixels, most) for pixels in strip] for strip in pictures.swapaxes(0, 1)]
-            return board.strips(COARSE_STRIP, dict(zip(names, frames, strict=True)))
+            essence, frames = target.limited(), {name: [] for name in names}
+            for strengths in [COARSE_STRIP] if session.lent else [[strength] for strength in COARSE_STRIP]:
+                pictures = timed(studio, session, sources, [essence] * len(strengths), strengths)
+                for name, strip in zip(names, pictures.swapaxes(0, 1), strict=True):
+                    frames[name] += [views.small_url(pixels, most) for pixels in strip]
+            return board.strips(COARSE_STRIP, frames)
     return board.strips(COARSE_STRIP, {})
 
 
