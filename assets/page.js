@@ -66,18 +66,26 @@ window.essence = {
     // One call at a time, the next one with the newest values: Gradio's "always_last" repeats the values of the call before.
     let sent = 0;
     let more = false;
+    let moving = false; // a hand is on a slider
+    const patience = () => (slow() ? LONG : PATIENCE);
+    const waiting = () => Date.now() - sent < patience();
     const send = () => {
-      const patience = slow() ? LONG : PATIENCE;
-      if (Date.now() - sent < patience) return void (more = true);
+      if (waiting()) return void (more = true);
       [sent, more] = [Date.now(), false];
       slow()?.setAttribute("aria-busy", true);
       trigger(moved, { strengths: strengths(), drawn: false });
-      setTimeout(() => more && send(), patience);
+      setTimeout(() => more && send(), patience());
     };
+    const measuring = () => element.querySelector("[data-event=figures][aria-pressed=true]");
+    const settle = () => (follow() && !measuring() ? trigger(moved, { strengths: strengths(), drawn: true }) : send());
+    // Figures are made at rest, and after the pictures: both at once would overtake each other.
+    const measure = () => !moving && !more && !waiting() && element.querySelector("[data-lacking]") && trigger(rest, {});
 
-    const settle = () => (follow() ? trigger(moved, { strengths: strengths(), drawn: true }) : send());
-
-    element.addEventListener("input", (input) => input.target.dataset.strength && take(input.target));
+    element.addEventListener("input", (input) => {
+      if (!input.target.dataset.strength) return;
+      moving = true;
+      take(input.target);
+    });
     element.addEventListener("change", (change) => {
       const range = change.target.type === "number" ? change.target.previousElementSibling : change.target;
       if (!range.dataset.strength) return;
@@ -85,8 +93,9 @@ window.essence = {
         range.value = change.target.value;
         take(range);
       }
+      moving = false;
       if (slow()) settle();
-      if (element.querySelector("[data-event=figures][aria-pressed=true]")) trigger(rest, {});
+      measure();
     });
     element.addEventListener("dblclick", (click) => {
       if (!click.target.dataset.strength) return;
@@ -99,6 +108,7 @@ window.essence = {
       sent = 0;
       if (more) send();
       if (slow()) gather();
+      measure();
     });
     restore();
   },

@@ -107,7 +107,7 @@ def cell(session: Session, target: TargetItem, source: SourceItem) -> str:
 
 def figures(known: Cell | None) -> str:
     if known is None or known.figures is None:
-        return '<span class="figures">…</span>'
+        return '<span class="figures" data-lacking>…</span>'
     identity, likeness = known.figures
     kept = "" if math.isnan(identity) else f'<span title="distance to the source itself">identity {identity:.2f}</span>'  # no faces here
     more = "" if likeness is None else f'<span title="likeness to the target">likeness {likeness:.2f}</span>'
