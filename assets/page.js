@@ -1,5 +1,6 @@
 // What HTML made by demo/views.py, board.py and crop.py cannot do alone. Each function gets what Gradio hands to a component's js_on_load.
 const PATIENCE = 2000; // milliseconds that an answer may take before the next call is made all the same
+const LONG = 120000; // the same, for strips
 
 window.essence = {
   // A click on something with data-event becomes that event, with the other data-* as its values.
@@ -25,10 +26,22 @@ window.essence = {
     });
   },
 
+  // Removed with the keyboard, a card takes the focus with it: Undo gets it.
+  undo(element, watch) {
+    let removed = false;
+    element.addEventListener("click", (click) => (removed = click.detail === 0 && Boolean(click.target.closest("[data-event=remove]"))));
+    watch("value", () => {
+      if (removed) element.querySelector("[data-event=undo]")?.focus();
+      removed = false;
+    });
+  },
+
   fill: (range) => range.style.setProperty("--part", `${(100 * (range.value - range.min)) / (range.max - range.min)}%`),
 
-  // The sliders belong to the hand: an answer that arrives late must not pull them back.
-  sliders(element, trigger, watch, moved, rest) {
+  // The sliders belong to the hand: an answer that arrives late must not pull them back. Where pictures are slow, they are not made
+  // while it moves: cells fade through their strips, and a row that lacks one is drawn when the hand rests.
+  sliders(element, trigger, watch, moved, rest, ask) {
+    const { slow, follow, gather } = essence.strips(element, trigger, ask);
     const held = new Map(); // strengths set by hand; the grid's and the mixture's are apart
     const mode = () => element.querySelector(".board")?.dataset.mode;
     const key = (input) => `${mode()}:${input.dataset.strength}`;
@@ -44,19 +57,35 @@ window.essence = {
         held.set(key(each), input.value);
         show(each, input.value);
       }
-      send();
+      slow() ? follow() : send();
+    };
+    const strengths = () => {
+      const rows = all().filter((each) => held.has(key(each)) && each.dataset.strength !== "all");
+      return Object.fromEntries(rows.map((each) => [each.dataset.strength, Number(each.value)]));
     };
     // One call at a time, the next one with the newest values: Gradio's "always_last" repeats the values of the call before.
     let sent = 0;
     let more = false;
+    let moving = false; // a hand is on a slider
+    const patience = () => (slow() ? LONG : PATIENCE);
+    const waiting = () => Date.now() - sent < patience();
     const send = () => {
-      if (Date.now() - sent < PATIENCE) return void (more = true);
+      if (waiting()) return void (more = true);
       [sent, more] = [Date.now(), false];
-      const rows = all().filter((each) => held.has(key(each)) && each.dataset.strength !== "all");
-      trigger(moved, { strengths: Object.fromEntries(rows.map((each) => [each.dataset.strength, Number(each.value)])) });
-      setTimeout(() => more && send(), PATIENCE);
+      slow()?.setAttribute("aria-busy", true);
+      trigger(moved, { strengths: strengths(), drawn: false });
+      setTimeout(() => more && send(), patience());
     };
-    element.addEventListener("input", (input) => input.target.dataset.strength && take(input.target));
+    const measuring = () => element.querySelector("[data-event=figures][aria-pressed=true]");
+    const settle = () => (follow() && !measuring() ? trigger(moved, { strengths: strengths(), drawn: true }) : send());
+    // Figures are made at rest, and after the pictures: both at once would overtake each other.
+    const measure = () => !moving && !more && !waiting() && element.querySelector("[data-lacking]") && trigger(rest, {});
+
+    element.addEventListener("input", (input) => {
+      if (!input.target.dataset.strength) return;
+      moving = true;
+      take(input.target);
+    });
     element.addEventListener("change", (change) => {
       const range = change.target.type === "number" ? change.target.previousElementSibling : change.target;
       if (!range.dataset.strength) return;
@@ -64,19 +93,91 @@ window.essence = {
         range.value = change.target.value;
         take(range);
       }
-      if (element.querySelector("[data-event=figures][aria-pressed=true]")) trigger(rest, {});
+      moving = false;
+      if (slow()) settle();
+      measure();
     });
     element.addEventListener("dblclick", (click) => {
       if (!click.target.dataset.strength) return;
       click.target.value = click.target.dataset.rest;
       take(click.target);
+      if (slow()) settle();
     });
     watch("value", () => {
       restore();
       sent = 0;
       if (more) send();
+      if (slow()) gather();
+      measure();
     });
     restore();
+  },
+
+  // Where the grid's rows are wider than the page they scroll as one.
+  together(element) {
+    const follow = (scrolled) => element.querySelectorAll(".cells").forEach((cells) => (cells.scrollLeft = scrolled.scrollLeft));
+    element.addEventListener("scroll", (scroll) => scroll.target.matches(".cells") && follow(scroll.target), true);
+  },
+
+  // Strips of the grid's cells by name, {strengths, frames}, where pictures are slow. They come a few at a time; each answer asks for more.
+  known: new Map(),
+
+  strips(element, trigger, ask) {
+    const slow = () => element.querySelector(".board[data-slow]");
+    const show = (input, cell) => {
+      const strip = essence.known.get(cell.dataset.strip);
+      const stale = Number(input.value) !== Number(input.getAttribute("value")); // the cell was drawn at another strength
+      if (strip && (stale || cell.querySelector(".next"))) {
+        if (!cell.querySelector(".next")) cell.insertAdjacentHTML("beforeend", '<img class="next" alt="">');
+        essence.fade(...cell.querySelectorAll("img"), strip, Number(input.value));
+      }
+      return strip || !stale;
+    };
+    // Show the cells as the sliders stand, as far as there are strips; whether that is all.
+    const follow = () => {
+      const inputs = [...element.querySelectorAll("[data-row] input[data-strength]")];
+      const cells = (input) => [...input.closest("[data-row]").querySelectorAll(".cell")];
+      return inputs.flatMap((input) => cells(input).map((cell) => show(input, cell))).every(Boolean);
+    };
+    let asked = 0;
+    const gather = () => {
+      follow();
+      const names = new Set([...element.querySelectorAll("[data-strip]")].map((cell) => cell.dataset.strip));
+      if (names.size) essence.known.forEach((_, name) => names.has(name) || essence.known.delete(name));
+      const lacking = [...names].filter((name) => !essence.known.has(name));
+      const note = lacking.length ? `Preparing the sliders: ${names.size - lacking.length} of ${names.size}` : "";
+      element.querySelector(".preparing").textContent = note;
+      if (!lacking.length || Date.now() - asked < LONG) return;
+      asked = Date.now();
+      trigger(ask, { lacking });
+    };
+    essence.arrived = (some) => {
+      asked = 0;
+      if (some && slow()) gather();
+    };
+    return { slow, follow, gather };
+  },
+
+  arriving(element, watch) {
+    watch("value", () => {
+      const data = element.querySelector("[data-strips]")?.dataset.strips;
+      if (!data) return;
+      const { strengths, frames } = JSON.parse(data);
+      Object.entries(frames).forEach(([name, each]) => essence.known.set(name, { strengths, frames: each }));
+      essence.arrived(Object.keys(frames).length > 0);
+    });
+  },
+
+  // Between two pictures of a strip, one fades into the other.
+  between(strengths, value) {
+    const at = Math.max(0, Math.min(strengths.findLastIndex((each) => each <= value + 1e-6), strengths.length - 2));
+    return [at, (value - strengths[at]) / (strengths[at + 1] - strengths[at])];
+  },
+
+  fade(image, next, { strengths, frames }, value) {
+    const [at, part] = essence.between(strengths, value);
+    [image.src, next.src, next.hidden] = [frames[at], frames[at + 1], false];
+    next.style.opacity = part;
   },
 
   // A dialog that arrives is shown; a click beside it or on its cross closes it.
@@ -108,7 +209,7 @@ window.essence = {
     essence.dialog(element, watch, (dialog) => essence.fill(dialog.querySelector("[data-own]")));
   },
 
-  // The strip of the large view. Between two of its pictures, one fades into the other.
+  // The strip of the large view.
   strip(element, watch) {
     watch("value", () => {
       const dialog = document.querySelector("dialog.compare[open]");
@@ -120,19 +221,10 @@ window.essence = {
     });
   },
 
-  between(dialog) {
-    const value = Number(dialog.querySelector("[data-own]").value);
-    const { strengths } = dialog.strip;
-    const at = Math.max(0, Math.min(strengths.findLastIndex((each) => each <= value + 1e-6), strengths.length - 2));
-    return [value, at, (value - strengths[at]) / (strengths[at + 1] - strengths[at])];
-  },
-
   scrub(dialog) {
     const own = dialog.querySelector("[data-own]");
-    const [value, at, part] = essence.between(dialog);
-    const [image, next] = dialog.querySelectorAll("img.after");
-    [image.src, next.src, next.hidden] = [dialog.strip.frames[at], dialog.strip.frames[at + 1], false];
-    next.style.opacity = part;
+    const value = Number(own.value);
+    essence.fade(...dialog.querySelectorAll("img.after"), dialog.strip, value);
     dialog.querySelector("[data-event=picture]").dataset.strength = value;
     dialog.querySelector(".own output").value = value.toFixed(2);
     essence.fill(own);
@@ -140,7 +232,7 @@ window.essence = {
   },
 
   read(dialog) {
-    const [, at, part] = essence.between(dialog);
+    const [at, part] = essence.between(dialog.strip.strengths, Number(dialog.querySelector("[data-own]").value));
     const mean = (values) => ((1 - part) * values[at] + part * values[at + 1]).toFixed(2);
     const { identity, likeness } = dialog.strip;
     const line = (values, text) => (values[at] === null ? "" : `<span><b>${mean(values)}</b> ${text}</span>`);

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from essence import Essence, Studio
+from essence import Essence, Source, Studio
 
 from . import board, views
 from .messages import SKIP
@@ -15,6 +16,9 @@ from .session import ALL_BANDS, Cell, Session, SourceItem, TargetItem, recipe
 
 View = tuple[Any, Any, Any]  # HTML of the sources, the targets and the grid; or SKIP
 STRIP = tuple(np.arange(views.WEAKEST, views.STRONGEST + 0.01, 0.25).round(2).tolist())  # strengths of the large view
+COARSE_STRIP = tuple(np.arange(views.WEAKEST, views.STRONGEST + 0.01, 0.5).round(2).tolist())  # of the grid's cells
+PACES = 5  # measurements that count
+STRIP_BYTES = 8_000_000  # of all strips of a grid
 SWEEP = tuple(np.linspace(views.WEAKEST, views.STRONGEST, 29).round(3).tolist())  # of the animation
 
 
@@ -43,20 +47,54 @@ def draw_cells(studio: Studio, session: Session) -> None:
 
 def draw_rows(studio: Studio, session: Session, items: Sequence[SourceItem], targets: Sequence[TargetItem]) -> None:
     sources, recipes = [item.source for item in items], [recipe(target) for target in targets]
-    pictures = studio.blend(sources, [target.limited() for target in targets], [target.strength for target in targets])
+    pictures = timed(studio, session, sources, [target.limited() for target in targets], [target.strength for target in targets])
     for target, made_of, row in zip(targets, recipes, pictures, strict=True):
         for item, source, pixels in zip(items, sources, row, strict=True):
-            session.cells[target.id, item.id] = Cell(source, made_of, views.data_url(pixels, views.CELL_SIDE))
+            cell, known = Cell(source, made_of, views.data_url(pixels, views.CELL_SIDE)), session.cells.get((target.id, item.id))
+            if known is not None and known.source is source and known.made_of[:-1] == made_of[:-1]:
+                cell.strip = known.strip  # only the strength is another
+            session.cells[target.id, item.id] = cell
+
+
+def timed(studio: Studio, session: Session, sources: Sequence[Source], essences: Sequence[Essence], strengths: Sequence[float]
+          ) -> np.ndarray:
+    """`Studio.blend`, and the session hears how long it took."""
+    began = time.monotonic()
+    pictures = studio.blend(sources, essences, strengths)
+    session.paces = (*session.paces, (time.monotonic() - began) / (len(sources) * len(essences)))[-PACES:]
+    return pictures
+
+
+# ---- strips for the grid, where pictures are slow
+
+def strips(studio: Studio, session: Session, lacking: Collection[object]) -> str:
+    """Strips that the page lacks, by their names in the cells: a row at once where a GPU is lent, else one cell, picture by picture,
+    so that others have their turn. The page asks again until it has them all."""
+    for target in session.learned():
+        cells = [(item, session.cells.get((target.id, item.id))) for item in session.ready()]
+        wanted = [(item.source, cell.strip) for item, cell in cells if cell is not None and cell.strip in lacking
+                  and cell.source is item.source and cell.made_of[:-1] == recipe(target)[:-1]]  # fmt: skip
+        if wanted:
+            sources, names = zip(*(wanted if session.lent else wanted[:1]), strict=True)
+            most = STRIP_BYTES // (len(session.ready()) * len(session.learned()) * len(COARSE_STRIP))
+            essence, frames = target.limited(), {name: [] for name in names}
+            for strengths in [COARSE_STRIP] if session.lent else [[strength] for strength in COARSE_STRIP]:
+                pictures = timed(studio, session, sources, [essence] * len(strengths), strengths)
+                for name, strip in zip(names, pictures.swapaxes(0, 1), strict=True):
+                    frames[name] += [views.small_url(pixels, most) for pixels in strip]
+            return board.strips(COARSE_STRIP, frames)
+    return board.strips(COARSE_STRIP, {})
 
 
 # ---- strengths and layers
 
-def set_strengths(studio: Studio, session: Session, strengths: Mapping[str, object]) -> str:
-    """Strength by target's id, as the sliders stand. Numbers come from the browser: others than the sliders' are pulled in."""
+def set_strengths(studio: Studio, session: Session, strengths: Mapping[str, object], drawn: bool = False) -> Any:
+    """Strength by target's id, as the sliders stand. Numbers come from the browser: others than the sliders' are pulled in.
+    `drawn`: the page shows them from its strips."""
     for id, value in strengths.items():
         if (target := session.targets.get(id)) is not None and isinstance(value, (int, float)) and value == value:
             setattr(target, "share" if session.mixing else "strength", views.nearest_strength(float(value)))
-    return draw(studio, session)
+    return SKIP if drawn else draw(studio, session)
 
 
 def switch_band(studio: Studio, session: Session, id: str, band: str) -> str:

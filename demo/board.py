@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
@@ -30,7 +30,8 @@ def board(session: Session) -> str:
     lines = mixture(session, columns) if session.mixing else grid(session, rows, columns)
     mode = "mix" if session.mixing else "grid"
     foot = f'<p class="explain">{EXPLANATION}</p>' if session.measuring else ""
-    return f"""{switches(session)}<div class="board" data-mode="{mode}" data-serial="{next_serial()}" style="--columns:{len(columns)}">
+    values = f'data-mode="{mode}" data-serial="{next_serial()}"' + " data-slow" * session.slow
+    return f"""{switches(session)}<div class="board" {values} style="--columns:{len(columns)}">
       {lines}</div>{foot}<div class="actions"><button class="download" data-event="grid">Download the grid</button>
       <button class="download" data-event="cells">All pictures (ZIP)</button></div>"""
 
@@ -41,9 +42,10 @@ def switches(session: Session) -> str:
         return f'<button data-event="mixing" data-mixing="{int(mixing)}" aria-pressed="{pressed}" title="{title}">{text}</button>'
 
     measuring = str(session.measuring).lower()
+    preparing = '<span class="preparing" role="status"></span>' * session.slow
     hint = "Identity kept, and likeness to the target"
     return f"""<div class="switches"><div class="segments" role="group" aria-label="How to blend">
-      {choice(False, "Grid", "Each essence on each source")}{choice(True, "Mix", "All essences together on each source")}</div>
+      {choice(False, "Grid", "Each essence on each source")}{choice(True, "Mix", "All essences together on each source")}</div>{preparing}
       <button class="toggle" data-event="figures" aria-pressed="{measuring}" title="{hint}">Figures</button>
       </div>"""
 
@@ -97,13 +99,15 @@ def cell(session: Session, target: TargetItem, source: SourceItem) -> str:
     known = session.cells.get((target.id, source.id))
     alt = f"{escape(source.name)} with {escape(target.name)}"
     image = f'<img src="{known.url}" alt="{alt}">' if known else '<span class="blank busy"></span>'
-    button = f'<button class="cell" data-event="look" data-id="{target.id}" data-source="{source.id}" title="Look closely">{image}</button>'
+    strip = f' data-strip="{known.strip}"' if known and session.slow and not session.mixing else ""
+    values = f'data-event="look" data-id="{target.id}" data-source="{source.id}"{strip}'
+    button = f'<button class="cell" {values} title="Look closely">{image}</button>'
     return f'<div class="place">{button}{figures(known) if session.measuring else ""}</div>'
 
 
 def figures(known: Cell | None) -> str:
     if known is None or known.figures is None:
-        return '<span class="figures">…</span>'
+        return '<span class="figures" data-lacking>…</span>'
     identity, likeness = known.figures
     kept = "" if math.isnan(identity) else f'<span title="distance to the source itself">identity {identity:.2f}</span>'  # no faces here
     more = "" if likeness is None else f'<span title="likeness to the target">likeness {likeness:.2f}</span>'
@@ -115,6 +119,12 @@ def slider(id: str, value: float, label: str, rest: float) -> str:
     return f"""<div class="strength"><input type="range" {limits} value="{value:g}" data-strength="{id}" data-rest="{rest:g}"
       aria-label="{label}" title="Double click: {rest:g}">
       <input type="number" {limits} value="{value:.2f}" aria-label="{label}, typed"></div>"""
+
+
+def strips(strengths: Sequence[float], frames: Mapping[str, Sequence[str]]) -> str:
+    """Strips for the grid's cells, by name, as data for the page's script."""
+    data = {"strengths": list(strengths), "frames": dict(frames)}
+    return f'<i hidden data-serial="{next_serial()}" data-strips="{escape(json.dumps(data))}"></i>'
 
 
 # ---- the large view

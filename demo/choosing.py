@@ -129,7 +129,7 @@ def squares_of(studio: Studio, picture: Image.Image) -> tuple[list[align.Square]
 
 def go_over(studio: Studio, session: Session, old: str, new: str, cuts: Sequence[tuple[Item, Mapping[str, Any]]]) -> int:
     """Nothing of the old models stays in sight. Returns how many essences were put aside."""
-    session.model, session.cells, session.removed, session.looking = new, {}, [], None
+    session.model, session.cells, session.removed, session.looking, session.paces = new, {}, [], None, ()
     targets = list(session.targets.values())
     strange = [target for target in targets if target.essence is not None and not fits(studio, target.essence)]
     for target in strange:

@@ -7,7 +7,7 @@ from PIL import Image
 
 from essence import Essence, Studio, Studios, bundled
 
-from . import board, choosing, learning, programs, settings, views, wiring
+from . import board, choosing, learning, programs, settings, space, views, wiring
 from .line import Line
 from .session import Session
 from .shelves import ESSENCES
@@ -16,14 +16,17 @@ from .uploads import Strays
 CLEAN_EVERY, KEEP_FOR = 600, 3600  # seconds: uploaded files leave the disk after at most an hour
 WAITING = 20  # visitors waiting at most
 LOOK_AGAIN = 2  # seconds between two looks at the place in the line
+BARE = {"show_label": False, "container": False}  # the label is for screen readers
 PICTURES = [".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif"]
 
 MODELS_JS = "essence.clicks(element, trigger, ['use'])"
 SHELF_JS = """essence.clicks(element, trigger, ['remove', 'face', 'move', 'crop', 'undo']);
-essence.names(element, trigger, 'rename');"""
+essence.names(element, trigger, 'rename');
+essence.undo(element, watch);"""
 EXAMPLES_JS = "essence.clicks(element, trigger, ['pick'])"
 BOARD_JS = """essence.clicks(element, trigger, ['look', 'save', 'grid', 'cells', 'band', 'mixing', 'figures']);
-essence.sliders(element, trigger, watch, 'strength', 'rest');"""
+essence.sliders(element, trigger, watch, 'strength', 'rest', 'strips');
+essence.together(element);"""
 COMPARE_JS = "essence.compare(element, watch); essence.clicks(element, trigger, ['picture', 'sweep']);"
 CROP_JS = "essence.crop(element, trigger, watch, 'nudge')"
 
@@ -38,7 +41,7 @@ def build(studio: Studio | Studios) -> gr.Blocks:
     studios = studio if isinstance(studio, Studios) else Studios.around(studio)
     with gr.Blocks(title="Essence", delete_cache=(CLEAN_EVERY, KEEP_FOR), analytics_enabled=False, fill_width=True) as page:
         programs.wire(studios.of())  # first, so that the endpoints get their names
-        session = gr.State(Session())  # deep-copied for each visitor
+        session = gr.State(Session(lent=space.on_zero_gpu()))  # deep-copied for each visitor
         browser = gr.BrowserState({}, **settings.STORAGE)
         gr.HTML(INTRO, apply_default_css=False)
         models = html(choosing.sets(studios, Session()), MODELS_JS, elem_id="models")
@@ -128,8 +131,8 @@ def learn_panel() -> dict[str, gr.components.Component]:
         with gr.Row(elem_classes=["es-learn"]):
             learn = gr.Button("Learn the essence", variant="primary", elem_id="learn", scale=2)
             stop = gr.Button("Stop", variant="stop", elem_id="stop", visible=False, scale=2)
-            preset = gr.Radio(presets, value=learning.DEFAULT, show_label=False, elem_id="preset", container=False, scale=4)
-        mode = gr.Radio(learning.MODES, value=learning.NEW, show_label=False, elem_id="mode", container=False, visible=False)
+            preset = gr.Radio(presets, value=learning.DEFAULT, label="How long to learn", elem_id="preset", scale=4, **BARE)
+        mode = gr.Radio(learning.MODES, value=learning.NEW, label="What to learn", elem_id="mode", visible=False, **BARE)
         progress = html(elem_id="progress")
         with gr.Accordion("Settings", open=False, elem_id="settings"):
             with gr.Row(elem_classes=["es-settings"]):
@@ -137,7 +140,7 @@ def learn_panel() -> dict[str, gr.components.Component]:
                 steps = gr.Slider(low, high, default, step=1, label="Steps", elem_id="steps", info="More is slower and goes further.")
                 low, high, default = settings.NUMBERS["consistency"]
                 consistency = gr.Slider(low, high, default, step=0.05, label="Consistency", elem_id="consistency",
-                                     info="λ: how much every source must change alike.")  # fmt: skip
+                                     info="λ: how alike the changes must be.")  # fmt: skip
                 seed = gr.Number(settings.NUMBERS["seed"][2], precision=0, minimum=0, label="Seed", elem_id="seed",
                                  info="The same seed, the same essence.")  # fmt: skip
             with gr.Row(elem_classes=["es-buttons"]):
@@ -153,5 +156,6 @@ def grid_panel() -> dict[str, gr.components.Component]:
         grid = html(board.board(Session()), BOARD_JS, elem_id="board")
         compare = html("", COMPARE_JS, elem_id="compare")
         strip = html("", "essence.strip(element, watch)", elem_id="strip")
+        strips = html("", "essence.arriving(element, watch)", elem_id="strips")
         outbox = html("", "essence.outbox(element, watch)", elem_id="outbox")
-    return {"board": grid, "compare": compare, "strip": strip, "outbox": outbox}
+    return {"board": grid, "compare": compare, "strip": strip, "strips": strips, "outbox": outbox}

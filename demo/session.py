@@ -14,6 +14,7 @@ from essence import Essence, Source, align
 MAX_ITEMS = 12  # sources, and targets, of one visitor
 PHOTO_SIDE = 2000  # pixels, longest side, of the photograph that is kept so that its crop can be corrected
 ALL_BANDS = frozenset(("coarse", "middle", "fine"))
+SLOW = 0.5  # seconds for one picture
 MIX = "mix"  # id of the row that mixes all essences
 
 
@@ -106,6 +107,7 @@ class Cell:
     source: Source
     made_of: tuple[Any, ...]  # essence, bands, strength
     url: str
+    strip: str = field(default_factory=new_id)  # names the pictures of the same blend at all strengths
     figures: tuple[float, float | None] | None = None  # identity distance, and likeness to the target where it has a picture
 
 
@@ -126,6 +128,8 @@ class Session:
     mixed: tuple[Any, ...] = ()  # what `mix` was made of
     model: str = ""  # the name of the model set that it works with; empty: the one that the page started with
     aside: dict[str, list[TargetItem]] = field(default_factory=dict)  # by model set: loaded essences that wait for it
+    lent: bool = False  # whether each call borrows a GPU (ZeroGPU)
+    paces: tuple[float, ...] = ()  # seconds that a picture took, the last few times
 
     def put_aside(self, model: str, items: list[TargetItem]) -> None:
         """Off the shelf, until the visitor goes back to their model set."""
@@ -140,6 +144,11 @@ class Session:
         self.targets |= {item.id: item for item in items[:room]}
         if items[room:]:
             self.aside[model] = items[room:]
+
+    @property
+    def slow(self) -> bool:
+        """Whether a drag cannot have its pictures made while it lasts. Once says nothing: models warm up, others have the device."""
+        return self.lent or (len(self.paces) > 1 and min(self.paces) > SLOW)
 
     def ready(self) -> list[SourceItem]:
         """Sources that can be blended."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def random_face(studio: Studio, session: Session) -> View:
     with told():
         check_room(session.sources, "sources")
         source = studio.random_source(random.randrange(SEEDS))
-        item = SourceItem("random face", (source.crop,), source=source, progress=1.0)
+        item = SourceItem(free_name(session.sources, "random"), (source.crop,), source=source, progress=1.0)
         session.sources[item.id] = item
     return view(studio, session)
 
@@ -215,6 +216,12 @@ def example(kind: str, name: str) -> list[Path]:
 
 def title_of(file: File) -> str:
     return "camera" if isinstance(file, Image.Image) else Path(file).stem.removesuffix(".essence")[:LONGEST_NAME] or "picture"
+
+
+def free_name(items: Mapping[str, Item], name: str) -> str:
+    """The name with the first number that is free."""
+    taken = {item.name for item in items.values()}
+    return next(numbered for number in count(1) if (numbered := f"{name} {number}") not in taken)
 
 
 def check_room(items: Mapping[str, Any], what: str) -> None:

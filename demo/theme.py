@@ -35,6 +35,7 @@ def theme() -> gr.themes.Base:
         input_background_fill_dark="#2b292e",
         block_border_width="0px",
         block_shadow="none",
+        checkbox_border_color_dark="*neutral_500",
         button_primary_background_fill="*primary_600",
         button_primary_background_fill_hover="*primary_700",
         button_primary_text_color="white",

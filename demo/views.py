@@ -47,6 +47,14 @@ def data_url(image: Image.Image | np.ndarray, side: int | None = None) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
+def small_url(pixels: np.ndarray, most: int) -> str:
+    """As `data_url` of a cell, made smaller until it has at most so many characters (or is tiny)."""
+    side = CELL_SIDE
+    while len(url := data_url(pixels, side)) > most and side > 32:
+        side //= 2
+    return url
+
+
 def picture(image: Image.Image | np.ndarray | None, alt: str, side: int | None = SHELF_SIDE) -> str:
     if image is None:
         return f'<span class="blank" role="img" aria-label="{escape(alt)}">{escape(alt[:2])}</span>'
@@ -110,18 +118,19 @@ def pending_card(name: str, pictures: int) -> list[str]:
     if not name:
         return []
     blank = '<figure><span class="blank busy"></span><figcaption>looking for a face</figcaption></figure>'
-    body = f'<div class="pair">{blank * pictures}</div>' if pictures > 1 else blank
+    model = blank.replace("looking for a face", "model")
+    body = f'<div class="pair">{blank}{model}</div>' if pictures > 1 else blank
     return [f'<article class="pending"><header><b>{escape(name)}</b></header>{body}</article>']
 
 
 def card(item: SourceItem | TargetItem, body: str) -> str:
-    name = escape(item.name)
+    name, remove = escape(item.name), icon_button("remove", item.id, "×", f"Remove {item.name}")
     tools = icon_button("move", item.id, "‹", f"Move {item.name} to the left", by=-1)
     tools += icon_button("move", item.id, "›", f"Move {item.name} to the right", by=1)
     tools += icon_button("crop", item.id, CROP_SIGN, f"Correct the crop of {item.name}") if item.photo else ""
     return f"""<article class="item" data-item="{item.id}"><header>
       <b contenteditable="plaintext-only" spellcheck="false" role="textbox" data-name="{item.id}" data-was="{name}"
-        title="{name}: click to rename" aria-label="Name">{name}</b>{icon_button("remove", item.id, "×", f"Remove {item.name}")}</header>
+        title="{name}: click to rename" aria-label="Name of {name}">{name}</b>{remove}</header>
       {body}<div class="tools">{tools}</div></article>"""
 
 
@@ -184,7 +193,7 @@ def chart(history: Sequence[dict[str, float]]) -> str:
 
 
 def note(text: str) -> str:
-    return f'<p class="hint">{escape(text)}</p>'
+    return f'<p class="hint" role="status">{escape(text)}</p>'
 
 
 def download(name: str, data: bytes, kind: str) -> str:

@@ -19,6 +19,7 @@ from .session import Session
 # them take turns after each step.
 LEARN = {"concurrency_id": "gpu", "concurrency_limit": 1}
 ADD = {"concurrency_id": "faces", "concurrency_limit": 1}
+STRIPS = {"concurrency_id": "strips", "concurrency_limit": 1}
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 NOW = {"queue": False, **QUIET}
 EACH = {"trigger_mode": "multiple"}
@@ -178,7 +179,10 @@ def wire_learning(studios: Studios, session: gr.State, line: Line, view: list, p
 
 def wire_grid(studios: Studios, session: gr.State, parts: Parts) -> None:
     def moved(state: Session, event: gr.EventData):
-        return blending.set_strengths(studios.of(state.model), state, dict(event.strengths))
+        return blending.set_strengths(studios.of(state.model), state, dict(event.strengths), bool(event.drawn))
+
+    def strips(state: Session, event: gr.EventData):
+        return blending.strips(studios.of(state.model), state, set(map(str, event.lacking)))
 
     def band(state: Session, event: gr.EventData):
         return blending.switch_band(studios.of(state.model), state, str(event.id), str(event.band))
@@ -197,6 +201,7 @@ def wire_grid(studios: Studios, session: gr.State, parts: Parts) -> None:
 
     board, compare, outbox = parts["board"], parts["compare"], parts["outbox"]
     board.strength(moved, session, board, **EACH, **NOW)
+    board.strips(strips, session, parts["strips"], **EACH, **STRIPS, **QUIET)
     board.band(band, session, board, **EACH, **NOW)
     board.mixing(mixing, session, board, **NOW)
     board.figures(own(studios, blending.switch_measuring), session, board, **NOW)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import re
@@ -141,6 +142,15 @@ def test_names_are_one_short_line(studio, session):
     assert item.name.startswith("Ada") and "<b>Love" not in views.sources(session)
 
 
+def test_random_faces_can_be_told_apart(studio):
+    session = Session()
+    for _ in range(3):
+        shelves.random_face(studio, session)
+    shelves.remove(studio, session, list(session.sources)[1])
+    shelves.random_face(studio, session)
+    assert names(session.sources) == ["random 1", "random 3", "random 2"]
+
+
 def test_undo_brings_back_what_was_removed_last(studio, session):
     before = names(session.sources)
     ben = list(session.sources)[1]
@@ -237,6 +247,86 @@ def test_the_strip_has_a_picture_and_figures_for_each_strength(studio, session):
     assert strip["identity"][zero] == min(strip["identity"]) == pytest.approx(0, abs=1e-3)
     shelves.remove(studio, session, source)
     assert blending.details(studio, session) == SKIP
+
+
+# ---- strips for the grid
+
+def gathered(studio, session) -> list[dict[str, list[str]]]:
+    """What the page gets, answer by answer, as it asks for what it lacks."""
+    lacking, answers = set(re.findall(r'data-strip="(\w+)"', board.board(session))), []
+    while lacking:
+        data = json.loads(unescape(re.search(r'data-strips="([^"]+)"', blending.strips(studio, session, lacking))[1]))
+        assert data["strengths"] == list(blending.COARSE_STRIP) and data["frames"].keys() <= lacking
+        lacking -= data["frames"].keys()
+        answers.append(data["frames"])
+    return answers
+
+
+@pytest.mark.parametrize("lent, answers", [(True, [3, 3]), (False, [1] * 6)])
+def test_where_pictures_are_slow_the_page_gets_a_strip_of_each_cell(studio, session, lent, answers):
+    session.lent, session.paces = lent, () if lent else (9.0, 9.0)
+    strips = gathered(studio, session)
+    assert [len(frames) for frames in strips] == answers
+    (target, source), cell = next(iter(session.cells.items()))
+    pictures = blending.strip(studio, session.sources[source], session.targets[target].essence, blending.COARSE_STRIP)
+    for url, pixels in zip(strips[0][cell.strip], pictures, strict=True):
+        with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as image:
+            assert np.abs(np.asarray(image, np.float32) - pixels).mean() < 3  # but for JPEG
+    assert len(set(strips[0][cell.strip])) == len(pictures)
+
+
+def test_a_strip_lasts_as_long_as_all_but_the_strength(studio, session):
+    session.lent = True
+    one, two = session.targets
+
+    def names() -> list[str]:
+        return [cell.strip for (target, _), cell in session.cells.items() if target == one]
+
+    blending.draw(studio, session)
+    before = names()
+    blending.set_strengths(studio, session, {one: 0.3})
+    assert names() == before and len(set(before)) == 3
+    blending.switch_band(studio, session, one, "fine")
+    assert not set(names()) & set(before)
+    before = names()
+    session.targets[one].bands = session.targets[one].bands ^ {"coarse"}  # not drawn yet: what the page shows is another essence
+    assert not gathered_frames(blending.strips(studio, session, before))
+
+
+def gathered_frames(html: str) -> dict:
+    return json.loads(unescape(re.search(r'data-strips="([^"]+)"', html)[1]))["frames"]
+
+
+def test_what_the_page_shows_from_its_strips_is_not_drawn_again(studio, session, monkeypatch):
+    target = next(iter(session.targets))
+    monkeypatch.setattr(studio, "blend", None)
+    assert blending.set_strengths(studio, session, {target: -0.8}, drawn=True) == SKIP
+    assert session.targets[target].strength == -0.8
+    assert not gathered_frames(blending.strips(studio, session, ["nothing", "of", "ours"]))
+
+
+def test_the_pace_is_measured_and_quick_pages_have_no_strips(studio, monkeypatch):
+    took = iter([0, 8, 0, 9, 0, 7, 0, 0.2])
+    monkeypatch.setattr(blending, "time", SimpleNamespace(monotonic=lambda: next(took)))
+    session = Session()
+
+    def drawn(strength: float) -> str:
+        return blending.set_strengths(studio, session, dict.fromkeys(session.targets, strength))
+
+    shelves.random_face(studio, session), shelves.random_face(studio, session)
+    run(shelves.add_targets(studio, session, [pictures.SOURCES[3]], True))
+    give_essences(studio, session)
+    assert session.paces == (4,) and not session.slow  # the models had to warm up, perhaps
+    assert all("data-strip=" in drawn(strength) for strength in (0.5, 0.6)) and session.slow
+    assert not re.search("data-strip|data-slow|preparing", drawn(0.7))  # the device had been busy with others
+    assert session.paces == pytest.approx((4, 4.5, 3.5, 0.1)) and not session.slow
+
+
+def test_the_strips_of_a_grid_have_a_limit():
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
+    sizes = [len(views.small_url(noise, most)) for most in (10**6, 50_000, 7_000)]
+    assert sizes[0] > 50_000 >= sizes[1] > 7_000 >= sizes[2]
+    assert views.small_url(noise, 10**6) == views.data_url(noise, views.CELL_SIDE)
 
 
 # ---- downloads

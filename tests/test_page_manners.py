@@ -138,6 +138,9 @@ def test_keyboard_only(visit):
     page.keyboard.press("Escape")
     press("#sources [data-event=remove]")
     expect(page.locator("#sources .item")).to_have_count(0, timeout=PATIENCE)
+    expect(page.locator("#sources [data-event=undo]")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#sources .item")).to_have_count(1, timeout=PATIENCE)
 
 
 def test_every_control_has_a_name(visit):
@@ -154,6 +157,45 @@ def test_every_control_has_a_name(visit):
         return !(e.ariaLabel || e.title || e.alt || label || e.textContent.trim() || e.getAttribute("aria-labelledby"));
     }).map(e => e.outerHTML.slice(0, 160))""", controls)
     assert not nameless
+
+
+# Texts whose contrast to what is behind them is below 4.5, as WCAG 2 counts it. Pictures and gradients are not looked at.
+PALE = """() => {
+    const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+    const rgba = (colour) => {
+        context.clearRect(0, 0, 1, 1);
+        context.fillStyle = colour;
+        context.fillRect(0, 0, 1, 1);
+        return [...context.getImageData(0, 0, 1, 1).data];
+    };
+    const over = (top, below) => below.map((value, i) => (top[i] * top[3] + value * (255 - top[3])) / 255);
+    const behind = (e) => (e ? over(rgba(getComputedStyle(e).backgroundColor), behind(e.parentElement)) : [255, 255, 255]);
+    const linear = (value) => (value <= 10.3 ? value / 3295 : ((value / 255 + 0.055) / 1.055) ** 2.4);
+    const luminance = (colour) => colour.map(linear).reduce((sum, value, i) => sum + [0.2126, 0.7152, 0.0722][i] * value, 0.05);
+    const written = (e) => [...e.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+    const shown = (e) => e.checkVisibility({ opacityProperty: true, visibilityProperty: true }) && e.clientWidth > 1;
+    return [...document.querySelectorAll("body *")].filter((e) => written(e) && shown(e)).filter((e) => {
+        const ground = behind(e);
+        const [dark, light] = [ground, over(rgba(getComputedStyle(e).color), ground)].map(luminance).sort((a, b) => a - b);
+        return light / dark < 4.5;
+    }).map((e) => e.textContent.trim().slice(0, 40));
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out(visit, scheme):
+    page = visit(color_scheme=scheme)
+    page.click("#random-face")
+    settled(page, 1)
+    page.set_input_files(LOAD, ESSENCE)
+    expect(page.locator("#board .cell img")).to_have_count(1, timeout=PATIENCE)
+    page.click("[data-event=figures]")
+    expect(page.locator("#board .explain")).to_be_visible(timeout=PATIENCE)
+    unfold(page, 2, "Settings")
+    page.wait_for_timeout(500)
+    assert page.evaluate(PALE) == []
+    page.add_style_tag(content="#board .explain { color: grey !important; opacity: 1 }")
+    assert [text[:8] for text in page.evaluate(PALE)] == ["Identity"]
 
 
 def test_settings_are_remembered(visit):
@@ -207,6 +249,20 @@ def test_nothing_sticks_out_of_a_phone_whatever_is_open(visit, tmp_path, scheme)
         assert narrow(page) and box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"]
         assert page.locator(dialog).evaluate("e => e.scrollWidth <= e.clientWidth")
         page.keyboard.press("Escape")
+
+
+def test_the_rows_of_a_grid_wider_than_a_phone_scroll_together(visit):
+    page = visit(viewport=PHONE)
+    for number in range(6):
+        page.click("#random-face")
+        settled(page, number + 1)
+    page.set_input_files(LOAD, ESSENCE)
+    expect(page.locator("#board .cell img")).to_have_count(6, timeout=PATIENCE)
+    assert narrow(page)
+    rows = page.locator("#board .cells")
+    rows.last.evaluate("e => e.scrollLeft = 40")
+    expect(rows).to_have_count(2)
+    page.wait_for_function("[...document.querySelectorAll('#board .cells')].every(e => e.scrollLeft === 40)")
 
 
 def narrow(page: Page) -> bool:

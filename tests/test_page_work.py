@@ -15,7 +15,7 @@ from demo import LAUNCH, build
 from essence import Essence, align
 
 from . import fakes, pictures
-from .browsing import LOAD, PATIENCE, add_sources, add_targets, cell, download, quickly, set_number, settled, wait_for_change
+from .browsing import LOAD, PATIENCE, add_sources, add_targets, cell, download, drag, quickly, set_number, settled, wait_for_change
 
 pytest_plugins = ["tests.browsing"]
 
@@ -266,6 +266,49 @@ def test_the_strip_is_scrubbed_with_the_server_stopped(browser):
         expect(page.locator("dialog.compare .own output")).to_have_text(f"{float(strength):.2f}")
         shown.add((picture_of(page, "dialog.compare img.after"), page.locator("dialog.compare img.next").evaluate("e => e.style.opacity")))
     assert len(shown) == 5 and page.locator("dialog.compare .readout").inner_text() != readout
+    page.context.close()
+
+
+def test_where_a_gpu_is_lent_the_grid_is_scrubbed_with_the_server_stopped(browser, monkeypatch):
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    studio = fakes.studio()
+    app = build(studio)
+    _, url, _ = app.launch(prevent_thread_lock=True, quiet=True, **LAUNCH)
+    page = browser.new_context().new_page()
+    page.set_default_timeout(PATIENCE)
+    page.goto(url)
+    random_faces(page, 2)
+    for seed in (5, 6):
+        essence = Essence(3 * studio.random_source(seed).w, f"strong {seed}", studio.models.id)
+        page.set_input_files(LOAD, {"name": f"strong-{seed}.essence.safetensors", "mimeType": "", "buffer": saved(essence)})
+        expect(page.locator("#board .cell img")).to_have_count(2 * (seed - 4), timeout=PATIENCE)
+    expect(page.locator("#board .preparing")).to_be_empty(timeout=PATIENCE)
+    page.wait_for_function("essence.known.size === 4")
+    page.locator("#board [data-row] input[type=range]").first.fill("0.3")
+    expect(page.locator("#board .cell .next")).to_have_count(2)
+    page.locator("#board [data-band=fine]").first.click()
+    expect(page.locator("#board .cell .next")).to_have_count(0, timeout=PATIENCE)  # drawn by the server, which knows the strength
+    expect(page.locator("#board [data-row] input[type=range]").first).to_have_attribute("value", "0.3")
+    expect(page.locator("#board .preparing")).to_be_empty(timeout=PATIENCE)  # the row has other strips now
+    app.close()
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+
+    def shown(row: int) -> list[tuple[str, str]]:
+        images = page.locator(f"#board .line:nth-child({row + 2}) .cell")
+        return images.evaluate_all("all => all.map(e => [e.children[0].src, e.children[1]?.style.opacity].join())")
+
+    first, second = shown(0), shown(1)
+    slider = page.locator("#board .line:nth-child(2) input[type=range]")
+    for value in (0.4, -1.5, 1.9):
+        before = shown(0)
+        slider.evaluate("(s, value) => { s.value = value; s.dispatchEvent(new Event('input', { bubbles: true })); }", value)
+        assert all(a != b for a, b in zip(before, shown(0), strict=True))
+    assert shown(1) == second and not asked
+    drag(page, "#board .line:nth-child(2) input[type=range]", 0.1)
+    assert float(slider.input_value()) < -0.5 and shown(0) not in (first, before)
+    drag(page, "#board .line.first input[type=range]", 0.3)
+    assert all(a != b for a, b in zip(second, shown(1), strict=True))
     page.context.close()
 
 
