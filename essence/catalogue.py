@@ -76,6 +76,7 @@ class Entry:
     parts: Mapping[str, Part]
     aligned: str = "face"  # "face": pictures are cut around a face; "square": the centred square, and nobody is described
     title: str = ""
+    deltas: float = 1.0  # how much of the inverter's differences between layers refinement starts with
     fetch_on_space: bool = False  # a Hugging Face Space may fetch it when it starts
     missing: tuple[str, ...] = field(init=False, default=())
 
@@ -132,7 +133,7 @@ def catalogue(path: Path | None = None) -> dict[str, Entry]:
 
 
 def _entry(name: str, table: Mapping, root: Path = Path()) -> Entry:
-    known = {key: table[key] for key in ("aligned", "title", "fetch_on_space") if key in table}
+    known = {key: table[key] for key in ("aligned", "title", "deltas", "fetch_on_space") if key in table}
     parts: dict[str, Part] = {}
     for part in PARTS:
         if part not in table:

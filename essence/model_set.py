@@ -39,6 +39,7 @@ class ModelSet:
     identity: FaceDescriptor | None  # None: its pictures are not faces; squares are taken as they are, and nobody is described
     latents: LatentAxes | None = None
     half: bool = False  # bfloat16 where it is safe
+    deltas: float = 1.0  # how much of the inverter's differences between layers refinement starts with
     _known: dict[Key, Tensor] = field(default_factory=dict, init=False, repr=False)
     _knowing: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 

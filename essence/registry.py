@@ -57,6 +57,7 @@ def load(
         face_descriptor().to(device) if entry.aligned == "face" else None,
         _latents(entry, generator, mark, progress),
         machine.bfloat16_pays(device) if half is None else half,
+        entry.deltas,
     )
 
 

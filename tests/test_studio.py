@@ -1,3 +1,4 @@
+import dataclasses
 import threading
 
 import numpy as np
@@ -5,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from essence import Essence, EssenceMismatch, OptimizeOptions, RefineOptions, Studio, UserError
+from essence import Essence, EssenceMismatch, OptimizeOptions, RefineOptions, Studio, UserError, losses
+from essence.methods.refine import _chroma, refine
 from essence.studio import last
 
 from . import fakes
@@ -25,6 +27,27 @@ def test_refinement_comes_closer_and_starts_from_the_inverter(studio):
     alone = last(studio.invert(PICTURE, "p", RefineOptions(steps=0))).result
     assert torch.equal(alone.w, steps[0].result.w)
     assert not torch.equal(alone.w, steps[-1].result.w)
+
+
+def test_refinement_starts_with_as_much_of_the_deltas_as_the_models_want(studio):
+    """In the first step nothing has moved yet: its result is where refinement begins."""
+    found = next(studio.invert(PICTURE, "p", RefineOptions(steps=0))).result
+    apart = found.w - found.w.mean(0)
+    assert apart.abs().max() > 0
+    for share in (1.0, 0.25, 0.0):
+        models = dataclasses.replace(fakes.model_set(), deltas=share)
+        begun = next(refine(models, found, RefineOptions(steps=1))).result
+        assert torch.allclose(begun.w - begun.w.mean(0), share * apart, atol=1e-5)
+        assert torch.allclose(begun.w.mean(0), found.w.mean(0), atol=1e-5)
+
+
+def test_chroma_sees_the_colour_of_the_mouth_and_nothing_else():
+    weight = losses.care(64, 8.0)
+    wrong = torch.zeros(1, 3, 64, 64)
+    wrong[:, :2, 44:50, 28:36] = 0.3  # yellowish teeth
+    brighter, elsewhere = torch.full_like(wrong, 0.3), wrong.roll((30, 20), (2, 3))
+    seen, light, other = (_chroma(x, weight) for x in (wrong, brighter, elsewhere))
+    assert seen > 20 * other and light < 1e-6
 
 
 def test_refinement_works_without_statistics():

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .. import losses
@@ -26,9 +27,10 @@ class RefineOptions:
     layer_learning_rate: float = 0.03  # of v, for each layer
     pixels: float = 3.0  # weight of the mean absolute difference
     care: float = 8.0  # how much more the pixels of eyes and mouth count in aligned faces
+    chroma: float = 6.0  # weight of the colour of eyes and mouth, in patches: teeth are too few pixels for the others to keep white
     features: float = 1.0  # of the face network's maps of the inner face, relative, averaged over its stages
     descriptor: float = 1.5  # of the squared distance between descriptors
-    penalty: float = 0.002  # on |u|^2 + layer_penalty * mean |v|^2: less of it brings faces nearer and teeth into strange colours
+    penalty: float = 0.002  # on |u|^2 + layer_penalty * mean |v|^2
     layer_penalty: float = 6.0
     preview_every: int = 5
 
@@ -38,13 +40,18 @@ class RefineOptions:
 
 
 def refine(models: ModelSet, source: Source, options: RefineOptions = RefineOptions()) -> Iterator[Step]:  # noqa: B008 - frozen
-    """Move w so that G(w) comes closer to the crop. Yields a `Step` after each step; its `result` is the best `Source` so far."""
+    """Move w so that G(w) comes closer to the crop. Yields a `Step` after each step; its `result` is the best `Source` so far.
+
+    It begins at the layers' mean plus `models.deltas` of what each differs from it: differences that an inverter has found to meet pixels
+    lead out of what the generator draws sharply (e4e, section 3: distortion against editability); those that matter it finds again.
+    """
     photo = resample(to_tensor(source.crop).to(models.device), models.size, "antialias")
     with torch.no_grad():
         face = _face(models, photo)
     weight = losses.care(models.size, options.care if face else 0.0).to(photo)
     latents = models.latents or _round_axes(models)
     w = source.w.to(models.device)
+    w = torch.lerp(w.mean(0, keepdim=True), w, models.deltas)
     u = torch.zeros(1, len(latents.axes), device=w.device, requires_grad=True)
     v = torch.zeros(len(w), len(latents.axes), device=w.device, requires_grad=True)
     optimizer = torch.optim.Adam([{"params": [u], "lr": options.learning_rate}, {"params": [v], "lr": options.layer_learning_rate}])
@@ -80,13 +87,21 @@ def _face(models: ModelSet, photo: Tensor) -> tuple[list[Tensor], Tensor] | None
 
 
 def _losses(models: ModelSet, images: Tensor, photo: Tensor, face: tuple[list[Tensor], Tensor] | None, weight: Tensor) -> dict[str, Tensor]:
-    pixels = {"pixels": ((images - photo).abs() * weight).mean()}
+    pixels = {"pixels": ((images - photo).abs() * weight).mean(), "chroma": _chroma(images - photo, weight)}
     if models.identity is None or face is None:
         return pixels
     ours, (maps, descriptor) = models.identity.features(face_chip(images)), face
     relative = [(a - b).abs().mean() / b.abs().mean() for a, b in zip(ours, maps, strict=True)]
     difference = models.identity.describe(ours) - descriptor
     return pixels | {"features": torch.stack(relative).mean(), "descriptor": difference.square().sum(1).mean()}
+
+
+def _chroma(difference: Tensor, weight: Tensor) -> Tensor:
+    """Mean absolute difference in R - G and R - B of patches, a thirty-second of the side, where `weight` exceeds 1."""
+    red, green, blue = difference.unbind(1)
+    patch = max(1, difference.shape[-1] // 32)
+    colour = F.avg_pool2d(torch.stack([red - green, red - blue], 1), patch)
+    return (colour.abs() * F.avg_pool2d(weight - 1, patch)).mean()
 
 
 def _round_axes(models: ModelSet) -> LatentAxes:
