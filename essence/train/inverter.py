@@ -123,7 +123,13 @@ def new_encoder(config: EncoderConfig, start: str = "") -> Encoder4Editing:
     for module in encoder.modules():
         if type(module) is nn.PReLU:
             module.__class__ = QuickPReLU
-    return encoder.to(memory_format=torch.channels_last)
+    return encoder.to(memory_format=layout(config))
+
+
+def layout(config: EncoderConfig) -> torch.memory_format:
+    """Channels innermost, which is faster; not where a width is no multiple of 8: there torch 2.15's strided 1x1 convolutions write
+    beyond their memory on the way back, on processors without AVX-512."""
+    return torch.contiguous_format if any(width % 8 for width in config.widths) else torch.channels_last
 
 
 # ---- losses
@@ -181,7 +187,7 @@ class Trainer:
         self.out.mkdir(parents=True, exist_ok=True)
         self.path = self.out / "checkpoint.pt"
         self._resume(load_resume(self.path, self.architecture))
-        self.spread = parallel.spread(self.encoder, device)
+        self.spread, self.layout = parallel.spread(self.encoder, device), layout(self.encoder.config)
 
     def _groups(self) -> list[dict]:
         named = list(self.encoder.named_parameters())
@@ -228,7 +234,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = o.rate * factor * group["times"]
         with precision(self.device, o.half):
-            raw = self.spread(resample(batch.seen, o.input_size, "antialias").contiguous(memory_format=torch.channels_last))
+            raw = self.spread(resample(batch.seen, o.input_size, "antialias").contiguous(memory_format=self.layout))
         total, terms = losses(raw.float() + self.axes.mean, batch, *self.rendered(progress))
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
