@@ -1,0 +1,109 @@
+"""`python -m benchmarks.latency`: from a slider's movement to the pictures on the screen, in a browser, for grids of several sizes.
+
+One hand: the next movement begins when the pictures of the last one are shown. A row's own slider changes the row, the shared one the grid.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from .__main__ import hardware, line
+from .load import ROOT, page, quantiles
+
+ESSENCES = sorted((ROOT / "assets" / "essences").glob("*.safetensors"))
+SIDES = (2, 3, 4)
+ROW, ALL = ':not([data-strength="all"])', '[data-strength="all"]'  # sliders
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+PATIENCE = 120_000  # milliseconds
+# Milliseconds until every picture that the slider changes has been replaced, decoded and drawn.
+MOVE = """async ([name, value]) => {
+    const board = document.querySelector("#board");
+    const input = () => board.querySelector(`input[type=range]${name}`);
+    const part = () => input().closest("[data-row]") ?? board;
+    const pictures = () => [...part().querySelectorAll(".cell img")];
+    const before = pictures().map((picture) => picture.src);
+    const began = performance.now();
+    input().value = value;
+    input().dispatchEvent(new Event("input", { bubbles: true }));
+    do await new Promise(requestAnimationFrame);
+    while (pictures().length !== before.length || pictures().some((picture, i) => picture.src === before[i]));
+    await Promise.all(pictures().map((picture) => picture.decode()));
+    await new Promise(requestAnimationFrame);
+    return performance.now() - began;
+}"""
+
+
+def fill(visitor: Page, side: int, essences: Sequence[Path]) -> None:
+    """`side` random faces and as many essences; waits for the grid."""
+    for count in range(1, side + 1):
+        visitor.click("#random-face")
+        visitor.wait_for_function("n => document.querySelectorAll('#sources .item').length === n", arg=count)
+    visitor.set_input_files("#targets-upload input[type=file]", essences)
+    visitor.wait_for_function("n => document.querySelectorAll('#board .cell img').length === n", arg=side * side)
+
+
+def measure(visitor: Page, slider: str, repeats: int) -> list[float]:
+    """Seconds of each movement, the first three left out."""
+    rng = random.Random(0)
+    values = [f"{rng.uniform(-1, 1.5):.2f}" for _ in range(repeats + 3)]
+    return [visitor.evaluate(MOVE, [slider, value]) / 1000 for value in values][3:]
+
+
+def rows(address: str, sides: Sequence[int], repeats: int) -> Iterator[str]:
+    yield line(["grid", "pictures that change", "median, 95th percentile, worst"])
+    yield line(["---"] * 3)
+    with visiting() as browser, copies(max(sides)) as essences:
+        for side in sides:
+            context = browser.new_context(viewport={"width": 1280, "height": 900})
+            visitor = context.new_page()
+            visitor.set_default_timeout(PATIENCE)
+            visitor.goto(address)
+            visitor.wait_for_selector("#learn")
+            fill(visitor, side, essences[:side])
+            for slider, count in ((ROW, side), (ALL, side * side)):
+                yield line([f"{side}x{side}", str(count), quantiles(measure(visitor, slider, repeats))])
+            context.close()
+
+
+@contextmanager
+def copies(count: int) -> Iterator[list[Path]]:
+    """The bundled essences, some of them twice if need be, under names of their own."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{i}.essence.safetensors" for i in range(count)]
+        for i, path in enumerate(paths):
+            shutil.copy(ESSENCES[i % len(ESSENCES)], path)
+        yield paths
+
+
+@contextmanager
+def visiting() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")  # otherwise Playwright's own
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("python -m benchmarks.latency", description=__doc__)
+    parser.add_argument("--repeats", type=int, default=60, help="movements of each slider; default %(default)s")
+    parser.add_argument("--sides", type=int, nargs="+", default=SIDES, help="of the grids; default 2 3 4")
+    parser.add_argument("--model", default="mini", help="default %(default)s")
+    a = parser.parse_args(arguments)
+    print(f"Model {a.model}. {hardware('cpu')}", flush=True)
+    with page(a.model) as (address, _):
+        for row in rows(address, a.sides, a.repeats):
+            print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
