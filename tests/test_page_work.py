@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
+from benchmarks import latency
 from demo import LAUNCH, build
 from essence import Essence, align
 
@@ -241,6 +242,16 @@ def test_the_picture_is_the_one_where_the_hand_stopped(visit):
     wait_for_change(page, 0, fast)
     slider.fill("-0.65")
     expect(page.locator("#board .cell img")).to_have_attribute("src", fast, timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("slider", [latency.ROW, latency.ALL])
+def test_latency_is_from_a_movement_to_its_pictures(visit, slider):
+    page = visit()
+    latency.fill(page, 1, ESSENCES[:1])
+    before = cell(page, 0)
+    seconds = latency.measure(page, slider, 2)
+    assert len(seconds) == 2 and all(0 < each < PATIENCE / 1000 for each in seconds)
+    assert cell(page, 0) != before
 
 
 # ---- the large view
