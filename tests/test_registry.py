@@ -1,5 +1,6 @@
 """Model sets by name and path, the latents' axes, and a run on pictures that are not faces, from files in the public formats."""
 
+import dataclasses
 import json
 import math
 
@@ -58,6 +59,14 @@ def test_a_folder_is_a_model_set(church):
     assert not models.has_faces and models.latent_shape == (8, 8)
     torch.testing.assert_close(models.inverter.latent_avg, torch.full((8, 8), 0.25))
     assert told[-1] == ("measuring the latents of chapel, once", 20_000, 20_000)
+
+
+def test_the_models_know_what_the_manifest_says_of_deltas(church, monkeypatch):
+    entry = catalogue.find(str(church))
+    assert registry.load(str(church)).deltas == entry.deltas == 1
+    monkeypatch.setattr(registry, "find", lambda name: dataclasses.replace(entry, deltas=0.25))
+    assert registry.load(str(church)).deltas == 0.25
+    assert catalogue.catalogue()["mini"].deltas == 0
 
 
 def test_axes_are_measured_once_and_are_those_of_w(church):
