@@ -80,7 +80,7 @@ def job(visitor: Visitor, turn: int, log: Log) -> None:
         raise ValueError("nothing was learned")
     for strength in STRENGTHS:
         began = time.monotonic()
-        visitor.call("board", "strength", data={"strengths": dict.fromkeys(rows, strength)})
+        visitor.call("board", "strength", data={"strengths": dict.fromkeys(rows, strength), "drawn": False})
         log.seconds["slider"].append(time.monotonic() - began)
         log.calls["slider moved"] += 1
 

@@ -99,4 +99,4 @@ def test_memory_is_back_after_ten_essences(studio, sources):
     for _ in range(10):
         last(studio.extract(target, sources, short))
     gc.collect()
-    assert abs(resident_megabytes() - before) < 100
+    assert resident_megabytes() - before < 100  # what other tests left may go meanwhile
