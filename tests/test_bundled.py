@@ -93,10 +93,11 @@ def resident_megabytes():
 def test_memory_is_back_after_ten_essences(studio, sources):
     target = sources[0].crop
     short = OptimizeOptions(steps=3)
-    last(studio.extract(target, sources, short))
+    for _ in range(3):  # what the tests before this one left goes now, not while it counts
+        last(studio.extract(target, sources, short))
     gc.collect()
     before = resident_megabytes()
     for _ in range(10):
         last(studio.extract(target, sources, short))
     gc.collect()
-    assert resident_megabytes() - before < 100  # what other tests left may go meanwhile
+    assert abs(resident_megabytes() - before) < 100
