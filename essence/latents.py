@@ -13,6 +13,9 @@ SAMPLES = 1_000_000
 SAMPLES_AT_ONCE = 8192
 # Axes with less than this share of the largest variance carry rounding errors, not faces.
 SMALLEST_SHARE = 1e-5
+# `held`: standard deviations that are left to a source at or beyond its reach, and how sharp the bend is before it.
+LEAST_ROOM = 0.5
+SHARPNESS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +43,22 @@ class LatentAxes:
     def coordinates(self, delta: Tensor) -> Tensor:
         """Coordinates [..., K] of a shift [..., D] along the axes, in standard deviations; what lies outside them is left out."""
         return delta @ (self.axes / self.axes.square().sum(1, keepdim=True)).T
+
+    def held(self, w: Tensor, shift: Tensor, reach: float | None) -> Tensor:
+        """`shift` [..., L, D] of w+ `w`, shortened where it would lead further along itself than `reach` standard deviations of w.
+
+        The truncation trick (Karras et al. 2019, section 4), along one line only: beyond what the mapping network gives, a generator draws
+        half-transparent hair and light around heads. A source that is already far out on the line of an essence, as a bald man is on that
+        of age, moves little; others move as before. None: `shift` as it is.
+        """
+        if reach is None:
+            return shift
+        line = shift.mean(-2)
+        deviation = (line @ self.axes.T).norm(dim=-1, keepdim=True).clamp(min=1e-6)  # of w @ line, whose covariance is axes^T axes
+        place = ((w.mean(-2) - self.mean) * line).sum(-1, keepdim=True) / deviation
+        length = line.square().sum(-1, keepdim=True) / deviation
+        room = (reach - place).clamp(min=LEAST_ROOM)
+        return shift / (1 + (length / room) ** SHARPNESS)[..., None] ** (1 / SHARPNESS)
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """w [count, D] from the Gaussian."""

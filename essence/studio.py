@@ -193,8 +193,8 @@ class Studio:
     def blend(self, sources: Sequence[Source], essences: Sequence[Essence], strengths: Sequence[float]) -> np.ndarray:
         """G(w_s + strength_t * b_t) for every essence t (rows) and source s (columns): uint8 [T, S, H, W, 3]."""
         models = self.models
-        w = self._stack(sources)
-        rows = [essence.apply(w, strength, models.id) for essence, strength in zip(essences, strengths, strict=True)]
+        w, axes = self._stack(sources).to(models.device), models.latents
+        rows = [essence.apply(w, strength, models.id, axes) for essence, strength in zip(essences, strengths, strict=True)]
         shape = (len(rows), len(w), models.size, models.size, 3)
         if not rows:
             return np.zeros(shape, np.uint8)
@@ -217,10 +217,10 @@ class Studio:
     def cosines(self, target: Image.Image, sources: Sequence[Source], essence: Essence, strength: float = 1.0) -> tuple[float, float]:
         """Mean CLIP cosine to the target over the sources, before and after."""
         models = self.models
-        w = self._stack(sources)
+        w = self._stack(sources).to(models.device)
         with self._using:
             e_t = models.encode(to_tensor(target))
-            both = [models.encode(models.images(x)) for x in (w, essence.apply(w, strength, models.id))]
+            both = [models.encode(models.images(x)) for x in (w, essence.apply(w, strength, models.id, models.latents))]
         before, after = (F.cosine_similarity(e, e_t).mean().item() for e in both)
         return before, after
 

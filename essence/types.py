@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import datetime
 import io
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from .errors import BadFile, EssenceMismatch, UserError
 from .formats import read_numpy, read_safetensors, read_torch, write_safetensors
+from .latents import LatentAxes
 
 FORMAT = "essence/1"
 THUMBNAIL = 96
@@ -46,6 +48,7 @@ class Essence:
     strength: float = 1.0  # to start from
     provenance: Mapping[str, object] = field(default_factory=dict)  # options, seed, losses, creation date, ...
     thumbnail: Image.Image | None = None  # the target
+    reach: float | None = None  # standard deviations of w along b at which a source stops, see `LatentAxes.held`; None: nowhere
 
     def __post_init__(self) -> None:
         delta = torch.as_tensor(self.delta)
@@ -57,17 +60,21 @@ class Essence:
             raise BadFile("This essence holds numbers that are not finite; learn it again.")
         object.__setattr__(self, "delta", delta.detach().to("cpu", torch.float32).contiguous())
 
-    def apply(self, w: Tensor, strength: float | Tensor | None = None, model: str = "") -> Tensor:
+    def apply(
+        self, w: Tensor, strength: float | Tensor | None = None, model: str = "", axes: LatentAxes | None = None
+    ) -> Tensor:
         """w + strength * b: the one place where the addition happens.
 
-        `w` [L, D] or [B, L, D]; `strength` a number or [B]; `model` the generator that `w` belongs to, if known.
+        `w` [L, D] or [B, L, D]; `strength` a number or [B]; `model` the generator that `w` belongs to, if known, and `axes` that
+        generator's: with them the addition is held to the essence's `reach`.
         Raises EssenceMismatch for another generator's latents.
         """
         self.check(tuple(w.shape[-2:]), model)
         strength = self.strength if strength is None else strength
         if isinstance(strength, Tensor):
             strength = strength.to(w).view(-1, 1, 1)
-        return w + strength * self.delta.to(w)
+        shift = strength * self.delta.to(w)
+        return w + (shift if axes is None else axes.held(w, shift, self.reach))
 
     def check(self, shape: tuple[int, ...], model: str = "") -> None:
         """Raise EssenceMismatch unless this essence belongs to the generator `model` with latents of `shape` [L, D]."""
@@ -85,7 +92,7 @@ class Essence:
     def save(self, path: str | Path) -> None:
         """Write a safetensors file with everything that is known about the essence in its header."""
         header = {"format": FORMAT, "name": self.name, "model": self.model, "method": self.method, "strength": self.strength}
-        header["provenance"] = dict(self.provenance)
+        header |= {"reach": self.reach, "provenance": dict(self.provenance)}
         if self.thumbnail is not None:
             header["thumbnail"] = _encode(self.thumbnail)
         write_safetensors(path, {"delta": self.delta}, header)
@@ -110,6 +117,7 @@ class Essence:
                 float(header["strength"]),
                 dict(header.get("provenance", {})),
                 _decode(header.get("thumbnail")),
+                _reach(header.get("reach")),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             if isinstance(error, UserError):
@@ -126,7 +134,8 @@ class Essence:
         for essence, strength in zip(essences, strengths, strict=True):
             total = essence.apply(total, strength, model)
         parts = [{"name": essence.name, "strength": strength} for essence, strength in zip(essences, strengths, strict=True)]
-        return cls(total, name, model, "mixture", provenance={"parts": parts, "created": now()})
+        reach = min((essence.reach for essence in essences if essence.reach is not None), default=None)
+        return cls(total, name, model, "mixture", provenance={"parts": parts, "created": now()}, reach=reach)
 
     def limited(self, bands: Collection[str]) -> Essence:
         """The same with only the layers of the named `BANDS`: coarse (structure), middle (features), fine (colour)."""
@@ -164,6 +173,15 @@ def _weights(model: str) -> str:
 
 def now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def _reach(value: object) -> float | None:
+    if value is None:
+        return None
+    reach = float(value)  # type: ignore[arg-type]
+    if not 0 < reach < math.inf:
+        raise ValueError(f"a reach of {value}")
+    return reach
 
 
 def _only_tensor(value: object, name: str) -> Tensor:

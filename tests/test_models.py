@@ -38,7 +38,8 @@ def test_modulation_of_activations_equals_modulation_of_weights():
     weight = conv.scale * conv.weight * style[:, None, :, None, None]
     weight = weight * torch.rsqrt(weight.square().sum(dim=(2, 3, 4), keepdim=True) + 1e-8)
     expected = torch.cat([F.conv2d(x[i : i + 1], weight[i], padding=1) for i in range(3)])
-    torch.testing.assert_close(conv(x, w), expected, atol=1e-5, rtol=1e-4)
+    product, demodulation = conv(x, w)
+    torch.testing.assert_close(product * demodulation[:, :, None, None], expected, atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -95,3 +96,43 @@ def test_the_face_chip_is_what_dlib_cuts(face_image):
     theirs = chip_descriptors(np.asarray(crop)[None])
     net, whole = face_descriptor(), to_tensor(crop)
     assert (net(face_chip(whole)) - theirs).norm() < 0.35 < (net(whole) - theirs).norm()
+
+
+def people(count=40, layers=6, width=5):
+    """Axes with unequal variances, and latents of people, some of them far out."""
+    random = torch.Generator().manual_seed(7)
+    mix = torch.randn(width, width, generator=random)
+    axes = LatentAxes.of(torch.randn(width, generator=random), mix @ mix.T)
+    common, own = torch.randn(count, 1, width, generator=random), torch.randn(count, layers, width, generator=random)
+    return axes, axes.mean + torch.linspace(0.2, 6, count).view(-1, 1, 1) * (common + 0.3 * own) @ mix.T
+
+
+def place(axes, w, delta):
+    """Where on the line of `delta` each w lies, in standard deviations, found without the code under test."""
+    line = delta.mean(0)
+    people = axes.sample(200_000, torch.Generator().manual_seed(9)) @ line
+    return (w.mean(1) @ line - people.mean()) / people.std()
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_essence_ends_where_the_generators_people_end(sign):
+    axes, w = people()
+    delta = sign * 2 * torch.randn(6, 5, generator=torch.Generator().manual_seed(8)) @ axes.axes
+    before = place(axes, w, delta)
+    ways = [axes.held(w, strength * delta, 3.0) for strength in (0.0, 0.1, 0.5, 1.0, 2.0, 50.0)]
+    went = torch.stack([place(axes, w + way, delta) - before for way in ways])
+    assert (went.diff(dim=0) > -1e-4).all()  # a stronger essence never moves less
+    assert (before + went[-1] <= before.clamp(min=2.5) + 0.52).all()  # nobody passes 3, or goes on by more than a half
+    assert before.max() > 3  # some were beyond it already
+    near = before < 1
+    assert near.any() and torch.allclose(ways[1][near], 0.1 * delta.expand(int(near.sum()), -1, -1), rtol=0.01)
+    assert all(torch.allclose(way / way.norm(), delta / delta.norm(), atol=1e-4) for way in ways[3])  # shorter, not another
+
+
+def test_without_a_reach_or_a_way_nothing_is_held():
+    axes, w = people()
+    delta = 30 * torch.randn(6, 5)
+    assert axes.held(w, delta, None) is delta
+    still = torch.zeros(6, 5, requires_grad=True)
+    axes.held(w, still, 4.0).sum().backward()
+    assert torch.equal(still.grad, torch.full((6, 5), float(len(w))))  # the first step of learning goes anywhere

@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import io
 
 import numpy as np
@@ -9,6 +10,8 @@ from PIL import Image
 from essence import BadFile, Essence, EssenceMismatch, types
 from essence.formats import write_safetensors
 
+from . import fakes
+
 
 def essence(**changes):
     fields = {"delta": torch.randn(12, 256), "name": "Grün", "model": "mini-1", "method": "optimize", "strength": 0.8}
@@ -17,11 +20,11 @@ def essence(**changes):
 
 
 def test_a_file_keeps_everything(tmp_path):
-    before = essence(thumbnail=Image.new("RGB", (300, 300), (200, 30, 30)))
+    before = essence(thumbnail=Image.new("RGB", (300, 300), (200, 30, 30)), reach=4.0)
     before.save(tmp_path / "e.safetensors")
     after = Essence.load(tmp_path / "e.safetensors")
     assert torch.equal(after.delta, before.delta)
-    for name in ("name", "model", "method", "strength", "provenance"):
+    for name in ("name", "model", "method", "strength", "provenance", "reach"):
         assert getattr(after, name) == getattr(before, name)
     assert max(after.thumbnail.size) <= 96
     assert abs(after.thumbnail.getpixel((40, 40))[0] - 200) < 10
@@ -114,3 +117,20 @@ def test_an_endless_strength_is_a_damaged_header(tmp_path):
     write_safetensors(tmp_path / "x.safetensors", {"delta": torch.zeros(4, 8)}, header)
     with pytest.raises(BadFile, match="damaged"):
         Essence.load(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("reach", [0, -1, 10**400, "far"])
+def test_a_reach_that_is_none_is_a_damaged_header(tmp_path, reach):
+    header = {"format": types.FORMAT, "name": "x", "model": "", "method": "", "strength": 1.0, "reach": reach}
+    write_safetensors(tmp_path / "x.safetensors", {"delta": torch.zeros(4, 8)}, header)
+    with pytest.raises(BadFile, match="damaged"):
+        Essence.load(tmp_path / "x.safetensors")
+
+
+def test_the_addition_is_held_only_with_axes_and_a_reach():
+    axes, w, far = fakes.model_set().latents, torch.randn(3, 8, 8), essence(delta=100 * torch.ones(8, 8), reach=4.0)
+    plain = dataclasses.replace(far, reach=None)
+    assert torch.equal(far.apply(w, 1.0), plain.apply(w, 1.0, axes=axes))
+    assert (far.apply(w, 1.0, axes=axes) - w).norm() < 0.9 * (plain.apply(w, 1.0) - w).norm()
+    assert Essence.mixture([plain, far], [1, 1]).reach == 4.0 and Essence.mixture([plain], [1]).reach is None
+    assert far.limited(["coarse"]).reach == 4.0

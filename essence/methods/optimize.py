@@ -44,6 +44,7 @@ class OptimizeOptions:
     layer_learning_rate: float = 0.02  # of v, for each layer
     penalty: float = 0.008  # on |u|^2 + layer_penalty * mean over layers of |v|^2; see docs/LOG.md for what more and less of it does
     layer_penalty: float = 15.0
+    reach: float | None = 3.0  # standard deviations of w along b at which a source stops (`LatentAxes.held`); None: nowhere
     weight_decay: float = 0.0  # L2 inside Adam, on b in w+
     coefficients: bool = False  # learn a c_i for each source beside b
     unit_differences: bool = True  # d_i between unit embeddings, as released; the paper took them raw
@@ -63,6 +64,8 @@ class OptimizeOptions:
         for name in ("lambda_transfer", "lambda_consistency", "learning_rate", "penalty", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"{name} must be zero or more, not {getattr(self, name)}.")
+        if self.reach is not None and not 0 < self.reach < math.inf:
+            raise UserError(f"reach must be more than zero, or None, not {self.reach}.")
 
 
 PRESETS = {
@@ -70,11 +73,11 @@ PRESETS = {
     # v1 of the paper, target in the generator's domain; out of it: weight_decay .001, lambda_consistency .6.
     "paper": OptimizeOptions(
         steps=1000, space="w+", start="inverted", lambda_consistency=0.7, learning_rate=0.2, weight_decay=0.007, unit_differences=False,
-        loss_resolution=0,
+        loss_resolution=0, reach=None,
     ),
     "released": OptimizeOptions(
         steps=1000, space="w+", start="inverted", learning_rate=0.2, weight_decay=0.003, coefficients=True, released=True,
-        loss_resolution=0,
+        loss_resolution=0, reach=None,
     ),
 }
 
@@ -171,9 +174,13 @@ def optimize(
     def before(batch: int) -> Tensor:
         return embeddings(models, z, side, options.released, batch)
 
+    def edited(b: Tensor) -> Tensor:
+        shift = c.c * b
+        return z + (shift if models.latents is None else models.latents.held(z, shift, options.reach))
+
     def measure(batch: int) -> Values:
         e, b = before(batch), direction.delta()
-        images, e_edited = pictures(models, z + c.c * b, side, options.released, batch)
+        images, e_edited = pictures(models, edited(b), side, options.released, batch)
         terms = _losses(e, e_edited, e_t, direction.penalty(), options)
         terms["total"].backward()
         return {"b": b.detach(), "images": images.detach(), **{key: term.detach() for key, term in terms.items()}}
@@ -190,7 +197,7 @@ def optimize(
         values = dict(zip(TERMS, torch.stack([measured[key] for key in TERMS]).tolist(), strict=True))
         kept = measured["b"].clone()  # the optimiser moves its parameters in place
         shown = i % options.preview_every == 0 or i + 1 == options.steps
-        preview = _preview(models, z + c.c.detach() * kept, measured["images"]) if shown else None
+        preview = _preview(models, edited(kept).detach(), measured["images"]) if shown else None
         _step(direction, c)
         if options.released:
             kept = direction.delta().detach().clone()
@@ -278,6 +285,6 @@ def _keeper(models: ModelSet, options: OptimizeOptions, name: str, start: Essenc
     known["loss_resolution"] = side
 
     def keep(delta: Tensor, values: dict[str, float], step: int) -> Essence:
-        return Essence(delta, name, models.id, "optimize", provenance={**known, "losses": values, "step": step})
+        return Essence(delta, name, models.id, "optimize", provenance={**known, "losses": values, "step": step}, reach=options.reach)
 
     return keep
