@@ -31,11 +31,14 @@ MOVE = """async ([name, value]) => {
     const part = () => input().closest("[data-row]") ?? board;
     const pictures = () => [...part().querySelectorAll(".cell img")];
     const before = pictures().map((picture) => picture.src);
+    const replaced = () => pictures().length === before.length && pictures().every((picture, i) => picture.src !== before[i]);
+    const told = new Promise((resolve) => {  // asking again in every frame would take the processor that draws the answer
+        new MutationObserver(() => replaced() && resolve()).observe(board, { childList: true, subtree: true, attributes: true });
+    });
     const began = performance.now();
     input().value = value;
     input().dispatchEvent(new Event("input", { bubbles: true }));
-    do await new Promise(requestAnimationFrame);
-    while (pictures().length !== before.length || pictures().some((picture, i) => picture.src === before[i]));
+    await told;
     await Promise.all(pictures().map((picture) => picture.decode()));
     await new Promise(requestAnimationFrame);
     return performance.now() - began;

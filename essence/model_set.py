@@ -21,6 +21,7 @@ from .models.identity import FaceDescriptor, face_chip
 from .models.stylegan2 import Generator
 
 RENDER_PIXELS = 1 << 20  # of one batch: more of them are no faster, and take more memory
+RENDER_PIXELS_CPU = 1 << 17  # more of them leave the caches
 DESCRIPTOR = 128  # numbers that describe a face
 KEPT = 256  # answers: embeddings of sources, latents of inversions; those that were not asked for longest go first
 
@@ -86,7 +87,8 @@ class ModelSet:
         self.check(w)
         if len(w) == 0:
             return np.zeros((0, self.size, self.size, 3), np.uint8)
-        batches = Halving(max(1, RENDER_PIXELS // self.size**2))
+        pixels = RENDER_PIXELS_CPU if self.device.type == "cpu" else RENDER_PIXELS
+        batches = Halving(max(1, pixels // self.size**2))
         done: list[np.ndarray] = []
         while (start := sum(map(len, done))) < len(w):
             done.append(batches(lambda batch, start=start: to_uint8(self.images(w[start : start + batch]))))

@@ -48,6 +48,9 @@ def load(
     demand(entry)
     generator = checkpoints.load_generator(verified(entry.parts["generator"])).to(device)
     mark = fingerprint(generator)
+    half = machine.bfloat16_pays(device) if half is None else half
+    if torch.device(device).type == "cpu" and not half:
+        generator.input.to(memory_format=torch.channels_last)  # all maps follow the first; a fifth faster, bfloat16 gains nothing
     return ModelSet(
         entry.name,
         f"{entry.name}-{mark}",
@@ -56,7 +59,7 @@ def load(
         _clip(entry).to(device),
         face_descriptor().to(device) if entry.aligned == "face" else None,
         _latents(entry, generator, mark, progress),
-        machine.bfloat16_pays(device) if half is None else half,
+        half,
         entry.deltas,
     )
 

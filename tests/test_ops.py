@@ -4,6 +4,7 @@ The kernels' source also compiles as C++ that runs the threads in turn ("host"):
 """
 
 import ctypes
+import itertools
 import shutil
 import subprocess
 import warnings
@@ -105,6 +106,11 @@ def test_kernel_activates_rows(place):
     agree(derivatives(cuda.leaky_relu, x, bias), derivatives(reference.leaky_relu, x, bias), place[1])
 
 
+def test_kernel_activates_what_is_yet_to_be_scaled(place):
+    inputs = tensor(place, 2, 3, 5, 7), tensor(place, 3), tensor(place, 1, 1, 5, 7), tensor(place, 2, 3)
+    agree(derivatives(cuda.leaky_relu, *inputs), derivatives(reference.leaky_relu, *inputs), place[1])
+
+
 @pytest.mark.parametrize("last", [False, True], ids=["nchw", "nhwc"])
 @pytest.mark.parametrize("shape", SIZES)
 @pytest.mark.parametrize("up, pad, taps", GEOMETRIES)
@@ -132,15 +138,23 @@ def test_reference_resampling_has_two_derivatives(up, pad, taps):
 
 
 def test_reference_activation_has_two_derivatives():
-    x, bias, noise = (torch.randn(*s, dtype=torch.float64, requires_grad=True) for s in ((2, 3, 4, 5), (3,), (1, 1, 4, 5)))
-    assert torch.autograd.gradcheck(reference.leaky_relu, (x, bias, noise))
-    assert torch.autograd.gradgradcheck(reference.leaky_relu, (x, bias, noise))
+    shapes = ((2, 3, 4, 5), (3,), (1, 1, 4, 5), (2, 3))
+    parts = [torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    for inputs in (parts, parts[:3], parts[:1]):
+        assert torch.autograd.gradcheck(reference.leaky_relu, inputs)
+        assert torch.autograd.gradgradcheck(reference.leaky_relu, inputs)
 
 
-def test_reference_is_the_sum_through_the_slope():
-    x, bias, noise = torch.randn(2, 3, 4, 5), torch.randn(3), torch.randn(1, 1, 4, 5)
-    total = x + bias[:, None, None] + noise
-    torch.testing.assert_close(reference.leaky_relu(x, bias, noise), 2**0.5 * torch.where(total > 0, total, 0.2 * total))
+@pytest.mark.parametrize("last", [False, True], ids=["nchw", "nhwc"])
+@pytest.mark.parametrize("with_bias, with_noise, with_scale", list(itertools.product([False, True], repeat=3)))
+def test_reference_is_the_sum_through_the_slope(with_bias, with_noise, with_scale, last):
+    x, bias, noise, scale = torch.randn(2, 3, 4, 5), torch.randn(3), torch.randn(2, 1, 4, 5), torch.randn(2, 3)
+    x = x.contiguous(memory_format=torch.channels_last) if last else x
+    total = (scale[:, :, None, None] if with_scale else 1) * x + with_bias * bias[:, None, None] + with_noise * noise
+    kept, parts = x.clone(), (bias if with_bias else None, noise if with_noise else None, scale if with_scale else None)
+    y = reference.leaky_relu(x, *parts)
+    torch.testing.assert_close(y, 2**0.5 * torch.where(total > 0, total, 0.2 * total))
+    assert y.stride() == x.stride() and torch.equal(x, kept)
 
 
 # -- which is taken

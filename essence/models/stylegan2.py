@@ -115,18 +115,18 @@ class ModulatedConv(nn.Module):
         if upsample:
             self.blur = Resampling(up=1, pad=(1, 1))
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        style = self.modulation(w)  # [B, in]
-        weight = self.weight[0] * self.scale  # [out, in, k, k]
+    def forward(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The convolution, and what it has yet to be multiplied by, [B, out]: whoever comes next does that in passing."""
+        style, weight = self.modulation(w) * self.scale, self.weight[0]  # [B, in], [out, in, k, k]
         x = x * style[:, :, None, None].to(x.dtype)
         if self.upsample:
             x = self.blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
         else:
             x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
-        if self.demodulate:
-            variance = style.float().square() @ weight.float().square().sum(dim=(2, 3)).T  # [B, out]
-            x = x * torch.rsqrt(variance + 1e-8)[:, :, None, None].to(x.dtype)
-        return x
+        if not self.demodulate:
+            return x, None
+        variance = style.float().square() @ weight.float().square().sum(dim=(2, 3)).T
+        return x, torch.rsqrt(variance + 1e-8)
 
 
 class Noise(nn.Module):
@@ -149,8 +149,8 @@ class StyledConv(nn.Module):
         self.activate = Activate(out_ch)
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
-        x = self.conv(x, w)
-        return leaky_relu(x, self.activate.bias, self.noise.weight * noise)
+        x, scale = self.conv(x, w)
+        return leaky_relu(x, self.activate.bias, self.noise.weight * noise, scale)
 
 
 class ToRGB(nn.Module):
@@ -162,7 +162,7 @@ class ToRGB(nn.Module):
             self.upsample = Resampling(up=2, pad=(2, 1))
 
     def forward(self, x: Tensor, w: Tensor, skip: Tensor | None) -> Tensor:
-        rgb = self.conv(x, w).float() + self.bias
+        rgb = self.conv(x, w)[0].float() + self.bias
         # The picture is summed in float32: in bfloat16 eight additions would show as bands.
         return rgb if skip is None else rgb + self.upsample(skip)
 

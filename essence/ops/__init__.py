@@ -21,9 +21,10 @@ CHOICES = ("auto", "cuda", "reference")
 __all__ = ["backend", "leaky_relu", "upfirdn2d"]
 
 
-def leaky_relu(x: Tensor, bias: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
-    """sqrt(2) * leaky_relu(x + noise + bias, 0.2). `x` [B, C, ...], `bias` [C], `noise` [1, 1, H, W] or [B, 1, H, W]."""
-    return (cuda if _kernels_for(x) else reference).leaky_relu(x, bias, noise)
+def leaky_relu(x: Tensor, bias: Tensor | None = None, noise: Tensor | None = None, scale: Tensor | None = None) -> Tensor:
+    """sqrt(2) * leaky_relu(scale * x + noise + bias, 0.2). `x` [B, C, ...], `bias` [C], `noise` [1, 1, H, W] or [B, 1, H, W],
+    `scale` [B, C]."""
+    return (cuda if _kernels_for(x) else reference).leaky_relu(x, bias, noise, scale)
 
 
 def upfirdn2d(x: Tensor, taps: tuple[float, ...], up: int = 1, pad: tuple[int, int] = (0, 0)) -> Tensor:

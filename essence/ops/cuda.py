@@ -25,8 +25,10 @@ def load() -> None:
     _library(torch.device("cuda"))
 
 
-def leaky_relu(x: Tensor, bias: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+def leaky_relu(x: Tensor, bias: Tensor | None = None, noise: Tensor | None = None, scale: Tensor | None = None) -> Tensor:
     """As reference.leaky_relu."""
+    if scale is not None:
+        x = x * scale.to(x.dtype).view(*x.shape[:2], *[1] * (x.ndim - 2))
     return _Activate.apply(x, bias, noise)
 
 

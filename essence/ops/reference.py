@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
@@ -12,18 +13,26 @@ LEAK = 0.2
 GAIN = 2**0.5
 
 
-def leaky_relu(x: Tensor, bias: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
-    """sqrt(2) * leaky_relu(x + noise + bias, 0.2); the gain keeps the variance of a normal input.
+def leaky_relu(x: Tensor, bias: Tensor | None = None, noise: Tensor | None = None, scale: Tensor | None = None) -> Tensor:
+    """sqrt(2) * leaky_relu(scale * x + noise + bias, 0.2); the gain keeps the variance of a normal input.
 
-    `x` [B, C, ...], `bias` [C], `noise` [1, 1, H, W] or [B, 1, H, W], scaled already. `x` stays as it is; what is made here is reused.
+    `x` [B, C, ...], `bias` [C], `noise` [1, 1, H, W] or [B, 1, H, W], scaled already, `scale` [B, C]. `x` stays as it is.
     """
-    made = noise is not None
-    if noise is not None:
-        x = x + noise.to(x.dtype)
-    if bias is not None:
-        bias = bias.to(x.dtype).view(1, -1, *[1] * (x.ndim - 2))
-        x = x.add_(bias) if made else x + bias
-    return F.leaky_relu(x, LEAK).mul_(GAIN)
+    beside = [1] * (x.ndim - 2)
+    terms = [term for term in (noise, None if bias is None else bias.view(1, -1, *beside)) if term is not None]
+    if not terms and scale is None:
+        return F.leaky_relu(x, LEAK).mul_(GAIN)
+    # The gain goes through the leak into the small factors, so that the large one is walked over twice: multiply and add, leak.
+    added = _as((GAIN * sum(terms)).to(x.dtype), x) if terms else x.new_zeros(())
+    if scale is None:
+        return F.leaky_relu_(torch.add(added, x, alpha=GAIN), LEAK)
+    return F.leaky_relu_(torch.addcmul(added, x, (GAIN * scale).to(x.dtype).view(*x.shape[:2], *beside)), LEAK)
+
+
+def _as(small: Tensor, x: Tensor) -> Tensor:
+    """`small` in the layout of `x`: the first operand decides over that of the result."""
+    last = x.ndim == small.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return small.contiguous(memory_format=torch.channels_last) if last else small
 
 
 def upfirdn2d(x: Tensor, taps: tuple[float, ...], up: int = 1, pad: tuple[int, int] = (0, 0)) -> Tensor:
