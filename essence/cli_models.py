@@ -18,7 +18,7 @@ from .errors import BadFile, UserError
 
 # command -> what -> the module whose main(arguments) does it
 PASSED_ON = {
-    "train": {"generator": "generator", "inverter": "inverter", "clip": "clip"},
+    "train": {"generator": "generator", "teeth": "teeth", "inverter": "inverter", "clip": "clip"},
     "evaluate": {"models": "report", "essences": "evaluate"},
 }
 BYTES_FROM = 1 << 20  # what has more steps than this is counted in bytes

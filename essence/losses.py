@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,10 +31,10 @@ def consistency(differences: Tensor) -> Tensor:
     return ((1 - unit @ unit.T) * pairs).sum() / pairs.sum()
 
 
-def care(size: int, extra: float) -> Tensor:
-    """Weight of each pixel [1, 1, S, S]: 1, and up to 1 + extra over eyes and mouth, which are small and matter."""
+def care(size: int, extra: float, places: Mapping[tuple[float, float], tuple[float, float]] = CARE) -> Tensor:
+    """Weight of each pixel [1, 1, S, S]: 1, and up to 1 + extra over `places`: eyes and mouth, which are small and matter."""
     axis = (torch.arange(size) + 0.5) / size
     weight = torch.zeros(size, size)
-    for (x, y), (half_x, half_y) in CARE.items():
+    for (x, y), (half_x, half_y) in places.items():
         weight = torch.maximum(weight, torch.exp(-(((axis[None] - x) / half_x) ** 2 + ((axis[:, None] - y) / half_y) ** 2)))
     return (1 + extra * weight).view(1, 1, size, size)

@@ -82,7 +82,7 @@ MISTAKES = [
     ("apply --source big.npy --essence small.npy --out o.png", "[8, 8]"),
     ("extract --target t.png --sources a.png --aligned --device cuda --out e.safetensors", "CUDA"),
     ("nonsense", "nonsense"),
-    ("train", "generator, inverter, clip"),
+    ("train", "generator, teeth, inverter, clip"),
     ("evaluate people", "models, essences"),
     ("fetch nonsense", "mini, ffhq, church"),
     ("fetch ffhq --from nope.pt", "nope.pt"),
@@ -107,7 +107,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(run, line, says):
 
 
 @pytest.mark.parametrize("line, module", [
-    ("train generator", "train.generator"), ("train inverter", "train.inverter"), ("train clip", "train.clip"),
+    ("train generator", "train.generator"), ("train teeth", "train.teeth"),
+    ("train inverter", "train.inverter"), ("train clip", "train.clip"),
     ("evaluate models", "train.report"), ("evaluate essences", "train.evaluate"),
 ])  # fmt: skip
 def test_recipes_get_their_words_untouched(run, monkeypatch, line, module):
@@ -131,7 +132,7 @@ def test_a_recipes_mistake_is_one_line_too(run, monkeypatch):
 
 def test_recipes_are_listed(run):
     code, out, _ = run("train --help")
-    assert code == 0 and "generator|inverter|clip" in out
+    assert code == 0 and "generator|teeth|inverter|clip" in out
     assert "evaluate" in run("--help")[1]
 
 
