@@ -65,6 +65,11 @@ class LatentAxes:
         return self.mean + torch.randn(count, len(self.axes), generator=generator).to(self.axes) @ self.axes
 
 
+def moved(w: Tensor, shift: Tensor, axes: LatentAxes | None, reach: float | None) -> Tensor:
+    """w + `shift`, held to the reach where the axes are known."""
+    return w + (shift if axes is None else axes.held(w, shift, reach))
+
+
 @torch.no_grad()
 def measure(
     mapping: Callable[[Tensor], Tensor], width: int, device: torch.device | str = "cpu", samples: int = SAMPLES,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .errors import BadFile, EssenceMismatch, UserError
 from .formats import read_numpy, read_safetensors, read_torch, write_safetensors
-from .latents import LatentAxes
+from .latents import LatentAxes, moved
 
 FORMAT = "essence/1"
 THUMBNAIL = 96
@@ -73,8 +73,7 @@ class Essence:
         strength = self.strength if strength is None else strength
         if isinstance(strength, Tensor):
             strength = strength.to(w).view(-1, 1, 1)
-        shift = strength * self.delta.to(w)
-        return w + (shift if axes is None else axes.held(w, shift, self.reach))
+        return moved(w, strength * self.delta.to(w), axes, self.reach)
 
     def check(self, shape: tuple[int, ...], model: str = "") -> None:
         """Raise EssenceMismatch unless this essence belongs to the generator `model` with latents of `shape` [L, D]."""

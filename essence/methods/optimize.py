@@ -16,7 +16,7 @@ from torch import Tensor
 from .. import losses
 from ..errors import UserError
 from ..images import to_uint8
-from ..latents import LatentAxes
+from ..latents import LatentAxes, moved
 from ..machine import Halving
 from ..model_set import ModelSet
 from ..types import Essence, Step, now
@@ -175,8 +175,7 @@ def optimize(
         return embeddings(models, z, side, options.released, batch)
 
     def edited(b: Tensor) -> Tensor:
-        shift = c.c * b
-        return z + (shift if models.latents is None else models.latents.held(z, shift, options.reach))
+        return moved(z, c.c * b, models.latents, options.reach)
 
     def measure(batch: int) -> Values:
         e, b = before(batch), direction.delta()
