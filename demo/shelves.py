@@ -3,6 +3,7 @@ the studio, the visitor's session and values in, HTML out."""
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -29,16 +30,22 @@ File = str | Path | Image.Image
 # ---- sources
 
 def add_sources(studio: Studio, session: Session, files: Sequence[File], aligned: bool, steps: int) -> Iterator[View]:
-    """Crop and invert each picture in turn; the ones that cannot be read are told, the others kept."""
-    for file in files or ():
-        name = title_of(file)
-        yield views.sources(session, pending=name), SKIP, SKIP
-        with told(name):
-            check_room(session.sources, "sources")
-            item = SourceItem(name, *cropped(studio, load_image(file), aligned))
-            tell_faces(item)
-            session.sources[item.id] = item
-            yield from invert(studio, session, item, steps)
+    """Crop each picture, then invert all of them together; the ones that cannot be read are told, the others kept."""
+    added: list[SourceItem] = []
+    try:
+        for file in files or ():
+            name = title_of(file)
+            yield views.sources(session, pending=name), SKIP, SKIP
+            with told(name):
+                check_room(session.sources, "sources")
+                item = SourceItem(name, *cropped(studio, load_image(file), aligned))
+                tell_faces(item)
+                session.sources[item.id] = item
+                added.append(item)
+        with told():
+            yield from invert(studio, session, added, steps)
+    finally:
+        drop_unknown(session, added)
     yield view(studio, session)
 
 
@@ -57,28 +64,40 @@ def random_face(studio: Studio, session: Session) -> View:
     return view(studio, session)
 
 
-def invert(studio: Studio, session: Session, item: SourceItem, steps: int) -> Iterator[View]:
-    """Find the latents of a source, showing how the model's picture of it comes closer. Another crop ends it."""
-    picture, item.progress = item.picture, 0.0
+def invert(studio: Studio, session: Session, items: Sequence[SourceItem], steps: int) -> Iterator[View]:
+    """Find the latents of sources, showing how the model's pictures of them come closer. Another crop ends it for its source."""
+    if not items:
+        return
+    pictures = [item.picture for item in items]
+    for item in items:
+        item.progress = 0.0
     try:
-        with closing(studio.invert(picture, item.name, RefineOptions(steps=int(steps)))) as course:
+        with closing(studio.invert_all(pictures, [item.name for item in items], RefineOptions(steps=int(steps)))) as course:
             for step in course:
-                if item.id not in session.sources or item.picture is not picture:
+                going = [(item, picture, source) for item, picture, source in zip(items, pictures, step.result, strict=True)
+                         if item.id in session.sources and item.picture is picture]  # fmt: skip
+                if not going:
                     return
-                item.source, item.progress = step.result, step.fraction
+                for item, picture, source in going:
+                    # On ZeroGPU the source comes back from another process, with a copy of the picture.
+                    item.source, item.progress = dataclasses.replace(source, crop=picture), step.fraction
                 if step.preview is not None:
                     yield views.sources(session), SKIP, SKIP
     finally:
+        drop_unknown(session, items)
+
+
+def drop_unknown(session: Session, items: Sequence[SourceItem]) -> None:
+    """Whoever was not inverted cannot stay."""
+    for item in items:
         if item.source is None:
             session.sources.pop(item.id, None)
 
 
 def invert_stale(studio: Studio, session: Session, steps: int) -> Iterator[View]:
     """Every source whose crop has changed."""
-    for item in list(session.sources.values()):
-        if item.stale:
-            with told(item.name):
-                yield from invert(studio, session, item, steps)
+    with told():
+        yield from invert(studio, session, [item for item in list(session.sources.values()) if item.stale], steps)
     yield view(studio, session)
 
 

@@ -23,8 +23,8 @@ def learning_seconds(target: Image.Image, sources: Sequence[Source], options: Op
     return seconds(options.steps * max(len(sources) / 4, 1))
 
 
-def inversion_seconds(crop: Image.Image, name: str, options: RefineOptions) -> int:
-    return seconds(options.steps)
+def inversion_seconds(crops: Sequence[Image.Image], names: Sequence[str], options: RefineOptions) -> int:
+    return seconds(options.steps * max(len(crops) / 4, 1))
 
 
 def seconds(steps: float) -> int:
@@ -44,8 +44,8 @@ class LentStudio(Studio):
                   ) -> Iterator[Step]:
             yield from plain.extract(target, sources, options, start, name)
 
-        def find(crop: Image.Image, name: str, options: RefineOptions) -> Iterator[Step]:
-            yield from plain.invert(crop, name, options)
+        def find(crops: Sequence[Image.Image], names: Sequence[str], options: RefineOptions) -> Iterator[Step]:
+            yield from plain.invert_all(crops, names, options)
 
         self._learn, self._find = lend(duration=learning_seconds)(learn), lend(duration=inversion_seconds)(find)
         for short in ("random_source", "from_latents", "blend", "likeness", "identity_distances"):
@@ -55,8 +55,8 @@ class LentStudio(Studio):
                 start: Essence | None = None, name: str = "essence") -> Iterator[Step]:  # fmt: skip
         return self._learn(target, list(sources), options, start, name)
 
-    def invert(self, crop: Image.Image, name: str = "source", options: RefineOptions = RefineOptions()) -> Iterator[Step]:  # noqa: B008
-        return self._find(crop, name, options)
+    def invert_all(self, crops: Sequence[Image.Image], names: Sequence[str], options: RefineOptions = RefineOptions()) -> Iterator[Step]:  # noqa: B008
+        return self._find(list(crops), list(names), options)
 
 
 def studios(model: str | None) -> Studios:

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
-from essence.errors import NoFaceFound
-from essence.images import load_image, resize, square_crop
-from essence.models.identity import package_file
+from .errors import NoFaceFound
+from .images import load_image, resize, square_crop
+from .models.identity import package_file
 
 PREDICTOR = "shape_predictor_68_face_landmarks.dat"
 SEARCH_SIDES = (1200, 2400)  # longest side of the copies searched, in turn

@@ -26,7 +26,7 @@ from .formats import read_latents, write_bytes
 from .images import load_image
 from .methods.optimize import PRESETS, OptimizeOptions
 from .methods.refine import RefineOptions
-from .studio import Studio, bundled
+from .studio import Studio, bundled, last
 from .types import Essence, Source, Step
 
 DEFAULT = PRESETS["essence"]
@@ -142,29 +142,46 @@ def _options(a: argparse.Namespace) -> OptimizeOptions:
 
 def _source(studio: Studio, a: argparse.Namespace, path: Path) -> Source:
     """A photograph, or latents: a .npy or .pt file with those of one picture, or FILE#3 for the fourth of many."""
-    file, _, number = (str(path), "", "") if path.exists() else str(path).partition("#")
-    if Path(file).suffix.lower() in LATENTS:
-        found = read_latents(file)
-        if not (number.isdigit() and int(number) < len(found) or not number and len(found) == 1):
-            raise UserError(f"{file} holds the latents of {len(found)} pictures: name one as {file}#0 ... {file}#{len(found) - 1}.")
-        return studio.from_latents(found[int(number or 0)], Path(file).stem + f"-{number}" * bool(number))
-    crop = studio.crop(load_image(path), aligned=a.aligned)
-    for step in _shown(studio.invert(crop, path.stem, RefineOptions(steps=a.refine)), f"inverting {path.name}"):
-        source = step.result
-    return source
+    found = _latents(path)
+    if found is None:
+        return _inverted(studio, a, [path])[0]
+    if len(found) > 1:
+        raise UserError(f"{path} holds the latents of {len(found)} pictures: name one as {path}#0 ... {path}#{len(found) - 1}.")
+    return studio.from_latents(*found[0])
 
 
 def _sources(studio: Studio, a: argparse.Namespace) -> list[Source]:
     """All of --sources, files of latents with everything in them; a few bundled faces, or made-up pictures, where none are given."""
     if not a.sources and not studio.models.has_faces:
         return [studio.random_source(seed) for seed in range(DEFAULT_SOURCES)]
+    paths = a.sources or bundled("sources")[:DEFAULT_SOURCES]
+    stored = [_latents(path) for path in paths]
+    pictures = iter(_inverted(studio, a, [path for path, found in zip(paths, stored, strict=True) if found is None]))
     sources = []
-    for path in a.sources or bundled("sources")[:DEFAULT_SOURCES]:
-        if path.suffix.lower() in LATENTS:
-            sources += [studio.from_latents(w, f"{path.stem}-{i}") for i, w in enumerate(read_latents(path))]
-        else:
-            sources.append(_source(studio, a, path))
+    for found in stored:
+        sources += [next(pictures)] if found is None else [studio.from_latents(w, name) for w, name in found]
     return sources
+
+
+def _latents(path: Path) -> list[tuple[torch.Tensor, str]] | None:
+    """What a file of latents holds, with names; FILE#3: the fourth of it alone; None for a picture."""
+    file, _, number = (str(path), "", "") if path.exists() else str(path).partition("#")
+    if Path(file).suffix.lower() not in LATENTS:
+        return None
+    found = read_latents(file)
+    if number and not (number.isdigit() and int(number) < len(found)):
+        raise UserError(f"{file} holds the latents of {len(found)} pictures: name one as {file}#0 ... {file}#{len(found) - 1}.")
+    chosen = [int(number)] if number else range(len(found))
+    return [(found[i], f"{Path(file).stem}-{i}" if len(found) > 1 else Path(file).stem) for i in chosen]
+
+
+def _inverted(studio: Studio, a: argparse.Namespace, paths: Sequence[Path]) -> Sequence[Source]:
+    """All photographs at once; one that cannot be read is told before the work begins."""
+    if not paths:
+        return []
+    crops = [studio.crop(load_image(path), aligned=a.aligned) for path in paths]
+    what = f"inverting {paths[0].name}" if len(paths) == 1 else f"inverting {len(paths)} pictures"
+    return last(_shown(studio.invert_all(crops, [path.stem for path in paths], RefineOptions(steps=a.refine)), what)).result
 
 
 def _shown(steps: Iterator[Step], what: str) -> Iterator[Step]:

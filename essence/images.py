@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from essence.errors import OversizedImage, UnreadableImage
+from .errors import OversizedImage, UnreadableImage
 
 MAX_PIXELS = 64_000_000  # a 64-megapixel picture takes about 200 MB once decoded
 PAPER = (255, 255, 255)  # what shows through transparent pixels

@@ -67,6 +67,12 @@ class ModelSet:
         """Side of the aligned pictures to keep: enough for the generator, the inverter and the eye."""
         return max(self.size, self.inverter.input_size, 256)
 
+    @property
+    def at_once(self) -> int:
+        """Pictures of one batch, where there are many: more are no faster, and take more memory."""
+        pixels = RENDER_PIXELS_CPU if self.device.type == "cpu" else RENDER_PIXELS
+        return max(1, pixels // self.size**2)
+
     @contextmanager
     def precision(self) -> Iterator[None]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
@@ -87,8 +93,7 @@ class ModelSet:
         self.check(w)
         if len(w) == 0:
             return np.zeros((0, self.size, self.size, 3), np.uint8)
-        pixels = RENDER_PIXELS_CPU if self.device.type == "cpu" else RENDER_PIXELS
-        batches = Halving(max(1, pixels // self.size**2))
+        batches = Halving(self.at_once)
         done: list[np.ndarray] = []
         while (start := sum(map(len, done))) < len(w):
             done.append(batches(lambda batch, start=start: to_uint8(self.images(w[start : start + batch]))))

@@ -49,15 +49,18 @@ def load(
     generator = checkpoints.load_generator(verified(entry.parts["generator"])).to(device)
     mark = fingerprint(generator)
     half = machine.bfloat16_pays(device) if half is None else half
+    clip, identity = _clip(entry).to(device), face_descriptor().to(device) if entry.aligned == "face" else None
     if torch.device(device).type == "cpu" and not half:
-        generator.input.to(memory_format=torch.channels_last)  # all maps follow the first; a fifth faster, bfloat16 gains nothing
+        # All maps follow the first, or the weights; up to a fifth faster. bfloat16 gains nothing.
+        for part in filter(None, (generator.input, clip.model.visual, identity)):
+            part.to(memory_format=torch.channels_last)
     return ModelSet(
         entry.name,
         f"{entry.name}-{mark}",
         generator,
         _inverter(entry, generator).to(device),
-        _clip(entry).to(device),
-        face_descriptor().to(device) if entry.aligned == "face" else None,
+        clip,
+        identity,
         _latents(entry, generator, mark, progress),
         half,
         entry.deltas,

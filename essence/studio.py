@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,8 @@ class Studio:
                  turn: threading.Lock | None = None):  # fmt: skip
         """`model`: a model set by name or path, None for the default; `progress(what, done, total)` hears of long work while loading;
         `turn`: the lock around the device, where other studios use the same one."""
+        machine.use_processors()
+        machine.keep_memory()
         self.model = model or registry.default()
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._models: ModelSet | None = None
@@ -56,7 +59,6 @@ class Studio:
         with self._loading:
             models = self._models
             if models is None:
-                machine.use_processors()
                 models = self._models = self._load()
             return models
 
@@ -115,25 +117,39 @@ class Studio:
 
         One `Step` alone where the same crop was inverted with the same options before and the latents are still known.
         """
-        return self._locked(self._invert(crop, name, options))
+        with closing(self.invert_all([crop], [name], options)) as steps:
+            for step in steps:
+                yield dataclasses.replace(step, result=step.result[0])
 
-    def _invert(self, crop: Image.Image, name: str, options: RefineOptions) -> Iterator[Step]:
-        models, key = self.models, ("inversion", _content(crop), options)
-        if (known := models.recall(key)) is not None:
-            yield self._first(known, name, crop, 1)
-            return
-        w = models.invert(resample(to_tensor(crop).to(models.device), models.inverter.input_size, "antialias"))[0]
-        first = self._first(w, name, crop, options.steps + 1)
-        yield first
-        best = first.result
-        for step in refine(models, first.result, options):
-            best = step.result
-            yield dataclasses.replace(step, index=step.index + 1, total=step.total + 1)
-        models.remember(key, best.w)
+    def invert_all(self, crops: Sequence[Image.Image], names: Sequence[str], options: RefineOptions = RefineOptions()) -> Iterator[Step]:  # noqa: B008
+        """As `invert`, several at once, which takes half the time: `result` is a tuple of the `Source`s, `preview` shows all of them.
 
-    def _first(self, w: torch.Tensor, name: str, crop: Image.Image, total: int) -> Step:
-        source = self._source(w, name, crop)
-        return Step(1, total, source, {"total": _difference(source)}, np.asarray(source.inversion)[None])
+        More than the device takes at once go in parts, one after another; those that wait are what the inverter makes of them.
+        """
+        return self._locked(self._invert(list(crops), list(names), options))
+
+    def _invert(self, crops: list[Image.Image], names: list[str], options: RefineOptions) -> Iterator[Step]:
+        models = self.models
+        keys = [("inversion", _content(crop), options) for crop in crops]
+        known = [models.recall(key) for key in keys]
+        found = [self._source(self._w(crop) if w is None else w, name, crop) for w, name, crop in zip(known, names, crops, strict=True)]
+        new = [i for i, w in enumerate(known) if w is None]
+        parts = [new[i : i + models.at_once] for i in range(0, len(new), models.at_once)]
+        index, total = 1, 1 + options.steps * len(parts)
+        yield Step(index, total, tuple(found), {"total": float(np.mean([_difference(source) for source in found]))}, _shown(found))
+        for part in parts:
+            for step in refine(models, [found[i] for i in part], options):
+                for i, source in zip(part, step.result, strict=True):
+                    found[i] = source
+                index += 1
+                yield Step(index, total, tuple(found), step.losses, None if step.preview is None else _shown(found))
+            for i in part:
+                models.remember(keys[i], found[i].w)
+
+    def _w(self, crop: Image.Image) -> torch.Tensor:
+        """The inverter's answer, [L, D]."""
+        models = self.models
+        return models.invert(resample(to_tensor(crop).to(models.device), models.inverter.input_size, "antialias"))[0]
 
     def source(self, picture: Image.Image | str | Path, name: str = "source", face: int = 0, aligned: bool = False,
                refine: RefineOptions = RefineOptions()) -> Source:  # noqa: B008  # fmt: skip
@@ -269,6 +285,10 @@ def last(steps: Iterator[Step]) -> Step:
 def _content(picture: Image.Image) -> bytes:
     """The same for the same pixels; the picture cannot be had back from it."""
     return hashlib.sha256(f"{picture.mode} {picture.size}".encode() + picture.tobytes()).digest()
+
+
+def _shown(sources: Sequence[Source]) -> np.ndarray:
+    return np.stack([np.asarray(source.inversion) for source in sources])
 
 
 def _difference(source: Source) -> float:

@@ -156,7 +156,7 @@ class Step:
 
     index: int  # 1 ... total
     total: int
-    result: Essence | Source  # the best so far
+    result: Essence | Source | tuple[Source, ...]  # the best so far
     losses: Mapping[str, float]  # of this step; "total" is what was minimised
     preview: np.ndarray | None = None  # uint8 [N, H, W, 3], every few steps
 

@@ -135,7 +135,7 @@ def test_the_same_photographs_are_not_inverted_twice(several, session):
     switch(several, session, "one", steps=3)
     first = ann.source.w
     frames = switch(several, session, "two", steps=3)
-    assert len(frames) == 2 + 2 + 1  # loading, gone over, one for each source, the whole
+    assert len(frames) == 2 + 1 + 1  # loading, gone over, one for both sources, the whole
     switch(several, session, "one", steps=3)
     assert torch.equal(ann.source.w, first)
 

@@ -98,6 +98,25 @@ def test_bad_pictures_are_told_and_the_good_one_of_the_batch_is_kept(studio, mes
     assert len(messages) == 1 and expected in messages[0] and "\n" not in messages[0]
 
 
+def test_several_photographs_are_inverted_together_and_one_may_leave_meanwhile(studio, messages):
+    session, names = Session(), []
+    for frame in shelves.add_sources(studio, session, pictures.SOURCES[:3], True, 6):
+        names.append([item.name for item in session.sources.values() if item.source is not None])
+        if len(names[-1]) == 3 and "refining" in frame[0]:
+            session.sources.pop(next(iter(session.sources)))
+    assert names[:3] == [[], [], []] and len(names[3]) == 3 and len(names[-1]) == 2 and not messages
+    assert all(item.progress == 1 and not item.stale for item in session.sources.values())
+
+
+def test_closed_while_the_pictures_are_read_nothing_half_is_left(studio):
+    session = Session()
+    course = shelves.add_sources(studio, session, pictures.SOURCES[:3], True, 2)
+    next(course), next(course)
+    assert len(session.sources) == 1
+    course.close()
+    assert not session.sources
+
+
 def test_an_animation_gives_its_first_frame(studio, messages, tmp_path):
     session = Session()
     run(shelves.add_sources(studio, session, [pictures.animation(tmp_path / "wink.gif")], False, 0))

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,24 @@ def test_modulation_of_activations_equals_modulation_of_weights():
     expected = torch.cat([F.conv2d(x[i : i + 1], weight[i], padding=1) for i in range(3)])
     product, demodulation = conv(x, w)
     torch.testing.assert_close(product * demodulation[:, :, None, None], expected, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_the_weights_energy_follows_the_weights():
+    """It is remembered while nobody learns them; an average of generators, and a file, write into them all the same."""
+    conv = copy.deepcopy(fakes.model_set().generator.convs[1].conv)
+    expected = conv.energy().clone()
+    assert conv.energy() is conv.energy()
+    conv.weight.mul_(2)
+    torch.testing.assert_close(conv.energy(), 4 * expected)
+    conv.load_state_dict({**conv.state_dict(), "weight": 3 * conv.weight})
+    torch.testing.assert_close(conv.energy(), 36 * expected)
+    conv.weight.data = conv.weight.data.double() / 6
+    torch.testing.assert_close(conv.energy(), expected)
+    with torch.enable_grad():
+        conv.requires_grad_()
+        conv.energy().sum().backward()
+    torch.testing.assert_close(conv.weight.grad, 2 * conv.weight)
 
 
 @torch.no_grad()

@@ -304,15 +304,6 @@ def test_four_sources_at_1024_are_planned_for_eight_gigabytes(monkeypatch, half,
     assert stepping.batch_for(models, 4, 256) == 4
 
 
-def test_processors_are_the_containers(monkeypatch, tmp_path):
-    monkeypatch.setattr(machine, "QUOTA", tmp_path / "cpu.max")
-    free = machine.processors()
-    machine.QUOTA.write_text("max 100000\n")
-    assert machine.processors() == free >= 1
-    machine.QUOTA.write_text("100000 100000\n")
-    assert machine.processors() == 1
-
-
 # -- the recorded step; the recording itself needs a GPU
 
 class Replayed:

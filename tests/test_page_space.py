@@ -72,6 +72,7 @@ def test_on_zero_gpu_the_whole_job_crosses_the_fork_as_values(lent):
     studio = studios.of(session.model)
     assert list(studios.sets()) == ["fake"]  # nothing else to switch to
     run(shelves.add_sources(studio, session, [pictures.SOURCES[0]], True, 2))
+    assert not only(session.sources).stale  # the crop that came back is a copy, and no other crop
     run(shelves.add_targets(studio, session, [pictures.SOURCES[1]], True))
     frames = run(learn(studio, session, steps=3))
     assert "Learned 1 essence" in frames[-1][0] and len(session.cells) == 1
@@ -86,7 +87,7 @@ def test_on_zero_gpu_the_whole_job_crosses_the_fork_as_values(lent):
 def test_the_loan_grows_with_the_work_and_has_an_end():
     few, many, endless = (space.learning_seconds(None, [None] * 4, OptimizeOptions(steps=n)) for n in (10, 100, 10_000))
     assert few < many < endless == space.LONGEST
-    assert space.inversion_seconds(None, "", RefineOptions(steps=0)) == space.SECONDS_OF_START
+    assert space.inversion_seconds([None], [""], RefineOptions(steps=0)) == space.SECONDS_OF_START
 
 
 def test_the_app_starts_with_the_environment_of_a_space():

@@ -8,6 +8,7 @@ from PIL import Image
 
 from essence import Essence, EssenceMismatch, OptimizeOptions, RefineOptions, Studio, UserError, losses
 from essence.methods.refine import _chroma, refine
+from essence.model_set import ModelSet
 from essence.studio import last
 
 from . import fakes
@@ -36,9 +37,43 @@ def test_refinement_starts_with_as_much_of_the_deltas_as_the_models_want(studio)
     assert apart.abs().max() > 0
     for share in (1.0, 0.25, 0.0):
         models = dataclasses.replace(fakes.model_set(), deltas=share)
-        begun = next(refine(models, found, RefineOptions(steps=1))).result
+        begun = next(refine(models, [found], RefineOptions(steps=1))).result[0]
         assert torch.allclose(begun.w - begun.w.mean(0), share * apart, atol=1e-5)
         assert torch.allclose(begun.w.mean(0), found.w.mean(0), atol=1e-5)
+
+
+def crops(count: int) -> list[Image.Image]:
+    return [PICTURE.rotate(90 * i) for i in range(count)]
+
+
+def test_together_each_is_found_as_alone(studio):
+    """The batch changes the time and the rounding."""
+    options = RefineOptions(steps=3)
+    steps = list(studio.invert_all(crops(3), ["a", "b", "c"], options))
+    assert [(step.index, step.total) for step in steps] == [(i, 4) for i in range(1, 5)]
+    assert [source.name for source in steps[-1].result] == ["a", "b", "c"] and steps[-1].preview.shape == (3, 32, 32, 3)
+    for crop, source in zip(crops(3), steps[-1].result, strict=True):
+        alone = last(fakes.studio().invert(crop, "alone", options)).result
+        torch.testing.assert_close(source.w, alone.w, atol=2e-3, rtol=0)
+        assert source.crop.tobytes() == crop.tobytes()
+
+
+def test_more_than_fit_go_in_parts_and_known_ones_are_not_done_again(studio, monkeypatch):
+    options, parts = RefineOptions(steps=2), []
+    alone = last(studio.invert(PICTURE, "known", options)).result
+    monkeypatch.setattr(ModelSet, "at_once", 2)
+
+    def counted(models, sources, options):
+        parts.append([source.name for source in sources])
+        return refine(models, sources, options)
+
+    monkeypatch.setattr("essence.studio.refine", counted)
+    steps = list(studio.invert_all(crops(4), list("abcd"), options))
+    assert parts == [["b", "c"], ["d"]] and [(s.index, s.total) for s in steps] == [(i, 5) for i in range(1, 6)]
+    assert torch.equal(steps[0].result[0].w, alone.w) and torch.equal(steps[-1].result[0].w, alone.w)
+    assert all(len(step.result) == 4 for step in steps)
+    (again,) = studio.invert_all(crops(4), list("abcd"), options)
+    assert all(torch.equal(x.w, y.w) for x, y in zip(again.result, steps[-1].result, strict=True))
 
 
 def test_chroma_sees_the_colour_of_the_mouth_and_nothing_else():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,61 +39,66 @@ class RefineOptions:
             raise UserError(f"The number of refinement steps must be zero or more, not {self.steps}.")
 
 
-def refine(models: ModelSet, source: Source, options: RefineOptions = RefineOptions()) -> Iterator[Step]:  # noqa: B008 - frozen
-    """Move w so that G(w) comes closer to the crop. Yields a `Step` after each step; its `result` is the best `Source` so far.
+def refine(models: ModelSet, sources: Sequence[Source], options: RefineOptions = RefineOptions()) -> Iterator[Step]:  # noqa: B008 - frozen
+    """Move each source's w so that G(w) comes closer to its crop. Yields a `Step` after each step; its `result` is a tuple with the best of
+    each `Source` so far, its losses are means over them. None influences another: together they only take less time.
 
     It begins at the layers' mean plus `models.deltas` of what each differs from it: differences that an inverter has found to meet pixels
     lead out of what the generator draws sharply (e4e, section 3: distortion against editability); those that matter it finds again.
     """
-    photo = resample(to_tensor(source.crop).to(models.device), models.size, "antialias")
+    photos = torch.cat([resample(to_tensor(source.crop).to(models.device), models.size, "antialias") for source in sources])
     with torch.no_grad():
-        face = _face(models, photo)
-    weight = losses.care(models.size, options.care if face else 0.0).to(photo)
+        faces = _faces(models, photos)
+    weight = losses.care(models.size, options.care if faces else 0.0).to(photos)
     latents = models.latents or _round_axes(models)
-    w = source.w.to(models.device)
-    w = torch.lerp(w.mean(0, keepdim=True), w, models.deltas)
-    u = torch.zeros(1, len(latents.axes), device=w.device, requires_grad=True)
-    v = torch.zeros(len(w), len(latents.axes), device=w.device, requires_grad=True)
+    w = torch.stack([source.w for source in sources]).to(models.device)  # [N, L, D]
+    w = torch.lerp(w.mean(1, keepdim=True), w, models.deltas)
+    u = torch.zeros(len(w), 1, len(latents.axes), device=w.device, requires_grad=True)
+    v = torch.zeros(len(w), w.shape[1], len(latents.axes), device=w.device, requires_grad=True)
     optimizer = torch.optim.Adam([{"params": [u], "lr": options.learning_rate}, {"params": [v], "lr": options.layer_learning_rate}])
-    best, best_loss = source, math.inf
+    best, best_losses = list(sources), [math.inf] * len(w)
 
     for i in range(options.steps):
         moved = w + latents.shift(u, v)
-        images = models.images(moved[None])
+        images = models.images(moved)
         with models.precision():
-            terms = _losses(models, images, photo, face, weight)
-        own = v.square().sum(1).mean()
+            terms = _losses(models, images, photos, faces, weight)  # [N] each
+        own = v.square().sum(2).mean(1)
         total = sum(getattr(options, key) * term for key, term in terms.items())
-        total = total + options.penalty * (u.square().sum() + options.layer_penalty * own)
+        total = total + options.penalty * (u.square().sum((1, 2)) + options.layer_penalty * own)
         optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        total.sum().backward()
         optimizer.step()
-        values = {"total": total.item()} | {key: term.item() for key, term in terms.items()}
-        if values["total"] < best_loss:
-            best_loss = values["total"]
-            best = dataclasses.replace(source, w=moved.detach().cpu(), inversion=to_pil(images.detach()[0]))
+        for n, loss in enumerate(total.tolist()):
+            if loss < best_losses[n]:
+                best_losses[n] = loss
+                best[n] = dataclasses.replace(sources[n], w=moved[n].detach().cpu(), inversion=to_pil(images[n].detach()))
+        values = {"total": total.mean().item()} | {key: term.mean().item() for key, term in terms.items()}
         shown = i % options.preview_every == 0 or i + 1 == options.steps
         preview = to_uint8(images.detach()) if shown else None
         del moved, images, terms, own, total
-        yield Step(i + 1, options.steps, best, values, preview)
+        yield Step(i + 1, options.steps, tuple(best), values, preview)
 
 
-def _face(models: ModelSet, photo: Tensor) -> tuple[list[Tensor], Tensor] | None:
-    """What the face network sees of the inner face: its maps and the descriptor. None where the models make no faces."""
+def _faces(models: ModelSet, photos: Tensor) -> tuple[list[Tensor], Tensor] | None:
+    """What the face network sees of the inner faces: its maps and the descriptors. None where the models make no faces."""
     if models.identity is None:
         return None
-    maps = models.identity.features(face_chip(photo))
+    maps = models.identity.features(face_chip(photos))
     return maps, models.identity.describe(maps)
 
 
-def _losses(models: ModelSet, images: Tensor, photo: Tensor, face: tuple[list[Tensor], Tensor] | None, weight: Tensor) -> dict[str, Tensor]:
-    pixels = {"pixels": ((images - photo).abs() * weight).mean(), "chroma": _chroma(images - photo, weight)}
-    if models.identity is None or face is None:
+def _losses(
+    models: ModelSet, images: Tensor, photos: Tensor, faces: tuple[list[Tensor], Tensor] | None, weight: Tensor
+) -> dict[str, Tensor]:
+    """The terms of each picture, [N]."""
+    pixels = {"pixels": _mean((images - photos).abs() * weight), "chroma": _chroma(images - photos, weight)}
+    if models.identity is None or faces is None:
         return pixels
-    ours, (maps, descriptor) = models.identity.features(face_chip(images)), face
-    relative = [(a - b).abs().mean() / b.abs().mean() for a, b in zip(ours, maps, strict=True)]
-    difference = models.identity.describe(ours) - descriptor
-    return pixels | {"features": torch.stack(relative).mean(), "descriptor": difference.square().sum(1).mean()}
+    ours, (maps, descriptors) = models.identity.features(face_chip(images)), faces
+    relative = [_mean((a - b).abs()) / _mean(b.abs()) for a, b in zip(ours, maps, strict=True)]
+    difference = models.identity.describe(ours) - descriptors
+    return pixels | {"features": torch.stack(relative).mean(0), "descriptor": difference.square().sum(1)}
 
 
 def _chroma(difference: Tensor, weight: Tensor) -> Tensor:
@@ -101,7 +106,12 @@ def _chroma(difference: Tensor, weight: Tensor) -> Tensor:
     red, green, blue = difference.unbind(1)
     patch = max(1, difference.shape[-1] // 32)
     colour = F.avg_pool2d(torch.stack([red - green, red - blue], 1), patch)
-    return (colour.abs() * F.avg_pool2d(weight - 1, patch)).mean()
+    return _mean(colour.abs() * F.avg_pool2d(weight - 1, patch))
+
+
+def _mean(x: Tensor) -> Tensor:
+    """Over all of each picture: [N, ...] to [N]."""
+    return x.flatten(1).mean(1)
 
 
 def _round_axes(models: ModelSet) -> LatentAxes:

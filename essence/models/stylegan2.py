@@ -114,6 +114,17 @@ class ModulatedConv(nn.Module):
         self.upsample, self.demodulate = upsample, demodulate
         if upsample:
             self.blur = Resampling(up=1, pad=(1, 1))
+        self._known: tuple[tuple[int, ...], Tensor] | None = None
+
+    def energy(self) -> Tensor:
+        """Squared weights, summed over the kernel [in, out], float32; remembered while nobody learns them."""
+        weight = self.weight
+        if weight.requires_grad:
+            return weight[0].float().square().sum(dim=(2, 3)).T
+        state = (weight.data_ptr(), weight._version)
+        if self._known is None or self._known[0] != state:
+            self._known = state, weight[0].float().square().sum(dim=(2, 3)).T.contiguous()
+        return self._known[1]
 
     def forward(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor | None]:
         """The convolution, and what it has yet to be multiplied by, [B, out]: whoever comes next does that in passing."""
@@ -125,8 +136,7 @@ class ModulatedConv(nn.Module):
             x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
         if not self.demodulate:
             return x, None
-        variance = style.float().square() @ weight.float().square().sum(dim=(2, 3)).T
-        return x, torch.rsqrt(variance + 1e-8)
+        return x, torch.rsqrt(style.float().square() @ self.energy() + 1e-8)
 
 
 class Noise(nn.Module):

@@ -19,20 +19,29 @@ def leaky_relu(x: Tensor, bias: Tensor | None = None, noise: Tensor | None = Non
     `x` [B, C, ...], `bias` [C], `noise` [1, 1, H, W] or [B, 1, H, W], scaled already, `scale` [B, C]. `x` stays as it is.
     """
     beside = [1] * (x.ndim - 2)
-    terms = [term for term in (noise, None if bias is None else bias.view(1, -1, *beside)) if term is not None]
-    if not terms and scale is None:
+    if bias is None and noise is None and scale is None:
         return F.leaky_relu(x, LEAK).mul_(GAIN)
     # The gain goes through the leak into the small factors, so that the large one is walked over twice: multiply and add, leak.
-    added = _as((GAIN * sum(terms)).to(x.dtype), x) if terms else x.new_zeros(())
+    added = _added(x, bias, noise)
     if scale is None:
         return F.leaky_relu_(torch.add(added, x, alpha=GAIN), LEAK)
     return F.leaky_relu_(torch.addcmul(added, x, (GAIN * scale).to(x.dtype).view(*x.shape[:2], *beside)), LEAK)
 
 
-def _as(small: Tensor, x: Tensor) -> Tensor:
-    """`small` in the layout of `x`: the first operand decides over that of the result."""
-    last = x.ndim == small.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
-    return small.contiguous(memory_format=torch.channels_last) if last else small
+def _added(x: Tensor, bias: Tensor | None, noise: Tensor | None) -> Tensor:
+    """GAIN * (bias + noise), of x's type and in its layout: the first operand decides over that of a sum."""
+    if bias is None and noise is None:
+        return x.new_zeros(())
+    last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    terms = []
+    if noise is not None:
+        terms.append(GAIN * (noise.movedim(1, -1) if last else noise))
+    if bias is not None:
+        terms.append(GAIN * (bias if last else bias.view(1, -1, *[1] * (x.ndim - 2))))
+    added = sum(terms[1:], terms[0]).to(x.dtype)
+    if not last:
+        return added
+    return added.movedim(-1, 1) if noise is not None else added.view(1, -1, 1, 1)
 
 
 def upfirdn2d(x: Tensor, taps: tuple[float, ...], up: int = 1, pad: tuple[int, int] = (0, 0)) -> Tensor:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from essence.images import resize
-from essence.train import parts
-from essence.train.canvas import Canvas
-from essence.train.hair import EXTRAS, HAIR
-from essence.train.parts import Look
-from essence.train.strokes import oil, pencil
+from ..images import resize
+from . import parts
+from .canvas import Canvas
+from .hair import EXTRAS, HAIR
+from .parts import Look
+from .strokes import oil, pencil
 
 DRAWN = 768  # pixels; drawn at this size, then reduced: that is the anti-aliasing
 

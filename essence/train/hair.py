@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from essence.train.canvas import BLACK, WHITE, Canvas, mirror, mix, symmetric
-from essence.train.parts import EYE, MOUTH, Look
+from .canvas import BLACK, WHITE, Canvas, mirror, mix, symmetric
+from .parts import EYE, MOUTH, Look
 
 Painter = Callable[[Canvas, Look, np.random.Generator], None]
 

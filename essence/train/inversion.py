@@ -37,7 +37,7 @@ def invert(models: ModelSet, pictures: Tensor) -> list[Source]:
 def refined(models: ModelSet, source: Source, marks: Sequence[int]) -> list[Source]:
     """The source after each of the given numbers of refinement steps, from one run of the longest."""
     options = RefineOptions(steps=max(marks), preview_every=max(marks))
-    return [step.result for step in refine(models, source, options) if step.index in marks]
+    return [step.result[0] for step in refine(models, [source], options) if step.index in marks]
 
 
 def sheet(pictures: Tensor, *rows: Sequence[Source]) -> Image.Image:

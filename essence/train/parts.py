@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from essence.train.canvas import BLACK, WHITE, Canvas, Colour, Point, mirror, mix, symmetric
+from .canvas import BLACK, WHITE, Canvas, Colour, Point, mirror, mix, symmetric
 
 EYE = (0.38, 0.475)  # of the left; the right one is its mirror image, as are most things
 MOUTH = (0.5, 0.745)
