@@ -50,7 +50,8 @@ def restored(saved: Mapping[str, Any] | None, query: Mapping[str, Any]) -> list[
 
 
 def restore(saved: Mapping[str, Any] | None, request: gr.Request) -> list[Any]:
-    return restored(saved, dict(request.query_params))
+    """From now on they may be changed."""
+    return [gr.update(value=value, interactive=True) for value in restored(saved, dict(request.query_params))]
 
 
 def remember(*values: Any) -> dict[str, Any]:

@@ -369,7 +369,7 @@ def test_settings_come_from_the_link_then_the_browser_then_the_defaults():
     assert settings.restored({"steps": 37, "refine": 3}, {}) == ["balanced", 37, 0.5, 0, 3]
     assert settings.restored({"steps": 37, "refine": 3}, {"steps": "12"}) == ["balanced", 12, 0.5, 0, 3]
     assert settings.restored({"steps": 37, "refine": 3}, {"preset": "thorough"}) == ["thorough", 300, 0.5, 0, 3]
-    assert settings.restore({}, SimpleNamespace(query_params={"seed": "7"}))[3] == 7
+    assert settings.restore({}, SimpleNamespace(query_params={"seed": "7"}))[3]["value"] == 7
 
 
 @pytest.mark.parametrize("junk", [{"steps": "many", "seed": "nan", "refine": None, "preset": "<b>"}, {"steps": "inf"}, {"faces": "x"}])

@@ -212,6 +212,25 @@ def test_settings_are_remembered(visit):
     expect(page.locator("#preset input[value=quick]")).to_be_checked()
 
 
+def test_settings_that_come_back_late_overwrite_nothing(browser, address):
+    """They wait for the first answer: the call that brings it is held back here."""
+    page, held = browser.new_page(), []
+    page.route(re.compile("/run/"), lambda route: held.append(route))  # Playwright marks what it is given
+    page.goto(address)
+    page.wait_for_selector("#learn")
+    unfold(page, 2, "Settings")
+    steps = page.locator("#steps input[type=number]")
+    expect(steps).to_be_disabled()
+    for route in [*held]:
+        route.continue_()
+    page.unroute_all()
+    expect(steps).to_be_enabled(timeout=PATIENCE)
+    expect(page.locator("#preset input").first).to_be_enabled()
+    set_number(page, "#steps", 33)
+    expect(steps).to_have_value("33")
+    page.close()
+
+
 def test_a_link_reopens_the_settings(visit, address):
     page = visit()
     unfold(page, 2, "Settings")
