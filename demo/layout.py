@@ -138,7 +138,8 @@ def learn_panel() -> dict[str, gr.components.Component]:
         with gr.Accordion("Settings", open=False, elem_id="settings"):
             with gr.Row(elem_classes=["es-settings"]):
                 low, high, default = settings.NUMBERS["steps"]
-                steps = gr.Slider(low, high, default, step=1, label="Steps", elem_id="steps", info="More is slower and goes further.", **WAITING)
+                steps = gr.Slider(low, high, default, step=1, label="Steps", elem_id="steps", **WAITING,
+                               info="More is slower and goes further.")  # fmt: skip
                 low, high, default = settings.NUMBERS["consistency"]
                 consistency = gr.Slider(low, high, default, step=0.05, label="Consistency", elem_id="consistency", **WAITING,
                                      info="λ: how alike the changes must be.")  # fmt: skip
