@@ -22,7 +22,6 @@ CPUINFO = Path("/proc/cpuinfo")
 def main(arguments: Sequence[str] | None = None) -> None:
     a = _parser().parse_args(arguments)
     machine.use_processors()
-    machine.keep_memory()
     setting = Setting(a.size, a.sources, a.repeats, a.device, a.clock, a.tiny)
     print(f"{hardware(a.device)} Ratios of {a.clock} time.", flush=True)
     print(line([field.name for field in dataclasses.fields(Row)]))

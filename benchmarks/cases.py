@@ -120,13 +120,16 @@ def steps(setting: Setting) -> Iterator[Row]:
     """The optimiser's step: exact, then with the loss at a smaller picture and half precision."""
     cuda = setting.device == "cuda"
     theirs = rival_time(setting)
+    machine.keep_memory()  # as a Studio does; the released script does not
     exact, fast = (">= 3x", ">= 10x") if cuda else (">= 4x", ">= 20x")
     name = f"step, {setting.size}, {setting.sources} source{'s' * (setting.sources > 1)}"
     for label, half, side, target in (("exact, fp32", False, 0, exact), (f"loss at {setting.loss_resolution}, bf16", True,
                                                                           setting.loss_resolution, fast)):  # fmt: skip
         if cuda:
             torch.cuda.reset_peak_memory_stats()
-        ours = step_time(random_models(setting.size, torch.device(setting.device), half, setting.tiny), setting, side)
+        models = random_models(setting.size, torch.device(setting.device), half, setting.tiny)
+        models.settle()
+        ours = step_time(models, setting, side)
         ratio = NOT_MEASURED if theirs is None else theirs.ratio(ours, setting.clock)
         said = f"{NOT_MEASURED}: does not fit the memory" if theirs is None else theirs.shown(setting.device)
         yield Row(f"{name}, {label}", setting.device, ours.shown(setting.device), said, ratio, target)
@@ -138,7 +141,9 @@ def steps(setting: Setting) -> Iterator[Row]:
 def render(setting: Setting) -> Iterator[Row]:
     """One picture at a time; on a GPU also the share of that time that moving its feature maps takes at the speed of copying."""
     device = torch.device(setting.device)
+    machine.keep_memory()
     models = random_models(setting.size, device, half=device.type == "cuda", tiny=setting.tiny)
+    models.settle()
     w = latents(models, 1)
     with torch.no_grad():
         taken = measure(lambda: models.images(w), max(setting.repeats, 10 if device.type == "cuda" else 1), device)
@@ -167,6 +172,7 @@ def copying_speed(device: torch.device) -> float:
 
 def bundled(setting: Setting) -> Iterator[Row]:
     """The model set that comes with the project, as it is used."""
+    machine.keep_memory()
     models = registry.load("mini", setting.device)
     quick = Setting(sources=4, repeats=max(setting.repeats, 5), device=setting.device)
     name = f"bundled model ({'bf16' if models.half else 'fp32'})"

@@ -15,10 +15,9 @@ from .errors import UserError
 T = TypeVar("T")
 MEMINFO = Path("/proc/meminfo")
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
-# glibc's malloc.h: what `mallopt` sets, and the largest block that it can be told not to ask the system for by itself.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
-LARGEST_THRESHOLD = 32 << 20
-KEPT_MEMORY = 512 << 20
+# What glibc's malloc.h calls the settings of `mallopt`, and the largest value that it takes.
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX, LARGEST = -1, -4, -8, 2**31 - 1
+KEPT_SHARE, LEAST_KEPT = 8, 128 << 20  # one part in so many of the memory that is free at the start; bytes
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -49,17 +48,18 @@ def use_processors() -> None:
 
 
 def keep_memory() -> None:
-    """Let glibc keep up to KEPT_MEMORY of what is freed, in one heap for all threads that are still to come.
+    """Let glibc keep what is freed, up to a share of the memory, in one heap for all threads that are still to come.
 
-    Each step frees its feature maps and the next asks for as much again; given back to the system, that memory returns page by page, at
-    a third of a step's time (docs/BACKEND.md). The heaps that threads get of their own go back whole. Other C libraries do as they did.
+    Each step frees its feature maps and the next asks for as much again. Given back to the system, that memory returns page by page: a
+    fifth of a step's time at 128 pixels, half of it at 1024 (docs/BACKEND.md). Other C libraries do as they always did.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return
-    mallopt(M_MMAP_THRESHOLD, LARGEST_THRESHOLD)
-    mallopt(M_TRIM_THRESHOLD, KEPT_MEMORY)
+    free = free_memory(torch.device("cpu")) or 0
+    mallopt(M_TRIM_THRESHOLD, min(max(free // KEPT_SHARE, LEAST_KEPT), LARGEST))
+    mallopt(M_MMAP_MAX, 0)  # large blocks come from the heap too
     mallopt(M_ARENA_MAX, 1)
 
 

@@ -50,11 +50,7 @@ def load(
     mark = fingerprint(generator)
     half = machine.bfloat16_pays(device) if half is None else half
     clip, identity = _clip(entry).to(device), face_descriptor().to(device) if entry.aligned == "face" else None
-    if torch.device(device).type == "cpu" and not half:
-        # All maps follow the first, or the weights; up to a fifth faster. bfloat16 gains nothing.
-        for part in filter(None, (generator.input, clip.model.visual, identity)):
-            part.to(memory_format=torch.channels_last)
-    return ModelSet(
+    models = ModelSet(
         entry.name,
         f"{entry.name}-{mark}",
         generator,
@@ -65,6 +61,8 @@ def load(
         half,
         entry.deltas,
     )
+    models.settle()
+    return models
 
 
 def demand(entry: Entry) -> None:

@@ -158,6 +158,13 @@ class Studio:
             picture = load_image(picture)
         return last(self.invert(self.crop(picture, face, aligned), name, refine)).result
 
+    def sources(self, pictures: Sequence[Image.Image | str | Path], aligned: bool = False,
+                refine: RefineOptions = RefineOptions()) -> list[Source]:  # noqa: B008  # fmt: skip
+        """As `source`, of several pictures together, which takes half the time; named after their files."""
+        names = ["source" if isinstance(picture, Image.Image) else Path(picture).stem for picture in pictures]
+        crops = [self.crop(p if isinstance(p, Image.Image) else load_image(p), aligned=aligned) for p in pictures]
+        return list(last(self.invert_all(crops, names, refine)).result) if crops else []
+
     def from_latents(self, w: torch.Tensor, name: str = "latents") -> Source:
         """Latents [L, D] (or [1, L, D]) as a source; its picture is what the generator makes of them. Raises EssenceMismatch."""
         w = w[0] if w.ndim == 3 and len(w) == 1 else w

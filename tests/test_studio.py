@@ -58,6 +58,13 @@ def test_together_each_is_found_as_alone(studio):
         assert source.crop.tobytes() == crop.tobytes()
 
 
+def test_sources_are_named_after_their_files(studio, tmp_path):
+    PICTURE.save(tmp_path / "ann.png")
+    ann, other = studio.sources([tmp_path / "ann.png", PICTURE], aligned=True, refine=RefineOptions(steps=1))
+    assert (ann.name, other.name) == ("ann", "source") and torch.equal(ann.w, other.w)
+    assert studio.sources([]) == []
+
+
 def test_more_than_fit_go_in_parts_and_known_ones_are_not_done_again(studio, monkeypatch):
     options, parts = RefineOptions(steps=2), []
     alone = last(studio.invert(PICTURE, "known", options)).result

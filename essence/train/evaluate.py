@@ -48,7 +48,7 @@ class Group:
 
 def essences(studio: Studio, options: OptimizeOptions, out: Path, groups: Sequence[Group]) -> None:
     """A row for each bundled target, learned on the first bundled sources and applied to each group."""
-    sources = [studio.source(path, path.stem, aligned=True) for path in bundled("sources")[:LEARNED_ON]]
+    sources = studio.sources(bundled("sources")[:LEARNED_ON], aligned=True)
     print("| target |" + "".join(f" {g.name}: cosine before | after | distance |" for g in groups) + " seconds |")
     print("|---|" + "---|---|---|" * len(groups) + "---|")
     rows, learned = [], []

@@ -42,7 +42,7 @@ def make(studio: Studio, out: Path = ASSETS) -> None:
 
 def learn(studio: Studio, out: Path) -> None:
     """The bundled essences, each learned on the first four bundled sources with the default options."""
-    sources = [studio.source(path, path.stem, aligned=True) for path in sorted((out / "sources").glob("*.jpg"))[:4]]
+    sources = studio.sources(sorted((out / "sources").glob("*.jpg"))[:4], aligned=True)
     for name in ESSENCES:
         path = next((out / "targets").glob(f"*{name}.jpg"))
         target, _ = studio.crop_target(load_image(path), aligned=True)

@@ -204,7 +204,7 @@ def essences(studio: Studio, held: Held, options: Options, out: Path) -> Iterato
     order = random.Random(1).sample(range(len(held.names)), min(options.targets + options.sources, len(held.names)))
     targets, chosen = order[: options.targets], order[options.targets :]
     sources = invert(studio, held.pictures[chosen], RefineOptions().steps)
-    learned_on = [studio.source(path, path.stem, aligned=True) for path in bundled("sources")[:4]]
+    learned_on = studio.sources(bundled("sources")[:4], aligned=True)
     classify = quality.Classifier(load_pictures(held.others[:: max(1, len(held.others) // 1000)], A.SIDE), probe(options))
     own = np.stack([np.asarray(source.inversion) for source in sources])
     before, described = classify(_pictures(own)), quality.chip_descriptors(own)

@@ -1,0 +1,71 @@
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from essence import machine
+
+from .pictures import ROOT
+
+
+def test_processors_are_the_containers(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "QUOTA", tmp_path / "cpu.max")
+    free = machine.processors()
+    machine.QUOTA.write_text("max 100000\n")
+    assert machine.processors() == free >= 1
+    machine.QUOTA.write_text("100000 100000\n")
+    assert machine.processors() == 1
+
+
+STEP = """
+import resource, threading, torch
+from essence import machine
+machine.{}()
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def step(megabytes):
+    kept = [torch.ones(megabytes << 18)]  # the first of nine
+    for _ in range(8):
+        kept.append(kept[-1] * 2 + 1)
+    gradient = torch.ones(megabytes << 18)
+    while kept:
+        value = kept.pop()
+        gradient = gradient * value
+        del value
+        gradient = gradient + 1
+
+def work():
+    found = 0
+    for megabytes in (4, 8, 16):
+        for _ in range(8):
+            before = faults()
+            step(megabytes)
+        found += faults() - before
+    print(found)
+
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
+def test_memory_that_is_asked_for_again_is_still_there():
+    """Page faults of the eighth time that a thread keeps, uses and frees feature maps of three sizes, in a process of its own."""
+    plain, kept = (
+        int(subprocess.run([sys.executable, "-c", STEP.format(name)], cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+        for name in ("processors", "keep_memory")
+    )
+    assert kept < plain / 4
+
+
+@pytest.mark.parametrize("library", [AttributeError, OSError, TypeError])
+def test_another_c_library_is_left_alone(monkeypatch, library):
+    def missing(_):
+        raise library
+
+    monkeypatch.setattr(machine.ctypes, "CDLL", missing)
+    machine.keep_memory()
