@@ -117,14 +117,14 @@ def rival_time(setting: Setting) -> Time | None:
 
 
 def steps(setting: Setting) -> Iterator[Row]:
-    """The optimiser's step: exact, then with the loss at a smaller picture and half precision."""
-    cuda = setting.device == "cuda"
+    """The optimiser's step: exact, then with the loss at a smaller picture, and half precision where the processor has it."""
+    cuda, pays = setting.device == "cuda", machine.bfloat16_pays(setting.device)
     theirs = rival_time(setting)
     machine.keep_memory()  # as a Studio does; the released script does not
     exact, fast = (">= 3x", ">= 10x") if cuda else (">= 4x", ">= 20x")
     name = f"step, {setting.size}, {setting.sources} source{'s' * (setting.sources > 1)}"
-    for label, half, side, target in (("exact, fp32", False, 0, exact), (f"loss at {setting.loss_resolution}, bf16", True,
-                                                                          setting.loss_resolution, fast)):  # fmt: skip
+    for label, half, side, target in (("exact, fp32", False, 0, exact), (f"loss at {setting.loss_resolution}, {'bf16' if pays else 'fp32'}",
+                                                                          pays, setting.loss_resolution, fast)):  # fmt: skip
         if cuda:
             torch.cuda.reset_peak_memory_stats()
         models = random_models(setting.size, torch.device(setting.device), half, setting.tiny)

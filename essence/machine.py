@@ -15,9 +15,7 @@ from .errors import UserError
 T = TypeVar("T")
 MEMINFO = Path("/proc/meminfo")
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
-# What glibc's malloc.h calls the settings of `mallopt`, and the largest value that it takes.
-M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX, LARGEST = -1, -4, -8, 2**31 - 1
-KEPT_SHARE, LEAST_KEPT = 8, 128 << 20  # one part in so many of the memory that is free at the start; bytes
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h: what `mallopt` sets
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -48,19 +46,29 @@ def use_processors() -> None:
 
 
 def keep_memory() -> None:
-    """Let glibc keep what is freed, up to a share of the memory, in one heap for all threads that are still to come.
+    """Let glibc keep what is freed, until `release_memory`, in one heap for all threads that are still to come.
 
     Each step frees its feature maps and the next asks for as much again. Given back to the system, that memory returns page by page: a
     fifth of a step's time at 128 pixels, half of it at 1024 (docs/BACKEND.md). Other C libraries do as they always did.
     """
+    if (mallopt := _libc("mallopt")) is not None:
+        mallopt(M_TRIM_THRESHOLD, -1)
+        mallopt(M_MMAP_MAX, 0)  # large blocks come from the heap too
+        mallopt(M_ARENA_MAX, 1)
+
+
+def release_memory() -> None:
+    """Give back what is free, at the end of work in many steps."""
+    if (malloc_trim := _libc("malloc_trim")) is not None:
+        malloc_trim(0)
+
+
+def _libc(name: str) -> Callable[..., int] | None:
+    """A function of the C library that not every one has."""
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        return getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError, TypeError):
-        return
-    free = free_memory(torch.device("cpu")) or 0
-    mallopt(M_TRIM_THRESHOLD, min(max(free // KEPT_SHARE, LEAST_KEPT), LARGEST))
-    mallopt(M_MMAP_MAX, 0)  # large blocks come from the heap too
-    mallopt(M_ARENA_MAX, 1)
+        return None
 
 
 def bfloat16_pays(device: str | torch.device) -> bool:

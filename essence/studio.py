@@ -278,6 +278,7 @@ class Studio:
                 yield step
         finally:
             steps.close()
+            machine.release_memory()
 
 
 def last(steps: Iterator[Step]) -> Step:
