@@ -16,7 +16,7 @@ from .uploads import Strays
 CLEAN_EVERY, KEEP_FOR = 600, 3600  # seconds: uploaded files leave the disk after at most an hour
 WAITING = 20  # visitors waiting at most
 LOOK_AGAIN = 2  # seconds between two looks at the place in the line
-WAITING = {"interactive": False}  # until the settings are restored: what is typed before would be overwritten
+UNRESTORED = {"interactive": False}  # until the settings are restored: what is typed before would be overwritten
 BARE = {"show_label": False, "container": False}  # the label is for screen readers
 PICTURES = [".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif"]
 
@@ -101,7 +101,7 @@ def source_panel(faces: bool) -> dict[str, gr.components.Component]:
         parts = picture_inputs("sources", "Drop, paste or choose photographs", PICTURES, faces)
         with gr.Accordion("Options", open=False):
             aligned = aligned_box()
-            refine = gr.Slider(low, high, default, step=1, label="Refinement steps", elem_id="refine-steps", **WAITING,
+            refine = gr.Slider(low, high, default, step=1, label="Refinement steps", elem_id="refine-steps", **UNRESTORED,
                                info="Bring the model's picture closer to the photograph; 0 turns it off.")  # fmt: skip
         with gr.Row(elem_classes=["es-buttons"]):
             random = gr.Button("Random face", size="sm", elem_id="random-face")
@@ -132,18 +132,18 @@ def learn_panel() -> dict[str, gr.components.Component]:
         with gr.Row(elem_classes=["es-learn"]):
             learn = gr.Button("Learn the essence", variant="primary", elem_id="learn", scale=2)
             stop = gr.Button("Stop", variant="stop", elem_id="stop", visible=False, scale=2)
-            preset = gr.Radio(presets, value=learning.DEFAULT, label="How long to learn", elem_id="preset", scale=4, **BARE, **WAITING)
+            preset = gr.Radio(presets, value=learning.DEFAULT, label="How long to learn", elem_id="preset", scale=4, **BARE, **UNRESTORED)
         mode = gr.Radio(learning.MODES, value=learning.NEW, label="What to learn", elem_id="mode", visible=False, **BARE)
         progress = html(elem_id="progress")
         with gr.Accordion("Settings", open=False, elem_id="settings"):
             with gr.Row(elem_classes=["es-settings"]):
                 low, high, default = settings.NUMBERS["steps"]
-                steps = gr.Slider(low, high, default, step=1, label="Steps", elem_id="steps", **WAITING,
+                steps = gr.Slider(low, high, default, step=1, label="Steps", elem_id="steps", **UNRESTORED,
                                info="More is slower and goes further.")  # fmt: skip
                 low, high, default = settings.NUMBERS["consistency"]
-                consistency = gr.Slider(low, high, default, step=0.05, label="Consistency", elem_id="consistency", **WAITING,
+                consistency = gr.Slider(low, high, default, step=0.05, label="Consistency", elem_id="consistency", **UNRESTORED,
                                      info="λ: how alike the changes must be.")  # fmt: skip
-                seed = gr.Number(settings.NUMBERS["seed"][2], precision=0, minimum=0, label="Seed", elem_id="seed", **WAITING,
+                seed = gr.Number(settings.NUMBERS["seed"][2], precision=0, minimum=0, label="Seed", elem_id="seed", **UNRESTORED,
                                  info="The same seed, the same essence.")  # fmt: skip
             with gr.Row(elem_classes=["es-buttons"]):
                 link = gr.Button("Copy a link to these settings", size="sm", elem_id="link")
