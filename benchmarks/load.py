@@ -27,7 +27,7 @@ SOURCES, TARGETS = (sorted((ROOT / "assets" / kind).glob("*.jpg")) for kind in (
 STRENGTHS = (0.25, 0.5, 0.75, 1.25)
 REFINE, STEPS = 2, 6
 WARM_UP = 60.0  # seconds after which memory should be flat
-LAST = 30.0  # seconds that the calls under way at the end may take
+LAST = 120  # seconds for visits to end in: at the end the line is as long as it gets
 AGAIN = 2.0  # seconds that a refused visitor waits
 
 
