@@ -49,7 +49,7 @@ def keep_memory() -> None:
     """Let glibc keep what is freed, until `release_memory`, in one heap for all threads that are still to come.
 
     Each step frees its feature maps and the next asks for as much again. Given back to the system, that memory returns page by page: a
-    fifth of a step's time at 128 pixels, half of it at 1024 (docs/BACKEND.md). Other C libraries do as they always did.
+    seventh of a step's time at 128 pixels, a third of it at 1024 (docs/BACKEND.md). Other C libraries do as they always did.
     """
     if (mallopt := _libc("mallopt")) is not None:
         mallopt(M_TRIM_THRESHOLD, -1)

@@ -122,7 +122,7 @@ class Studio:
                 yield dataclasses.replace(step, result=step.result[0])
 
     def invert_all(self, crops: Sequence[Image.Image], names: Sequence[str], options: RefineOptions = RefineOptions()) -> Iterator[Step]:  # noqa: B008
-        """As `invert`, several at once, which takes half the time: `result` is a tuple of the `Source`s, `preview` shows all of them.
+        """As `invert`, several at once, which takes less time than one after another: `result` is a tuple of the `Source`s, `preview` shows all of them.
 
         More than the device takes at once go in parts, one after another; those that wait are what the inverter makes of them.
         """
@@ -160,7 +160,7 @@ class Studio:
 
     def sources(self, pictures: Sequence[Image.Image | str | Path], aligned: bool = False,
                 refine: RefineOptions = RefineOptions()) -> list[Source]:  # noqa: B008  # fmt: skip
-        """As `source`, of several pictures together, which takes half the time; named after their files."""
+        """As `source`, of several pictures together, which takes less time; named after their files."""
         names = ["source" if isinstance(picture, Image.Image) else Path(picture).stem for picture in pictures]
         crops = [self.crop(p if isinstance(p, Image.Image) else load_image(p), aligned=aligned) for p in pictures]
         return list(last(self.invert_all(crops, names, refine)).result) if crops else []
