@@ -122,7 +122,7 @@ class Studio:
                 yield dataclasses.replace(step, result=step.result[0])
 
     def invert_all(self, crops: Sequence[Image.Image], names: Sequence[str], options: RefineOptions = RefineOptions()) -> Iterator[Step]:  # noqa: B008
-        """As `invert`, several at once, which takes less time than one after another: `result` is a tuple of the `Source`s, `preview` shows all of them.
+        """As `invert`, several together, in less time: `result` is a tuple of the `Source`s, `preview` shows all of them.
 
         More than the device takes at once go in parts, one after another; those that wait are what the inverter makes of them.
         """
