@@ -18,6 +18,11 @@ QUOTA = Path("/sys/fs/cgroup/cpu.max")
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h: what `mallopt` sets
 
 
+def device() -> str:
+    """Where models work best."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def free_memory(device: torch.device) -> int | None:
     """Bytes that new tensors on `device` may take; None where nobody says."""
     if device.type == "cuda":

@@ -21,6 +21,7 @@ from .images import grid as picture_grid
 from .methods.optimize import PRESETS, OptimizeOptions, optimize
 from .methods.refine import RefineOptions, refine
 from .model_set import ModelSet
+from .turn import Turn
 from .types import Essence, Source, Step
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -28,19 +29,19 @@ TRUNCATION = 0.7  # of random faces: less variety, fewer broken ones
 
 
 class Studio:
-    """Models, loaded on first use, behind a lock around the device. Safe to share between threads."""
+    """Models, loaded on first use, whose work takes turns on the device. Safe to share between threads."""
 
     def __init__(self, model: str | None = None, device: str | None = None, progress: registry.Progress | None = None,
-                 turn: threading.Lock | None = None):  # fmt: skip
+                 turn: Turn | None = None):  # fmt: skip
         """`model`: a model set by name or path, None for the default; `progress(what, done, total)` hears of long work while loading;
-        `turn`: the lock around the device, where other studios use the same one."""
+        `turn`: on the device, where other studios use the same one."""
         machine.use_processors()
         machine.keep_memory()
         self.model = model or registry.default()
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device or machine.device()
         self._models: ModelSet | None = None
         self._progress = progress
-        self._loading, self._using = threading.Lock(), turn or threading.Lock()
+        self._loading, self._turn = threading.Lock(), turn or Turn()
 
     @classmethod
     def of(cls, models: ModelSet) -> Studio:
@@ -59,7 +60,7 @@ class Studio:
         with self._loading:
             models = self._models
             if models is None:
-                models = self._models = self._load()
+                models = self._models = self._turn.aside(self._load)
             return models
 
     def _load(self) -> ModelSet:
@@ -126,7 +127,7 @@ class Studio:
 
         More than the device takes at once go in parts, one after another; those that wait are what the inverter makes of them.
         """
-        return self._locked(self._invert(list(crops), list(names), options))
+        return self._taking_turns(self._invert(list(crops), list(names), options))
 
     def _invert(self, crops: list[Image.Image], names: list[str], options: RefineOptions) -> Iterator[Step]:
         models = self.models
@@ -169,16 +170,19 @@ class Studio:
         """Latents [L, D] (or [1, L, D]) as a source; its picture is what the generator makes of them. Raises EssenceMismatch."""
         w = w[0] if w.ndim == 3 and len(w) == 1 else w
         self.models.check(w)
-        with self._using:
-            return self._source(w, name)
+        return self._turn(lambda: self._source(w, name))
 
     def random_source(self, seed: int) -> Source:
         """A face that the generator makes up; the same for the same seed."""
         models = self.models
         z = torch.randn(1, models.latent_shape[1], generator=torch.Generator().manual_seed(seed))
-        with self._using, torch.no_grad():
+
+        @torch.no_grad()
+        def make() -> Source:
             w = models.generator.repeat(models.generator.mapping(z.to(models.device), TRUNCATION))[0]
             return self._source(w, f"random {seed}")
+
+        return self._turn(make)
 
     def _source(self, w: torch.Tensor, name: str, crop: Image.Image | None = None) -> Source:
         inversion = Image.fromarray(self.models.render(w[None])[0])
@@ -189,7 +193,7 @@ class Studio:
     def extract(self, target: Image.Image, sources: Sequence[Source], options: OptimizeOptions = PRESETS["essence"],  # noqa: B008
                 start: Essence | None = None, name: str = "essence") -> Iterator[Step]:  # fmt: skip
         """Learn the essence of an aligned `target` on `sources`; a `Step` after each step, `result` the best `Essence` so far."""
-        return self._locked(self._extract(target, sources, options, start, name))
+        return self._taking_turns(self._extract(target, sources, options, start, name))
 
     def _extract(self, target: Image.Image, sources: Sequence[Source], options: OptimizeOptions, start: Essence | None,
                  name: str) -> Iterator[Step]:  # fmt: skip
@@ -216,13 +220,14 @@ class Studio:
     def blend(self, sources: Sequence[Source], essences: Sequence[Essence], strengths: Sequence[float]) -> np.ndarray:
         """G(w_s + strength_t * b_t) for every essence t (rows) and source s (columns): uint8 [T, S, H, W, 3]."""
         models = self.models
-        w, axes = self._stack(sources).to(models.device), models.latents
-        rows = [essence.apply(w, strength, models.id, axes) for essence, strength in zip(essences, strengths, strict=True)]
-        shape = (len(rows), len(w), models.size, models.size, 3)
-        if not rows:
-            return np.zeros(shape, np.uint8)
-        with self._using:
-            return models.render(torch.cat(rows)).reshape(shape)
+
+        def render() -> np.ndarray:
+            w = self._stack(sources).to(models.device)
+            rows = [essence.apply(w, strength, models.id, models.latents) for essence, strength in zip(essences, strengths, strict=True)]
+            shape = (len(rows), len(w), models.size, models.size, 3)
+            return models.render(torch.cat(rows)).reshape(shape) if rows else np.zeros(shape, np.uint8)
+
+        return self._turn(render)
 
     def sweep(self, source: Source, essence: Essence, strengths: Sequence[float]) -> bytes:
         """An animated WebP of one source that runs through the strengths and back."""
@@ -236,43 +241,51 @@ class Studio:
             rows.append([essence.thumbnail, *(Image.fromarray(cell) for cell in blends)])
         return picture_grid(rows, cell=side)
 
-    @torch.no_grad()
     def cosines(self, target: Image.Image, sources: Sequence[Source], essence: Essence, strength: float = 1.0) -> tuple[float, float]:
         """Mean CLIP cosine to the target over the sources, before and after."""
         models = self.models
-        w = self._stack(sources).to(models.device)
-        with self._using:
-            e_t = models.encode(to_tensor(target))
-            both = [models.encode(models.images(x)) for x in (w, essence.apply(w, strength, models.id, models.latents))]
-        before, after = (F.cosine_similarity(e, e_t).mean().item() for e in both)
-        return before, after
 
-    @torch.no_grad()
+        @torch.no_grad()
+        def measure() -> tuple[float, float]:
+            w, e_t = self._stack(sources).to(models.device), models.encode(to_tensor(target))
+            both = [models.encode(models.images(x)) for x in (w, essence.apply(w, strength, models.id, models.latents))]
+            before, after = (F.cosine_similarity(e, e_t).mean().item() for e in both)
+            return before, after
+
+        return self._turn(measure)
+
     def identity_distances(self, before: np.ndarray, after: np.ndarray) -> list[float]:
         """Face descriptor distance of each pair of pictures, uint8 [N, H, W, 3]; the same person is usually closer than 0.6.
 
         Not a number where the models make no faces.
         """
-        with self._using:
-            a, b = (self.models.describe(torch.tensor(x).permute(0, 3, 1, 2) / 127.5 - 1) for x in (before, after))
-        return (a - b).norm(dim=1).tolist()
+        models = self.models
 
-    @torch.no_grad()
+        @torch.no_grad()
+        def measure() -> list[float]:
+            a, b = (models.describe(torch.tensor(x).permute(0, 3, 1, 2) / 127.5 - 1) for x in (before, after))
+            return (a - b).norm(dim=1).tolist()
+
+        return self._turn(measure)
+
     def likeness(self, target: Image.Image, pictures: np.ndarray) -> list[float]:
         """CLIP cosine of each picture, uint8 [N, H, W, 3], to the target; 1 is as like as can be."""
-        with self._using:
-            e_t = self.models.encode(to_tensor(target))
-            e = self.models.encode(torch.tensor(pictures).permute(0, 3, 1, 2) / 127.5 - 1)
-        return F.cosine_similarity(e, e_t).tolist()
+        models = self.models
+
+        @torch.no_grad()
+        def measure() -> list[float]:
+            e_t, e = models.encode(to_tensor(target)), models.encode(torch.tensor(pictures).permute(0, 3, 1, 2) / 127.5 - 1)
+            return F.cosine_similarity(e, e_t).tolist()
+
+        return self._turn(measure)
 
     # -- the device ---------------------------------------------------------------------------------------------------
 
-    def _locked(self, steps: Iterator[Step]) -> Iterator[Step]:
+    def _taking_turns(self, steps: Iterator[Step]) -> Iterator[Step]:
         """Hold the device for each step and let go between them, so that sessions take turns and a stop is quick."""
         try:
             while True:
-                with self._using:
-                    step = next(steps, None)
+                step = self._turn(lambda: next(steps, None))
                 if step is None:
                     return
                 yield step

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 
-from . import catalogue, registry
+from . import catalogue, machine, registry
 from .catalogue import Entry
 from .errors import UserError
 from .studio import Studio
+from .turn import Turn
 
 KEPT = 2  # sets in memory beside the first one; the one that was asked for longest ago is forgotten, and loaded again when it is wanted
 
@@ -22,7 +23,7 @@ class Studios:
         if not registry.fetches(self._given):
             registry.demand(self._given)
         self.first = self._given.name
-        self._choosing, self._turn = threading.Lock(), threading.Lock()
+        self._choosing, self._turn = threading.Lock(), Turn(one_thread=machine.device() == "cpu")
         self._studios = {self.first: Studio(model, turn=self._turn)}  # the one that was asked for longest ago comes first
 
     @classmethod
@@ -30,7 +31,7 @@ class Studios:
         """A studio that is there already, and no other."""
         studios = cls.__new__(cls)
         studios._given, studios.first = None, studio.name
-        studios._choosing, studios._turn = threading.Lock(), threading.Lock()
+        studios._choosing = threading.Lock()
         studios._studios = {studio.name: studio}
         return studios
 

@@ -401,7 +401,7 @@ def test_a_visitor_who_has_gone_learns_no_more(studio, session):
     line.join("a", session)
     next(course), next(course)
     line.gone("a"), line.gone("nobody")
-    assert next(course, "ended") == "ended" and line.ahead("a") is None and not studio._using.locked()
+    assert next(course, "ended") == "ended" and line.ahead("a") is None and not studio._turn.taken()
 
 
 def test_after_learning_nothing_is_under_way(studio, session):

@@ -81,10 +81,13 @@ def test_all_take_turns_on_the_device(manifest):
     course = several.of("one").invert(FACE, "a", RefineOptions(steps=1))
     other, done = several.of("two"), threading.Event()
     _ = other.models
-    with several.of("one")._using:
-        thread = threading.Thread(target=lambda: (other.random_source(1), done.set()))
+    thread = threading.Thread(target=lambda: (other.random_source(1), done.set()))
+
+    def hold():
         thread.start()
         assert not done.wait(0.3)
+
+    several.of("one")._turn(hold)
     thread.join()
     assert done.is_set() and last(course).index == 2
 

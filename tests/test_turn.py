@@ -1,0 +1,70 @@
+"""Turns on the device: one piece of work at a time, in one thread where that is asked for."""
+
+import _thread
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from essence.turn import Turn
+
+both = pytest.mark.parametrize("one_thread", (False, True))
+
+
+@both
+def test_one_works_at_a_time_and_each_gets_its_answer(one_thread):
+    turn, working, most = Turn(one_thread), [], []
+
+    def work(i):
+        working.append(i)
+        time.sleep(0.01)
+        most.append(len(working))
+        working.remove(i)
+        return i * i
+
+    with ThreadPoolExecutor(4) as callers:
+        assert list(callers.map(lambda i: turn(lambda: work(i)), range(12))) == [i * i for i in range(12)]
+    assert max(most) == 1 and not turn.taken()
+
+
+def test_all_work_is_done_by_one_thread_that_is_nobodys():
+    turn = Turn(one_thread=True)
+    with ThreadPoolExecutor(4) as callers:
+        threads = {*callers.map(lambda _: turn(threading.current_thread), range(12))}
+    assert len(threads) == 1 and threads != {threading.current_thread()}
+    assert Turn()(threading.current_thread) is threading.current_thread()
+
+
+@both
+def test_an_error_is_the_callers_and_the_next_one_may_work(one_thread):
+    turn = Turn(one_thread)
+    with pytest.raises(ZeroDivisionError):
+        turn(lambda: 1 / 0)
+    assert not turn.taken() and turn(lambda: 5) == 5
+
+
+def test_ctrl_c_waits_for_the_work_under_way():
+    """A generator that is closed while it makes its next step raises; so nobody may go on before the step has ended."""
+    turn, ended = Turn(one_thread=True), []
+
+    def work():
+        time.sleep(0.2)  # until the caller waits
+        _thread.interrupt_main()
+        time.sleep(0.2)
+        ended.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        turn(work)
+        time.sleep(5)  # where the interruption arrives late
+    assert ended and not turn.taken()
+
+
+@both
+def test_what_is_done_aside_waits_for_nobody(one_thread):
+    turn, before = Turn(one_thread), threading.active_count()
+    held = turn(lambda: turn.aside(threading.current_thread))
+    assert held.is_alive() is not one_thread  # its thread is gone, and what OpenMP kept for it
+    assert threading.active_count() == before + one_thread
+    with pytest.raises(ZeroDivisionError):
+        turn.aside(lambda: 1 / 0)
