@@ -41,7 +41,7 @@ server remembers the latents, without pictures or names. Nothing is sent anywher
 def build(studio: Studio | Studios) -> gr.Blocks:
     studios = studio if isinstance(studio, Studios) else Studios.around(studio)
     with gr.Blocks(title="Essence", delete_cache=(CLEAN_EVERY, KEEP_FOR), analytics_enabled=False, fill_width=True) as page:
-        programs.wire(studios.of())  # first, so that the endpoints get their names
+        programs.wire(studios)  # first, so that the endpoints get their names
         session = gr.State(Session(lent=space.on_zero_gpu()))  # deep-copied for each visitor
         browser = gr.BrowserState({}, **settings.STORAGE)
         gr.HTML(INTRO, apply_default_css=False)

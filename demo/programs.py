@@ -1,5 +1,5 @@
 """The page's endpoints for programs: plain functions of values. Pictures and essences travel as base64 text, so that no call
-can name a file of the server; nothing is kept between calls."""
+can name a file of the server; nothing is kept between calls. `model`: a model set of the page by name, its first one without."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import gradio as gr
 import torch
 from PIL import Image
 
-from essence import Essence, RefineOptions, Source, Studio, UserError, load_image
+from essence import Essence, RefineOptions, Source, Studio, Studios, UserError, load_image
 
 from .keeping import encoded, essence_bytes
 from .learning import CHOICES, DEFAULT, options_of
@@ -30,10 +30,10 @@ GPU = {"concurrency_id": "gpu", "concurrency_limit": 1}
 Latents = list[list[float]]  # [L, D]
 
 
-def wire(studio: Studio) -> None:
+def wire(studios: Studios) -> None:
     """Make the endpoints, inside a `gr.Blocks`."""
     for make in (align, invert, learn, blend):
-        gr.api(shown(make(studio)), api_name=make.__name__, **(GPU if make is learn else {}))
+        gr.api(shown(make(studios)), api_name=make.__name__, **(GPU if make is learn else {}))
 
 
 def shown(function: Callable) -> Callable:
@@ -60,32 +60,35 @@ def shown(function: Callable) -> Callable:
 
 # ---- the endpoints
 
-def align(studio: Studio) -> Callable:
-    def align(picture: str, face: int = 0, aligned: bool = False) -> dict:
+def align(studios: Studios) -> Callable:
+    def align(picture: str, face: int = 0, aligned: bool = False, model: str = "") -> dict:
         """The aligned square of a picture's `face`-th largest face.
 
-        picture: a JPEG, PNG or WebP file as base64; aligned: take the centred square. Returns {"picture": PNG as base64}.
+        picture: a JPEG, PNG or WebP file as base64; aligned: take the centred square; model: here and elsewhere a model set by
+        name, "" for the page's first. Returns {"picture": PNG as base64}.
         """
-        return {"picture": text(encoded(studio.crop(read_picture(picture), int(number(face, "face")), bool(aligned)), "PNG"))}
+        square = studio_of(studios, model).crop(read_picture(picture), int(number(face, "face")), bool(aligned))
+        return {"picture": text(encoded(square, "PNG"))}
 
     return align
 
 
-def invert(studio: Studio) -> Callable:
-    def invert(picture: str, steps: int = RefineOptions().steps) -> dict:
+def invert(studios: Studios) -> Callable:
+    def invert(picture: str, steps: int = RefineOptions().steps, model: str = "") -> dict:
         """The latents of an aligned picture (see /align), after `steps` (0 ... 100) steps of refinement.
 
         Returns {"latents": [layers][width], "picture": what the model makes of them, PNG as base64}.
         """
         options = RefineOptions(steps=min(int(number(steps, "steps")), 100))
-        source = studio.source(read_picture(picture), aligned=True, refine=options)
+        source = studio_of(studios, model).source(read_picture(picture), aligned=True, refine=options)
         return {"latents": source.w.tolist(), "picture": text(encoded(source.inversion, "PNG"))}
 
     return invert
 
 
-def learn(studio: Studio) -> Callable:
-    def learn(target: str, latents: list[list[list[float]]], preset: str = DEFAULT, steps: int = 0, seed: int = 0) -> Iterator[dict]:
+def learn(studios: Studios) -> Callable:
+    def learn(target: str, latents: list[list[list[float]]], preset: str = DEFAULT, steps: int = 0, seed: int = 0, model: str = ""
+              ) -> Iterator[dict]:
         """Learn the essence of an aligned target on sources' latents [sources][layers][width]; a stream, one value a step.
 
         preset: quick, balanced, thorough, paper or released; steps: 0 for the preset's. Each value is {"step", "total",
@@ -96,6 +99,7 @@ def learn(studio: Studio) -> Callable:
         preset_options = CHOICES[preset]
         count = min(int(number(steps, "steps")), 1000) or preset_options.steps
         options = options_of(preset, count, number(seed, "seed"), preset_options.lambda_consistency)
+        studio = studio_of(studios, model)
         sources = read_sources(studio, latents)
         for step in studio.extract(studio.crop(read_picture(target), aligned=True), sources, options):
             values = {"step": step.index, "total": step.total, "losses": dict(step.losses)}
@@ -104,13 +108,14 @@ def learn(studio: Studio) -> Callable:
     return learn
 
 
-def blend(studio: Studio) -> Callable:
-    def blend(latents: list[list[list[float]]], essences: list[str], strengths: list[float]) -> list:
+def blend(studios: Studios) -> Callable:
+    def blend(latents: list[list[list[float]]], essences: list[str], strengths: list[float], model: str = "") -> list:
         """Every essence (a row) at its strength on every source's latents (a column): rows of PNG pictures as base64."""
         if len(essences) != len(strengths):
             raise UserError(f"Give one strength for each essence: there are {len(essences)} essences and {len(strengths)} strengths.")
         if len(essences) > MAX_ITEMS:
             raise UserError(f"At most {MAX_ITEMS} essences in one call, not {len(essences)}.")
+        studio = studio_of(studios, model)
         sources = read_sources(studio, latents)
         values = [float(number(strength, "A strength")) for strength in strengths]
         rows = studio.blend(sources, [read_essence(studio, essence) for essence in essences], values)
@@ -120,6 +125,12 @@ def blend(studio: Studio) -> Callable:
 
 
 # ---- values in and out
+
+def studio_of(studios: Studios, model: object) -> Studio:
+    if not isinstance(model, str):
+        raise UserError(f"model must be a model set's name, not {str(model)[:40]!r}.")
+    return studios.of(model)
+
 
 def text(data: bytes) -> str:
     return base64.b64encode(data).decode()

@@ -11,9 +11,9 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-from demo import LAUNCH, build
+from demo import LAUNCH, build, programs
 from demo.keeping import essence_bytes
-from essence import Essence
+from essence import Essence, Studios, UserError
 
 from . import fakes, pictures
 
@@ -92,6 +92,8 @@ WRONG = {
     "no essence": (lambda s: (latents(s), [text(b"x" * 99)], [1.0]), "/blend", "essence.safetensors"),
     "a strength missing": (lambda s: (latents(s), [], [1.0]), "/blend", "0 essences and 1 strengths"),
     "no number": (lambda s: (latents(s), [essence(s)], ["strong"]), "/blend", "'strong'"),
+    "unknown set": (lambda s: (face(), 0, True, "nowhere"), "/align", "no model set 'nowhere'.*There are: fake"),
+    "no set's name": (lambda s: (latents(s), [], [], ["fake"]), "/blend", "must be a model set's name"),
     "no face number": (lambda s: (face(), "second"), "/align", "'second'"),
 }
 
@@ -114,6 +116,20 @@ def essence(studio) -> str:
 def test_what_is_wrong_is_said(client, studio, arguments, endpoint, expected):
     with pytest.raises(AppError, match=expected):
         client.predict(*arguments(studio), api_name=endpoint)
+
+
+def test_every_endpoint_takes_another_set(tmp_path, monkeypatch):
+    """Its latents, pictures and essences are that set's."""
+    fakes.manifest(tmp_path, monkeypatch, {"one": "face", "two": "square"})
+    several = Studios("one")
+    align, invert, learn, blend = (make(several) for make in (programs.align, programs.invert, programs.learn, programs.blend))
+    square = align(text(pictures.SOURCES[0].read_bytes()), model="two")["picture"]
+    found = {name: invert(square, 1, model=name) for name in ("", "one", "two")}
+    assert found[""] == found["one"] != found["two"]
+    last = list(learn(square, [found["two"]["latents"]], "quick", 2, model="two"))[-1]
+    assert len(blend([found["two"]["latents"]], [last["essence"]], [1.0], model="two")) == 1
+    with pytest.raises(UserError, match="two-.*one-"):
+        blend([found["one"]["latents"]], [last["essence"]], [1.0])
 
 
 def test_a_cancelled_learning_lets_the_next_one_in(client, studio):
