@@ -8,6 +8,7 @@ import threading
 
 from demo import LAUNCH, build, space
 from essence import UserError
+from essence.cli_models import Bar
 
 
 def parse() -> argparse.Namespace:
@@ -23,7 +24,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     try:
-        studios = space.studios(arguments.model)
+        studios = space.studios(arguments.model, Bar() if sys.stderr.isatty() else None)
     except UserError as error:
         sys.exit(f"essence: {error}")
     threading.Thread(target=lambda: studios.of().models, daemon=True).start()  # the page need not wait for them

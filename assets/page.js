@@ -11,6 +11,16 @@ window.essence = {
     });
   },
 
+  // The models are still being loaded: ask for news of it, once.
+  waits(element, trigger, watch, event) {
+    let asked = false;
+    watch("value", () => {
+      if (asked || !element.querySelector("[data-waits]")) return;
+      asked = true;
+      trigger(event, {});
+    });
+  },
+
   // Names are edited where they stand.
   names(element, trigger, event) {
     element.addEventListener("keydown", (key) => {

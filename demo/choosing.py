@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from html import escape
 from typing import Any
 
@@ -16,14 +17,24 @@ from .blending import view
 from .messages import SKIP, inform, plural, told
 from .session import Item, Photo, Session, TargetItem
 
+LOOK_SECONDS = 1  # between two looks at how far the loading is
+
 # ---- what there is
 
-def sets(studios: Studios, session: Session, loading: str = "") -> str:
-    """A quiet line; opened, every set with a button for those that are here. `loading`: the name of the one that is being loaded."""
+def sets(studios: Studios, session: Session, loading: str = "", waits: bool = False) -> str:
+    """A quiet line; opened, every set with a button for those that are here. `loading`: the name of the one that is being loaded;
+    `waits`: the page's script shall ask to `watch` it."""
     known, used = studios.sets(), session.model or studios.first
-    head = f"Loading {escape(title(known[loading]))} … The first time this may take some minutes." if loading else title(known[used])
+    head = f"Loading {title(known[loading])} … {progress(studios.of(loading))}" if loading else title(known[used])
     rows = "".join(row(entry, entry.name == used, bool(loading)) for entry in known.values())
-    return f'<details class="models"><summary><span>Models</span> <b role="status">{escape(head)}</b></summary><ul>{rows}</ul></details>'
+    return f"""<details class="models"{" data-waits" * waits}><summary><span>Models</span> <b role="status">{escape(head)}</b></summary>
+      <ul>{rows}</ul></details>"""
+
+
+def progress(studio: Studio) -> str:
+    """How far its loading is, where that takes long."""
+    what, done, total = studio.loading or ("", 0, 0)
+    return f"{what}: {done / total:.0%}" if total else what or "The first time this may take some minutes."
 
 
 def title(entry: catalogue.Entry) -> str:
@@ -71,6 +82,31 @@ def shown(studios: Studios, name: str) -> tuple[bool, bool]:
     return studios.sets()[name].aligned == "face", any(Essence.load(path).model.rpartition("-")[0] == name for path in bundled("essences"))
 
 
+# ---- loading
+
+def arrival(studios: Studios, session: Session) -> str:
+    """The line for who opens the page: somebody may have fetched files meanwhile, and the models may not be there yet."""
+    name = session.model or studios.first
+    return sets(studios, session) if studios.of(name).loaded else sets(studios, session, loading=name, waits=True)
+
+
+def watch(studios: Studios, session: Session) -> Iterator[str]:
+    """The line while the session's models are being loaded."""
+    with told():
+        yield from awaited(studios, session, session.model or studios.first)
+    yield sets(studios, session)
+
+
+def awaited(studios: Studios, session: Session, name: str) -> Iterator[str]:
+    """Load a set, if it is not: the line, again and again until it is there. Raises UserError where it cannot be loaded."""
+    studio, thread = studios.of(name), ThreadPoolExecutor(1)
+    loading = thread.submit(lambda: studio.models)
+    thread.shutdown(wait=False)
+    while not wait([loading], LOOK_SECONDS).done:
+        yield sets(studios, session, loading=name)
+    loading.result()
+
+
 # ---- another set
 
 def switch(studios: Studios, session: Session, name: str, steps: int) -> Iterator[tuple[Any, ...]]:
@@ -85,6 +121,8 @@ def switch(studios: Studios, session: Session, name: str, steps: int) -> Iterato
     with told():
         check_idle(session)
         yield sets(studios, session, loading=name), *boxes, SKIP, SKIP, SKIP
+        for line in awaited(studios, session, name):
+            yield line, *boxes, SKIP, SKIP, SKIP
         studio = studios.of(name)
         same = known[name].aligned == known[old].aligned
         cuts = [(item, cut(studio, item, same)) for item in (*session.sources.values(), *session.targets.values())]

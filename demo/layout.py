@@ -20,7 +20,7 @@ UNRESTORED = {"interactive": False}  # until the settings are restored: what is 
 BARE = {"show_label": False, "container": False}  # the label is for screen readers
 PICTURES = [".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif"]
 
-MODELS_JS = "essence.clicks(element, trigger, ['use'])"
+MODELS_JS = "essence.clicks(element, trigger, ['use']); essence.waits(element, trigger, watch, 'wait')"
 SHELF_JS = """essence.clicks(element, trigger, ['remove', 'face', 'move', 'crop', 'undo']);
 essence.names(element, trigger, 'rename');
 essence.undo(element, watch);"""

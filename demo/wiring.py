@@ -53,8 +53,12 @@ def wire_models(studios: Studios, page: gr.Blocks, session: gr.State, view: list
     def use(state: Session, event: gr.EventData, steps: float):
         yield from choosing.switch(studios, state, str(event.id), int(steps))
 
+    def watch(state: Session):
+        yield from choosing.watch(studios, state)
+
     models = parts["models"]
-    page.load(lambda state: choosing.sets(studios, state), session, models, **NOW)  # somebody may have fetched files meanwhile
+    page.load(lambda state: choosing.arrival(studios, state), session, models, **NOW)
+    models.wait(watch, session, models, concurrency_limit=None, **QUIET)
     # In the line of those who add pictures: no inversion by the old models can be under way.
     models.use(use, [session, refine], [models, parts["faces"], parts["essences"], *view], **ADD, **QUIET)
 

@@ -41,6 +41,7 @@ class Studio:
         self.device = device or machine.device()
         self._models: ModelSet | None = None
         self._progress = progress
+        self.loading: tuple[str, int, int] | None = None  # (what, done, total) of long work, while the models load
         self._loading, self._turn = threading.Lock(), turn or Turn()
 
     @classmethod
@@ -63,11 +64,23 @@ class Studio:
                 models = self._models = self._turn.aside(self._load)
             return models
 
+    @property
+    def loaded(self) -> bool:
+        """Whether the models are in memory."""
+        return self._models is not None
+
     def _load(self) -> ModelSet:
         try:
-            return registry.load(self.model, self.device, progress=self._progress)
+            return registry.load(self.model, self.device, progress=self._hear)
         except torch.OutOfMemoryError as error:
             raise UserError(f"The models of '{self.model}' do not fit into the memory of {self.device} beside what is there.") from error
+        finally:
+            self.loading = None
+
+    def _hear(self, what: str, done: int, total: int) -> None:
+        self.loading = what, done, total
+        if self._progress is not None:
+            self._progress(what, done, total)
 
     def forget(self) -> None:
         """Free the models' memory, as soon as no work under way holds them; the next use loads them again."""

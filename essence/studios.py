@@ -17,14 +17,16 @@ KEPT = 2  # sets in memory beside the first one; the one that was asked for long
 class Studios:
     """A studio by a set's name. Safe to share between threads; what a session chose, the session remembers."""
 
-    def __init__(self, model: str | None = None):
-        """`model`: the first set, by name or path, None for the default. It stays in memory once it is loaded. Raises UserError."""
+    def __init__(self, model: str | None = None, progress: registry.Progress | None = None):
+        """`model`: the first set, by name or path, None for the default. It stays in memory once it is loaded. `progress`: as in `Studio`.
+        Raises UserError."""
         self._given: Entry | None = catalogue.find(model or registry.default())
         if not registry.fetches(self._given):
             registry.demand(self._given)
         self.first = self._given.name
         self._choosing, self._turn = threading.Lock(), Turn(one_thread=machine.device() == "cpu")
-        self._studios = {self.first: Studio(model, turn=self._turn)}  # the one that was asked for longest ago comes first
+        self._progress = progress
+        self._studios = {self.first: Studio(model, progress=progress, turn=self._turn)}  # in the order in which they were last asked for
 
     @classmethod
     def around(cls, studio: Studio) -> Studios:
@@ -57,4 +59,4 @@ class Studios:
         if name not in sets:
             raise UserError(f"There is no model set '{name}' here. There are: {', '.join(sets)}.")
         registry.demand(sets[name])
-        return Studio(name, turn=self._turn)
+        return Studio(name, progress=self._progress, turn=self._turn)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 
 import gradio as gr
 import numpy as np
@@ -12,7 +13,7 @@ from playwright.sync_api import expect
 
 from demo import LAUNCH, build, choosing, learning, shelves
 from demo.session import MAX_ITEMS, Session, TargetItem
-from essence import Essence, Studios, align
+from essence import Essence, Studios, align, registry
 
 from . import fakes, pictures
 from .browsing import PATIENCE, PHONE, settled
@@ -77,6 +78,58 @@ def test_the_bundled_set_alone_has_no_control(monkeypatch, tmp_path):
 def test_names_of_sets_are_escaped(several, tmp_path):
     path = fakes.files(tmp_path / "<img src=x>")
     assert "<img" not in choosing.sets(Studios(str(path)), Session())
+
+
+# ---- loading
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Loading tells how far it is, and goes on when the returned event is set."""
+    load, go_on = registry.load, threading.Event()
+
+    def slowly(*args, progress, **options):
+        progress("measuring", 250, 1000)
+        assert go_on.wait(30)
+        return load(*args, progress=progress, **options)
+
+    monkeypatch.setattr(registry, "load", slowly)
+    monkeypatch.setattr(choosing, "LOOK_SECONDS", 0.05)
+    return go_on
+
+
+def test_who_comes_early_sees_how_far_the_loading_is(several, slow):
+    session = Session()
+    assert "data-waits" in choosing.arrival(several, session)
+    course = choosing.watch(several, session)
+    line = next(course)
+    while "measuring: 25%" not in line:
+        line = next(course)
+    assert "Loading Set one" in line and "data-waits" not in line and "disabled" in line
+    slow.set()
+    assert list(course)[-1] == choosing.arrival(several, session) == choosing.sets(several, session)
+
+
+def test_who_goes_over_sees_it_too(several, slow):
+    session = Session()
+    course = choosing.switch(several, session, "two", 1)
+    while "measuring: 25%" not in next(course)[0]:
+        assert session.model == ""
+    slow.set()
+    run(course)
+    assert session.model == "two" and several.of("two").loaded
+
+
+def test_who_leaves_meanwhile_stops_nobody(several, slow):
+    courses = [choosing.watch(several, Session()) for _ in range(2)]
+    [next(course) for course in courses]
+    courses[0].close()
+    slow.set()
+    assert "Loading" not in list(courses[1])[-1]
+
+
+def test_models_that_cannot_be_loaded_are_told_to_who_waits(several, messages, tmp_path):
+    (tmp_path / "weights" / "one" / "generator.safetensors").write_bytes(b"nothing")
+    assert "Loading" not in run(choosing.watch(several, Session()))[-1] and "generator.safetensors" in messages[-1]
 
 
 # ---- going over
@@ -239,6 +292,24 @@ def test_a_visitor_goes_over_and_back_and_another_does_not(several, browser):
         for page in (first, second):
             page.close()
     finally:
+        app.close()
+
+
+def test_a_visitor_who_comes_while_the_models_load_is_told(several, browser, slow):
+    app = build(several)
+    _, url, _ = app.launch(prevent_thread_lock=True, quiet=True, **LAUNCH)
+    try:
+        page = browser.new_page(viewport=PHONE)
+        page.goto(url)
+        line = page.locator("#models summary")
+        expect(line).to_have_text("Models Loading Set one … measuring: 25%", timeout=PATIENCE)
+        page.click("#random-face")  # waits for its turn
+        slow.set()
+        expect(line).to_have_text("Models Set one", timeout=PATIENCE)
+        settled(page, 1)
+        page.close()
+    finally:
+        slow.set()
         app.close()
 
 
