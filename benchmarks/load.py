@@ -58,7 +58,9 @@ def come_and_go(address: str, number: int, log: Log) -> None:
             with visiting(address) as visitor:
                 job(visitor, turn, log)
                 log.visits += 1
-        except (httpx.HTTPError, Refused, StopIteration, KeyError, ValueError) as error:
+        except QueueFull:
+            log.full += 1
+        except (httpx.HTTPError, Refused, Gone, StopIteration, KeyError, ValueError) as error:
             log.errors.append(f"{type(error).__name__}: {str(error)[:200]}")
         turn += 1
 

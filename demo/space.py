@@ -8,8 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from essence import PRESETS, Essence, OptimizeOptions, RefineOptions, Source, Step, Studio, Studios
-from essence.registry import Progress
+from essence import PRESETS, Essence, OptimizeOptions, RefineOptions, Source, Step, Studio, Studios, registry
 
 SECONDS_OF_START = 10  # for the loan itself, and the first pictures
 SECONDS_OF_STEP = 0.15  # of learning or refinement with the public models, generously
@@ -60,7 +59,7 @@ class LentStudio(Studio):
         return self._find(list(crops), list(names), options)
 
 
-def studios(model: str | None, progress: Progress | None = None) -> Studios:
+def studios(model: str | None, progress: registry.Progress | None = None) -> Studios:
     """The studios for this machine; on ZeroGPU one alone, whose models every worker inherits. `spaces` is there on a Space only."""
     if not on_zero_gpu():
         return Studios(model, progress)
