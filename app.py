@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-import threading
+import traceback
+from concurrent.futures import Future
 
 from demo import LAUNCH, build, space
 from essence import UserError
@@ -21,13 +22,22 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def told(loading: Future) -> None:
+    """On the console too; visitors read it in the page."""
+    error = loading.exception()
+    if isinstance(error, UserError):
+        print(f"essence: {error}", file=sys.stderr, flush=True)
+    elif error is not None:
+        traceback.print_exception(error)
+
+
 def main() -> None:
     arguments = parse()
     try:
         studios = space.studios(arguments.model, Bar() if sys.stderr.isatty() else None)
     except UserError as error:
         sys.exit(f"essence: {error}")
-    threading.Thread(target=lambda: studios.of().models, daemon=True).start()  # the page need not wait for them
+    studios.of().load().add_done_callback(told)  # the page need not wait for it
     build(studios).launch(server_name=arguments.host, server_port=arguments.port, share=arguments.share, **LAUNCH)
 
 

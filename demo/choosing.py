@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from html import escape
 from typing import Any
 
@@ -99,9 +99,7 @@ def watch(studios: Studios, session: Session) -> Iterator[str]:
 
 def awaited(studios: Studios, session: Session, name: str) -> Iterator[str]:
     """Load a set, if it is not: the line, again and again until it is there. Raises UserError where it cannot be loaded."""
-    studio, thread = studios.of(name), ThreadPoolExecutor(1)
-    loading = thread.submit(lambda: studio.models)
-    thread.shutdown(wait=False)
+    loading = studios.of(name).load()
     while not wait([loading], LOOK_SECONDS).done:
         yield sets(studios, session, loading=name)
     loading.result()

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from .images import grid as picture_grid
 from .methods.optimize import PRESETS, OptimizeOptions, optimize
 from .methods.refine import RefineOptions, refine
 from .model_set import ModelSet
-from .turn import Turn
+from .turn import Turn, apart
 from .types import Essence, Source, Step
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -61,8 +62,13 @@ class Studio:
         with self._loading:
             models = self._models
             if models is None:
-                models = self._models = self._turn.aside(self._load)
+                # On a CPU in a thread that ends, so that OpenMP's pool for it ends too (see `Turn`).
+                models = self._models = apart(self._load).result() if self.device == "cpu" else self._load()
             return models
+
+    def load(self) -> Future[ModelSet]:
+        """Begin to load the models, if they are not in memory; `loading` says how far that is."""
+        return apart(lambda: self.models)
 
     @property
     def loaded(self) -> bool:

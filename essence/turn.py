@@ -1,10 +1,10 @@
-"""The device, for one piece of work at a time."""
+"""Who works in which thread: the device, for one piece of work at a time, and work apart from it."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -31,14 +31,22 @@ class Turn:
                 return doing.result()
             finally:
                 wait([doing])  # Ctrl-C ends the waiting, not the work; nobody may begin before that has ended
-
-    def aside(self, work: Callable[[], T]) -> T:
-        """Work that waits for nobody, such as loading; where all work has one thread, in another that ends with it."""
-        if self._thread is None:
-            return work()
-        with ThreadPoolExecutor(1, "aside") as thread:
-            return thread.submit(work).result()
+                del doing  # else an error and its traceback would hold each other
 
     def taken(self) -> bool:
         """Whether somebody works now."""
         return self._lock.locked()
+
+
+def apart(work: Callable[[], T]) -> Future[T]:
+    """Begin work in a thread of its own, which ends with it and keeps no program from ending."""
+    doing: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            doing.set_result(work())
+        except BaseException as error:
+            doing.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return doing

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
 
 import pytest
 from PIL import Image
@@ -15,7 +16,7 @@ from playwright.sync_api import expect
 
 from essence import Essence
 
-from . import pictures
+from . import fakes, pictures
 from .browsing import (
     LOAD,
     PATIENCE,
@@ -169,17 +170,33 @@ def test_on_a_phone_nothing_sticks_out(visit, tmp_path, studio, scheme):
 
 # ---- the command
 
-def test_app_starts_and_answers(tmp_path):
+@contextmanager
+def served(*words: str):
+    """(address, process) of `python app.py WORDS`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "app.py", "--port", str(port)]
+    command = [sys.executable, "app.py", "--port", str(port), *words]
     server = subprocess.Popen(command, cwd=pictures.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
-        assert "Essence" in answer(f"http://127.0.0.1:{port}", server)
+        yield f"http://127.0.0.1:{port}", server
     finally:
         server.terminate()
         server.wait(30)
+
+
+def test_app_starts_and_answers():
+    with served() as (url, server):
+        assert "Essence" in answer(url, server)
+
+
+def test_models_that_cannot_be_loaded_are_one_line_on_the_console(tmp_path):
+    folder = fakes.files(tmp_path / "own")
+    (folder / "generator.safetensors").write_bytes(b"nothing")
+    with served("--model", str(folder)) as (url, server):
+        assert server.stderr.readline().decode().startswith("essence: generator.safetensors")
+        assert "Essence" in answer(url, server)  # another set can still be chosen
+    assert "Traceback" not in server.stderr.read().decode()
 
 
 def answer(url: str, server: subprocess.Popen) -> str:

@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from essence import RefineOptions, Studio, Studios, UserError, catalogue, studios
+from essence import RefineOptions, Studio, Studios, UserError, catalogue, registry, studios
 from essence.studio import last
 
 from . import fakes, pictures
@@ -64,6 +64,20 @@ def test_few_sets_stay_in_memory_and_the_first_always(manifest, monkeypatch):
     assert known.id == Studio("two").models.id
     gc.collect()
     assert held["four"]() is None
+
+
+def test_one_ear_hears_of_all_loading(manifest, monkeypatch):
+    load, heard = registry.load, []
+
+    def tell(name, *args, progress, **options):
+        progress(name, 1, 2)
+        return load(name, *args, progress=progress, **options)
+
+    monkeypatch.setattr(registry, "load", tell)
+    several = Studios("one", lambda *news: heard.append(news))
+    for name in ("one", "two", "one"):
+        assert several.of(name).models is not None and several.of(name).loading is None
+    assert heard == [("one", 1, 2), ("two", 1, 2)]
 
 
 def test_what_is_forgotten_while_it_works_finishes_its_work(manifest, monkeypatch):

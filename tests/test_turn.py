@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from essence.turn import Turn
+from essence.turn import Turn, apart
 
 both = pytest.mark.parametrize("one_thread", (False, True))
 
@@ -60,11 +60,10 @@ def test_ctrl_c_waits_for_the_work_under_way():
     assert ended and not turn.taken()
 
 
-@both
-def test_what_is_done_aside_waits_for_nobody(one_thread):
-    turn, before = Turn(one_thread), threading.active_count()
-    held = turn(lambda: turn.aside(threading.current_thread))
-    assert held.is_alive() is not one_thread  # its thread is gone, and what OpenMP kept for it
-    assert threading.active_count() == before + one_thread
+def test_what_is_done_apart_has_a_thread_that_ends():
+    doing = apart(threading.current_thread)
+    thread = doing.result()
+    thread.join(10)
+    assert thread.daemon and not thread.is_alive()  # and what OpenMP kept for it is gone
     with pytest.raises(ZeroDivisionError):
-        turn.aside(lambda: 1 / 0)
+        apart(lambda: 1 / 0).result()
