@@ -187,6 +187,12 @@ def _shrink(image: Image.Image, area: tuple[float, ...], size: tuple[int, int]) 
     return image.resize(size, Image.Resampling.BILINEAR, box=area, reducing_gap=2.0)
 
 
+def prepare() -> None:
+    """Load dlib's models now: with the first picture, their second of loading would be everybody's, as dlib lets no other thread work."""
+    with _dlib_lock:
+        _detector(), _predictor()
+
+
 @lru_cache(maxsize=1)
 def _detector() -> Any:
     import dlib

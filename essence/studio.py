@@ -67,8 +67,13 @@ class Studio:
             return models
 
     def load(self) -> Future[ModelSet]:
-        """Begin to load the models, if they are not in memory; `loading` says how far that is."""
-        return apart(lambda: self.models)
+        """Begin to load the models, if they are not in memory, and what finds faces; `loading` says how far that is."""
+        def load() -> ModelSet:
+            if self.models.has_faces:
+                align.prepare()
+            return self.models
+
+        return apart(load)
 
     @property
     def loaded(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from essence import Essence, EssenceMismatch, UserError, align
+from essence import Essence, EssenceMismatch, Studio, UserError, align
 from essence.images import animation
 from essence.types import BANDS
 
@@ -140,3 +141,12 @@ def test_nothing_is_more_like_a_picture_than_itself(studio):
     pictures = [studio.random_source(i).inversion for i in range(3)]
     values = studio.likeness(pictures[1], np.stack([np.asarray(p) for p in pictures]))
     assert values[1] == max(values) and values[1] == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("faces", (True, False))
+def test_loading_ahead_loads_what_finds_faces_where_there_are_any(monkeypatch, faces):
+    models, prepared = fakes.studio().models, []
+    monkeypatch.setattr(align, "prepare", lambda: prepared.append(True))
+    studio = Studio.of(models if faces else dataclasses.replace(models, identity=None))
+    assert studio.load().result(30) is studio.models and studio.loaded
+    assert prepared == [True] * faces
