@@ -11,10 +11,13 @@ window.essence = {
     });
   },
 
-  // The models are still being loaded: ask for news of it, once.
+  // The models are still being loaded: ask for news of it, once. News do not shut a list that somebody has opened.
   waits(element, trigger, watch, event) {
     let asked = false;
+    let open = false;
+    element.addEventListener("toggle", (toggle) => (open = toggle.target.open), true);
     watch("value", () => {
+      element.querySelector("details").open = open;
       if (asked || !element.querySelector("[data-waits]")) return;
       asked = true;
       trigger(event, {});

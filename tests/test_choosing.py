@@ -303,9 +303,14 @@ def test_a_visitor_who_comes_while_the_models_load_is_told(several, browser, slo
         page.goto(url)
         line = page.locator("#models summary")
         expect(line).to_have_text("Models Loading Set one … measuring: 25%", timeout=PATIENCE)
+        line.click()
+        several.of()._hear("measuring", 500, 1000)
+        expect(line).to_have_text("Models Loading Set one … measuring: 50%", timeout=PATIENCE)
+        expect(page.locator("#models li").first).to_be_visible()  # news do not shut it
         page.click("#random-face")  # waits for its turn
         slow.set()
         expect(line).to_have_text("Models Set one", timeout=PATIENCE)
+        expect(page.locator("#models li").first).to_be_visible()
         settled(page, 1)
         page.close()
     finally:
