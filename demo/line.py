@@ -12,24 +12,34 @@ class Line:
 
     def __init__(self) -> None:
         self._waiting: dict[str, Session] = {}
+        self._begun: set[str] = set()
         self._lock = threading.Lock()
 
     def join(self, visitor: str, session: Session) -> None:
         with self._lock:
             self._waiting.setdefault(visitor, session)
+            self._begun.discard(visitor)
+
+    def begin(self, visitor: str) -> None:
+        """It is the visitor's turn. Whoever else is in line still has them before."""
+        with self._lock:
+            self._begun.add(visitor)
 
     def leave(self, visitor: str) -> None:
         with self._lock:
             self._waiting.pop(visitor, None)
+            self._begun.discard(visitor)
 
     def ahead(self, visitor: str) -> int | None:
-        """How many are before the visitor; None: the visitor waits for nothing."""
+        """How many are before the visitor; None: the visitor waits for nothing, or not any more."""
         with self._lock:
-            return list(self._waiting).index(visitor) if visitor in self._waiting else None
+            waits = visitor in self._waiting and visitor not in self._begun
+            return list(self._waiting).index(visitor) if waits else None
 
     def gone(self, visitor: str) -> None:
         """The page was closed: what is learned for it ends at the next step."""
         with self._lock:
             session = self._waiting.pop(visitor, None)
+            self._begun.discard(visitor)
         if session is not None:
             session.learning = None

@@ -157,11 +157,8 @@ def wire_learning(studios: Studios, session: gr.State, line: Line, view: list, p
         ahead = line.ahead(request.session_hash)
         return SKIP if ahead is None else learning.place(ahead)
 
-    def waiting(state: Session, request: gr.Request):
-        """Until it is this visitor's turn: then the stream says more."""
-        return SKIP if state.learning is not None else place(request)
-
     def learn(state: Session, mode: str, preset: str, steps: float, seed: float | None, consistency: float, request: gr.Request):
+        line.begin(request.session_hash)  # from now on the stream says more, to its last word
         try:
             yield from learning.learn(studios.of(state.model), state, mode, preset, steps, seed, consistency)
         finally:
@@ -177,7 +174,7 @@ def wire_learning(studios: Studios, session: gr.State, line: Line, view: list, p
     started = parts["learn"].click(busy, session, [*controls, parts["progress"]], **NOW)
     run = started.then(learn, inputs, outputs, **LEARN, **QUIET)
     run.then(idle, session, controls, **NOW)
-    parts["timer"].tick(waiting, session, parts["progress"], **NOW)
+    parts["timer"].tick(place, None, parts["progress"], **NOW)
     parts["stop"].click(stop, session, outputs, cancels=[run], **NOW).then(idle, session, controls, **NOW)
 
 

@@ -396,6 +396,21 @@ def test_the_line_says_who_is_before(studio, session):
     assert line.ahead("c") == 1
 
 
+def test_whose_turn_has_come_is_told_nothing_more_by_the_line(session):
+    """Or "Starting." could come after the stream's last word."""
+    line = Line()
+    line.join("a", session), line.join("b", Session())
+    line.begin("a")
+    assert line.ahead("a") is None and line.ahead("b") == 1
+    line.leave("a")
+    assert line.ahead("a") is None and line.ahead("b") == 0
+    line.join("a", session)  # once more
+    assert line.ahead("a") == 1
+    line.begin("b"), line.gone("b")
+    line.join("b", Session())
+    assert line.ahead("a") == 0 and line.ahead("b") == 1
+
+
 def test_a_visitor_who_has_gone_learns_no_more(studio, session):
     line, course = Line(), learn(studio, session, learning.AGAIN, steps=10_000)
     line.join("a", session)
