@@ -25,6 +25,13 @@ class Line:
         with self._lock:
             self._begun.add(visitor)
 
+    def end(self, visitor: str) -> None:
+        """What began is over. Who stopped it and has joined again keeps the new place."""
+        with self._lock:
+            if visitor in self._begun:
+                self._begun.discard(visitor)
+                self._waiting.pop(visitor, None)
+
     def leave(self, visitor: str) -> None:
         with self._lock:
             self._waiting.pop(visitor, None)

@@ -162,7 +162,7 @@ def wire_learning(studios: Studios, session: gr.State, line: Line, view: list, p
         try:
             yield from learning.learn(studios.of(state.model), state, mode, preset, steps, seed, consistency)
         finally:
-            line.leave(request.session_hash)
+            line.end(request.session_hash)
 
     def stop(state: Session, request: gr.Request):
         line.leave(request.session_hash)

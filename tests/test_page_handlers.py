@@ -411,6 +411,17 @@ def test_whose_turn_has_come_is_told_nothing_more_by_the_line(session):
     assert line.ahead("a") == 0 and line.ahead("b") == 1
 
 
+def test_the_late_end_of_a_stopped_run_leaves_the_next_one_its_place(session):
+    line = Line()
+    line.join("a", session), line.begin("a")
+    line.leave("a"), line.join("a", session)  # Stop, and Learn at once
+    line.end("a")
+    assert line.ahead("a") == 0
+    line.begin("a"), line.end("a")
+    line.join("b", Session())
+    assert line.ahead("a") is None and line.ahead("b") == 0
+
+
 def test_a_visitor_who_has_gone_learns_no_more(studio, session):
     line, course = Line(), learn(studio, session, learning.AGAIN, steps=10_000)
     line.join("a", session)
