@@ -53,7 +53,7 @@ window.essence = {
 
   // The sliders belong to the hand: an answer that arrives late must not pull them back. Where pictures are slow, they are not made
   // while it moves: cells fade through their strips, and a row that lacks one is drawn when the hand rests.
-  sliders(element, trigger, watch, moved, rest, ask) {
+  sliders(element, trigger, watch, server, moved, rest, ask) {
     const { slow, follow, gather } = essence.strips(element, trigger, ask);
     const held = new Map(); // strengths set by hand; the grid's and the mixture's are apart
     const mode = () => element.querySelector(".board")?.dataset.mode;
@@ -77,17 +77,39 @@ window.essence = {
       return Object.fromEntries(rows.map((each) => [each.dataset.strength, Number(each.value)]));
     };
     // One call at a time, the next one with the newest values: Gradio's "always_last" repeats the values of the call before.
-    let sent = 0;
+    let sent = 0; // when the whole grid was asked for
+    let asking = false; // for the pictures that change alone
     let more = false;
     let moving = false; // a hand is on a slider
     const patience = () => (slow() ? LONG : PATIENCE);
-    const waiting = () => Date.now() - sent < patience();
+    const waiting = () => asking || Date.now() - sent < patience();
     const send = () => {
       if (waiting()) return void (more = true);
-      [sent, more] = [Date.now(), false];
+      more = false;
+      slow() ? whole() : quick();
+    };
+    const whole = () => {
+      sent = Date.now();
       slow()?.setAttribute("aria-busy", true);
       trigger(moved, { strengths: strengths(), drawn: false });
       setTimeout(() => more && send(), patience());
+    };
+    const quick = async () => {
+      asking = true;
+      const { visitor } = element.querySelector(".board")?.dataset ?? {};
+      const drawn = await server.redraw({ visitor, strengths: strengths() }).catch(() => null);
+      asking = false;
+      if (!drawn?.map(replace).every(Boolean)) return whole();
+      if (more) send();
+      measure();
+    };
+    const replace = ([id, source, url, figures]) => {
+      const place = element.querySelector(`.cell[data-id="${id}"][data-source="${source}"]`)?.closest(".place");
+      const [image, under] = [place?.querySelector("img"), place?.querySelector(".figures")];
+      if (!image) return false;
+      image.src = url;
+      if (under) under.outerHTML = figures;
+      return true;
     };
     const measuring = () => element.querySelector("[data-event=figures][aria-pressed=true]");
     const settle = () => (follow() && !measuring() ? trigger(moved, { strengths: strengths(), drawn: true }) : send());

@@ -77,12 +77,16 @@ def job(visitor: Visitor, turn: int, log: Log) -> None:
             log.calls["left while learning"] += 1
         return
     patiently(log, visitor, "learn", "click", {"steps": STEPS})
-    rows = re.findall(r'data-row="(\w+)"', visitor.call("board", "rest").data[0])
-    if not rows and not log.over:
-        raise ValueError("nothing was learned")
+    board = visitor.call("board", "rest").data[0]
+    rows, own = re.findall(r'data-row="(\w+)"', board), re.findall(r'data-visitor="([\w-]+)"', board)
+    if not rows:
+        if not log.over:
+            raise ValueError("nothing was learned")
+        return
     for strength in STRENGTHS:
         began = time.monotonic()
-        visitor.call("board", "strength", data={"strengths": dict.fromkeys(rows, strength), "drawn": False})
+        if not visitor.ask("board", "redraw", {"visitor": own[0], "strengths": dict.fromkeys(rows, strength)}):
+            raise ValueError("no picture came back")
         log.seconds["slider"].append(time.monotonic() - began)
         log.calls["slider moved"] += 1
 

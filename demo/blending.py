@@ -34,8 +34,9 @@ def draw(studio: Studio, session: Session) -> str:
     return board.board(session)
 
 
-def draw_cells(studio: Studio, session: Session) -> None:
-    """Render the cells whose source, essence or strength has changed: rows that lack the same sources together."""
+def draw_cells(studio: Studio, session: Session) -> list[tuple[str, str]]:
+    """Render the cells whose source, essence or strength has changed, rows that lack the same sources together: (target's id, source's id)
+    of each."""
     session.forget_cells()
     rows: dict[tuple[SourceItem, ...], list[TargetItem]] = {}
     for target in session.rows():
@@ -43,6 +44,7 @@ def draw_cells(studio: Studio, session: Session) -> None:
             rows.setdefault(tuple(stale), []).append(target)
     for items, targets in rows.items():
         draw_rows(studio, session, items, targets)
+    return [(target.id, item.id) for items, targets in rows.items() for target in targets for item in items]
 
 
 def draw_rows(studio: Studio, session: Session, items: Sequence[SourceItem], targets: Sequence[TargetItem]) -> None:
@@ -88,13 +90,27 @@ def strips(studio: Studio, session: Session, lacking: Collection[object]) -> str
 
 # ---- strengths and layers
 
-def set_strengths(studio: Studio, session: Session, strengths: Mapping[str, object], drawn: bool = False) -> Any:
-    """Strength by target's id, as the sliders stand. Numbers come from the browser: others than the sliders' are pulled in.
-    `drawn`: the page shows them from its strips."""
+def take_strengths(session: Session, strengths: Mapping[str, object]) -> None:
+    """Strength by target's id, as the sliders stand. Numbers come from the browser: others than the sliders' are pulled in."""
     for id, value in strengths.items():
         if (target := session.targets.get(id)) is not None and isinstance(value, (int, float)) and value == value:
             setattr(target, "share" if session.mixing else "strength", views.nearest_strength(float(value)))
+
+
+def set_strengths(studio: Studio, session: Session, strengths: Mapping[str, object], drawn: bool = False) -> Any:
+    """The whole grid as the sliders stand. `drawn`: the page shows it from its strips."""
+    take_strengths(session, strengths)
     return SKIP if drawn else draw(studio, session)
+
+
+def redraw(studio: Studio, session: Session, strengths: Mapping[str, object]) -> list[tuple[str, str, str, str]] | None:
+    """The cells that the sliders change and nothing else, so that they follow the hand: target's id, source's id, picture, figures.
+    None where the page has to ask for the whole grid, because pictures have become slow."""
+    take_strengths(session, strengths)
+    drawn = [(*ids, session.cells.get(ids)) for ids in draw_cells(studio, session)]
+    if session.slow:
+        return None
+    return [(target, source, cell.url, board.figures(cell) if session.measuring else "") for target, source, cell in drawn if cell]
 
 
 def switch_band(studio: Studio, session: Session, id: str, band: str) -> str:

@@ -30,7 +30,7 @@ def board(session: Session) -> str:
     lines = mixture(session, columns) if session.mixing else grid(session, rows, columns)
     mode = "mix" if session.mixing else "grid"
     foot = f'<p class="explain">{EXPLANATION}</p>' if session.measuring else ""
-    values = f'data-mode="{mode}" data-serial="{next_serial()}"' + " data-slow" * session.slow
+    values = f'data-mode="{mode}" data-serial="{next_serial()}" data-visitor="{session.word}"' + " data-slow" * session.slow
     return f"""{switches(session)}<div class="board" {values} style="--columns:{len(columns)}">
       {lines}</div>{foot}<div class="actions"><button class="download" data-event="grid">Download the grid</button>
       <button class="download" data-event="cells">All pictures (ZIP)</button></div>"""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import gradio as gr
 from PIL import Image
 
@@ -9,7 +11,7 @@ from essence import Essence, Studio, Studios, bundled
 
 from . import board, choosing, learning, programs, settings, space, views, wiring
 from .line import Line
-from .session import Session
+from .session import Session, Visitors
 from .shelves import ESSENCES
 from .uploads import Strays
 
@@ -26,7 +28,7 @@ essence.names(element, trigger, 'rename');
 essence.undo(element, watch);"""
 EXAMPLES_JS = "essence.clicks(element, trigger, ['pick'])"
 BOARD_JS = """essence.clicks(element, trigger, ['look', 'save', 'grid', 'cells', 'band', 'mixing', 'figures']);
-essence.sliders(element, trigger, watch, 'strength', 'rest', 'strips');
+essence.sliders(element, trigger, watch, server, 'strength', 'rest', 'strips');
 essence.together(element);"""
 COMPARE_JS = "essence.compare(element, watch); essence.clicks(element, trigger, ['picture', 'sweep']);"
 CROP_JS = "essence.crop(element, trigger, watch, 'nudge')"
@@ -51,13 +53,14 @@ def build(studio: Studio | Studios) -> gr.Blocks:
             sources = source_panel(faces)
             targets = target_panel(essences)
         learn = learn_panel()
-        grid = grid_panel()
+        visitors = Visitors()
+        grid = grid_panel(wiring.redrawing(studios, visitors))
         crop = html(js=CROP_JS, elem_id="crop")
         gr.HTML(PRIVACY, apply_default_css=False)
 
         line = Line()
         view = [sources["shelf"], targets["shelf"], grid["board"]]
-        wiring.wire_page(page, session, line)
+        wiring.wire_page(page, session, line, visitors)
         chosen = {"models": models, "faces": sources["box"], "essences": targets["ready_box"]}
         wiring.wire_models(studios, page, session, view, chosen, sources["refine"])
         wiring.wire_sources(studios, session, view, sources)
@@ -152,10 +155,10 @@ def learn_panel() -> dict[str, gr.components.Component]:
             "consistency": consistency, "seed": seed, "link": link, "timer": timer}  # fmt: skip
 
 
-def grid_panel() -> dict[str, gr.components.Component]:
+def grid_panel(redraw: Callable) -> dict[str, gr.components.Component]:
     with gr.Column(elem_classes=["es-card"]):
         heading(4, "Blend", "drag the strengths; click a picture to look closely")
-        grid = html(board.board(Session()), BOARD_JS, elem_id="board")
+        grid = html(board.board(Session()), BOARD_JS, elem_id="board", server_functions=[redraw])
         compare = html("", COMPARE_JS, elem_id="compare")
         strip = html("", "essence.strip(element, watch)", elem_id="strip")
         strips = html("", "essence.arriving(element, watch)", elem_id="strips")

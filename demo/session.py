@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import secrets
 import uuid
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakValueDictionary
 
 from PIL import Image
 
@@ -130,6 +132,7 @@ class Session:
     aside: dict[str, list[TargetItem]] = field(default_factory=dict)  # by model set: loaded essences that wait for it
     lent: bool = False  # whether each call borrows a GPU (ZeroGPU)
     paces: tuple[float, ...] = ()  # seconds that a picture took, the last few times
+    word: str = ""  # what the page calls it by, where Gradio does not name it: see `Visitors`
 
     def put_aside(self, model: str, items: list[TargetItem]) -> None:
         """Off the shelf, until the visitor goes back to their model set."""
@@ -185,6 +188,21 @@ class Session:
         for target, source in list(self.cells):
             if (target not in self.targets and target != MIX) or source not in self.sources:
                 self.cells.pop((target, source), None)
+
+
+class Visitors:
+    """Sessions by a word that only their own page knows, as long as Gradio keeps them."""
+
+    def __init__(self) -> None:
+        self._known: WeakValueDictionary[str, Session] = WeakValueDictionary()
+
+    def welcome(self, session: Session) -> Session:
+        session.word = secrets.token_urlsafe(16)
+        self._known[session.word] = session
+        return session
+
+    def find(self, word: object) -> Session | None:
+        return self._known.get(word) if isinstance(word, str) else None
 
 
 def recipe(target: TargetItem) -> tuple[Any, ...]:

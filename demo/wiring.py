@@ -8,12 +8,12 @@ from inspect import isgeneratorfunction
 import gradio as gr
 from PIL import Image
 
-from essence import Studios
+from essence import Studios, UserError
 
 from . import blending, choosing, keeping, learning, settings, shelves
 from .line import Line
 from .messages import SKIP, inform
-from .session import Session
+from .session import Session, Visitors
 
 # Long work has a line of its own, so that a visitor who learns does not keep another from adding a picture: the studio lets
 # them take turns after each step.
@@ -40,12 +40,27 @@ def own(studios: Studios, handler: Callable, *more: object) -> Callable:
     return run
 
 
-def wire_page(page: gr.Blocks, session: gr.State, line: Line) -> None:
+def redrawing(studios: Studios, visitors: Visitors) -> Callable:
+    """What a slider calls while it is dragged, past Gradio's events: these take longer than a small picture, in the page and here."""
+    def redraw(values: object) -> list | None:
+        asked = values if isinstance(values, dict) else {}
+        session, strengths = visitors.find(asked.get("visitor")), asked.get("strengths")
+        if session is None or not isinstance(strengths, dict):
+            return None
+        try:
+            return blending.redraw(studios.of(session.model), session, strengths)
+        except UserError:
+            return None  # the event that the page sends then says it to the visitor
+
+    return redraw
+
+
+def wire_page(page: gr.Blocks, session: gr.State, line: Line, visitors: Visitors) -> None:
     def gone(request: gr.Request):
         line.gone(request.session_hash)
 
     # The state is set once, so that it is dropped after the tab is closed.
-    page.load(lambda state: state, session, session, **NOW)
+    page.load(visitors.welcome, session, session, **NOW)
     page.unload(gone)
 
 

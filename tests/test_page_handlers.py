@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demo import blending, board, crop, keeping, learning, settings, shelves, views
+from demo import blending, board, crop, keeping, learning, settings, shelves, views, wiring
 from demo.line import Line
 from demo.messages import SKIP
-from demo.session import MIX, PHOTO_SIDE, Session
-from essence import Essence, align
+from demo.session import MIX, PHOTO_SIDE, Session, Visitors
+from essence import Essence, Studios, UserError, align
 
 from . import fakes, pictures
 from .test_demo import content, give_essences, learn, only, run
@@ -216,6 +216,43 @@ def test_switching_a_band_off_draws_its_row_without_those_layers(studio, session
     assert Essence.load(tmp_path / name).provenance["bands"] == ["fine", "middle"]
     blending.switch_band(studio, session, one.id, "coarse")
     assert drawn[-1][0] is one.essence
+
+
+# ---- sliders, past Gradio's events
+
+def test_a_slider_brings_its_own_pictures_and_nothing_else(studio, session):
+    blending.draw(studio, session)
+    one, two = session.targets
+    assert blending.redraw(studio, session, {one: 1.0, two: 1.0}) == []
+    found = blending.redraw(studio, session, {one: -0.4})
+    assert [cell[:2] for cell in found] == [(one, source) for source in session.sources]
+    assert {(target, source): url for target, source, url, _ in found}.items() <= {ids: cell.url for ids, cell in session.cells.items()}.items()
+    assert all(url in board.board(session) and figures == "" for *_, url, figures in found)
+    blending.switch_measuring(studio, session)
+    assert all("data-lacking" in figures for *_, figures in blending.redraw(studio, session, {two: 0.3}))
+    session.lent = True
+    assert blending.redraw(studio, session, {two: 0.5}) is None  # the page has to learn that it is slow now
+
+
+def test_only_its_own_page_can_ask_for_a_sessions_pictures(studio, session, monkeypatch):
+    visitors = Visitors()
+    redraw = wiring.redrawing(Studios.around(studio), visitors)
+    other, strengths = visitors.welcome(Session()), dict.fromkeys(session.targets, 0.2)
+    visitors.welcome(session)
+    assert len(session.word) > 20 and session.word != other.word and f'data-visitor="{session.word}"' in board.board(session)
+    assert len(redraw({"visitor": session.word, "strengths": strengths})) == 6
+    assert redraw({"visitor": other.word, "strengths": strengths}) == [] and not other.cells
+    for values in (None, "x", [], {}, {"visitor": ["a"], "strengths": strengths}, {"visitor": "", "strengths": {}}, {"visitor": session.word}):
+        assert redraw(values) is None
+    word = other.word
+    del other
+    assert visitors.find(word) is None  # nothing is kept longer than by Gradio
+
+    def fails(*_):
+        raise UserError("no room")
+
+    monkeypatch.setattr(studio, "blend", fails)
+    assert redraw({"visitor": session.word, "strengths": dict.fromkeys(session.targets, 0.7)}) is None  # the event then tells it
 
 
 # ---- figures and the large view

@@ -244,6 +244,26 @@ def test_the_picture_is_the_one_where_the_hand_stopped(visit):
     expect(page.locator("#board .cell img")).to_have_attribute("src", fast, timeout=PATIENCE)
 
 
+def test_pictures_follow_the_hand_without_gradios_events_or_else_with_them(visit):
+    page = visit()
+    random_faces(page, 2)
+    load_essences(page, 2)
+    expect(page.locator("#board .cell img")).to_have_count(4, timeout=PATIENCE)
+    page.wait_for_timeout(500)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url.strip("/").rsplit("/", 1)[-1]) if request.method == "POST" else None)
+    before = [cell(page, row) for row in (0, 1)]
+    slider = page.locator("#board [data-row] input[type=range]").first
+    slider.fill("-0.65")
+    wait_for_change(page, 0, before[0])
+    assert asked == ["component_server"] and cell(page, 1) == before[1]
+    page.route("**/component_server/", lambda route: route.fulfill(json=None))  # a page whose word the server does not know
+    drawn = cell(page, 0)
+    slider.fill("1")
+    wait_for_change(page, 0, drawn)
+    assert len(asked) == 3 and cell(page, 0) == before[0]
+
+
 @pytest.mark.parametrize("slider", [latency.ROW, latency.ALL])
 def test_latency_is_from_a_movement_to_its_pictures(visit, slider):
     page = visit()
