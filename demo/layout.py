@@ -18,6 +18,7 @@ from .uploads import Strays
 CLEAN_EVERY, KEEP_FOR = 600, 3600  # seconds: uploaded files leave the disk after at most an hour
 WAITING = 20  # visitors waiting at most
 LOOK_AGAIN = 2  # seconds between two looks at the place in the line
+PAUSE = 0.02  # seconds between two looks of Gradio's queue for new events; its own thousandth takes a tenth of a slow processor
 UNRESTORED = {"interactive": False}  # until the settings are restored: what is typed before would be overwritten
 BARE = {"show_label": False, "container": False}  # the label is for screen readers
 PICTURES = [".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif"]
@@ -70,7 +71,9 @@ def build(studio: Studio | Studios) -> gr.Blocks:
         wiring.wire_grid(studios, session, grid)
         wiring.wire_settings(page, browser, {**learn, "refine": sources["refine"]})
     page.temp_file_sets.append(Strays(page.GRADIO_CACHE))
-    return page.queue(default_concurrency_limit=4, max_size=WAITING)
+    page.queue(default_concurrency_limit=4, max_size=WAITING)
+    page._queue.sleep_when_free = PAUSE
+    return page
 
 
 def html(value: str = "", js: str | None = None, **options: object) -> gr.HTML:
