@@ -261,7 +261,8 @@ def test_pictures_follow_the_hand_without_gradios_events_or_else_with_them(visit
     drawn = cell(page, 0)
     slider.fill("1")
     wait_for_change(page, 0, drawn)
-    assert len(asked) == 3 and cell(page, 0) == before[0]
+    again, first, other = (pixels(url) for url in (cell(page, 0), before[0], drawn))
+    assert len(asked) == 3 and np.abs(again - first).mean() < 0.5 < np.abs(other - first).mean()  # in another batch it rounds otherwise
 
 
 @pytest.mark.parametrize("slider", [latency.ROW, latency.ALL])
