@@ -86,11 +86,11 @@ def _to_rgb(layer: ToRGB, x: Tensor, w: Tensor, skip: Tensor | None) -> Tensor:
 def _modulated(conv: ModulatedConv, x: Tensor, w: Tensor) -> Tensor:
     b, c, height, width = x.shape
     weight = conv.scale * conv.weight * conv.modulation(w)[:, None, :, None, None]  # [B, out, in, k, k]
-    if conv.demodulate:
-        weight = weight * torch.rsqrt(weight.square().sum((2, 3, 4), keepdim=True) + 1e-8)
     out, k = weight.shape[1], weight.shape[-1]
+    if k > 1:  # colours are not demodulated
+        weight = weight * torch.rsqrt(weight.square().sum((2, 3, 4), keepdim=True) + 1e-8)
     x = x.reshape(1, b * c, height, width)
-    if conv.upsample:
+    if conv.taps is not None:
         x = F.conv_transpose2d(x, weight.transpose(1, 2).reshape(b * c, out, k, k), stride=2, groups=b)
         return _filter(x.view(b, out, *x.shape[2:]), (1, 1))
     x = F.conv2d(x, weight.view(b * out, c, k, k), padding=k // 2, groups=b)

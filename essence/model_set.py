@@ -47,6 +47,7 @@ class ModelSet:
     def settle(self) -> None:
         """On a CPU without bfloat16, let channels lie innermost: up to a fifth faster. All maps follow the first, or the weights."""
         if self.device.type == "cpu" and not self.half:
+            self.clip.fold_norms()
             for part in filter(None, (self.generator.input, self.clip.model.visual, self.identity)):
                 part.to(memory_format=torch.channels_last)
 

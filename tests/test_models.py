@@ -1,5 +1,3 @@
-import copy
-
 import numpy as np
 import pytest
 import torch
@@ -9,7 +7,7 @@ from essence.images import to_tensor
 from essence.latents import LatentAxes
 from essence.models.identity import CHIP, FILE, face_chip, face_descriptor, package_file
 from essence.models.stylegan2 import BLUR
-from essence.ops import upfirdn2d
+from essence.ops import Known, leaky_relu, styled_conv, upfirdn2d
 from essence.train.quality import chip_descriptors
 
 from . import fakes
@@ -40,26 +38,31 @@ def test_modulation_of_activations_equals_modulation_of_weights():
     weight = conv.scale * conv.weight * style[:, None, :, None, None]
     weight = weight * torch.rsqrt(weight.square().sum(dim=(2, 3, 4), keepdim=True) + 1e-8)
     expected = torch.cat([F.conv2d(x[i : i + 1], weight[i], padding=1) for i in range(3)])
-    product, demodulation = conv(x, w)
-    torch.testing.assert_close(product * demodulation[:, :, None, None], expected, atol=1e-5, rtol=1e-4)
+    style, bias, noise = conv.style(w), torch.randn(8), torch.randn(1, 1, 8, 8)
+    ours = styled_conv(x, conv.weight[0], style, conv.demodulation(style), bias, noise, None, Known())
+    torch.testing.assert_close(ours, leaky_relu(expected, bias, noise), atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()
-def test_the_weights_energy_follows_the_weights():
-    """It is remembered while nobody learns them; an average of generators, and a file, write into them all the same."""
-    conv = copy.deepcopy(fakes.model_set().generator.convs[1].conv)
-    expected = conv.energy().clone()
-    assert conv.energy() is conv.energy()
-    conv.weight.mul_(2)
-    torch.testing.assert_close(conv.energy(), 4 * expected)
-    conv.load_state_dict({**conv.state_dict(), "weight": 3 * conv.weight})
-    torch.testing.assert_close(conv.energy(), 36 * expected)
-    conv.weight.data = conv.weight.data.double() / 6
-    torch.testing.assert_close(conv.energy(), expected)
+def test_what_is_known_of_a_weight_follows_the_weight():
+    """It is remembered while nobody learns it; an average of generators, and a file, write into it all the same."""
+    known, layer = Known(), torch.nn.Linear(3, 2).requires_grad_(False)
+
+    def energy():
+        return known("energy", layer.weight, lambda weight: weight.float().square())
+
+    expected = energy().clone()
+    assert energy() is energy() and known("other", layer.weight, torch.neg) is not energy()
+    layer.weight.mul_(2)
+    torch.testing.assert_close(energy(), 4 * expected)
+    layer.load_state_dict({**layer.state_dict(), "weight": 3 * layer.weight})
+    torch.testing.assert_close(energy(), 36 * expected)
+    layer.weight.data = layer.weight.data.double() / 6
+    torch.testing.assert_close(energy(), expected)
     with torch.enable_grad():
-        conv.requires_grad_()
-        conv.energy().sum().backward()
-    torch.testing.assert_close(conv.weight.grad, 2 * conv.weight)
+        layer.requires_grad_()
+        energy().sum().backward()
+    torch.testing.assert_close(layer.weight.grad, 2 * layer.weight)
 
 
 @torch.no_grad()

@@ -274,7 +274,10 @@ def test_rendering_survives_too_little_memory(sources, monkeypatch):
 
 
 def test_the_estimate_covers_what_autograd_keeps(sources, monkeypatch):
-    """Feature maps of the way back, counted as autograd stores them, for a generator wide enough that they are what counts."""
+    """Feature maps of the way back, counted as autograd stores them, for a generator wide enough that they are what counts.
+
+    A processor's kernels keep two at each resolution, plain torch 6.5; the estimate is for both.
+    """
     config = GeneratorConfig(size=64, style_dim=8, n_mlp=1, channels=dict.fromkeys((4, 8, 16, 32, 64), 32))
     generator, stored = Generator(config).requires_grad_(False), {}
     w = torch.randn(2, config.layers, 8, requires_grad=True)
@@ -286,7 +289,7 @@ def test_the_estimate_covers_what_autograd_keeps(sources, monkeypatch):
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
         picture = generator.synthesis(w)
     maps = 4 * sum(32 * side**2 for side in config.resolutions)
-    assert picture.shape[-1] == 64 and 6 * maps < sum(stored.values()) / 2 < stepping.MAPS * maps
+    assert picture.shape[-1] == 64 and 2 * maps < sum(stored.values()) / 2 < stepping.MAPS * maps
     models = dataclasses.replace(fakes.model_set(), generator=generator)
     one = stepping.MAPS * maps + stepping.CLIP_BYTES
     for pictures, expected in ((0.5, 1), (1, 1), (2.5, 2), (100, 4)):

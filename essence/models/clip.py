@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval
 
 from ..errors import BadFile
 from ..images import resample
@@ -40,6 +42,18 @@ class ImageText(nn.Module):
         tokenizer = SimpleTokenizer(context_length=model.context_length)
         model = cls(model, tokenizer, name, config.get("mean", CLIP_MEAN), config.get("std", CLIP_STD))
         return model.eval().requires_grad_(False)
+
+    def fold_norms(self) -> None:
+        """Take the batch norms of a frozen ModifiedResNet into the convolutions before them: the same numbers in fewer passes."""
+        from open_clip.modified_resnet import ModifiedResNet
+
+        if not isinstance(self.model.visual, ModifiedResNet):
+            return
+        for module in self.model.visual.modules():
+            for (name, conv), (behind, norm) in pairwise(list(module.named_children())):
+                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    setattr(module, name, fuse_conv_bn_eval(conv, norm))
+                    setattr(module, behind, nn.Identity())
 
     def encode(self, images: Tensor, released: bool = False) -> Tensor:
         """Pictures [B, 3, H, W] in [-1, 1], any side, to embeddings [B, E] as the network gives them, not normalised.

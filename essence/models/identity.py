@@ -41,26 +41,15 @@ def package_file(name: str) -> Path:
     return path
 
 
-class Affine(nn.Module):
-    def __init__(self, channels: int):
-        super().__init__()
-        self.gamma = nn.Parameter(torch.ones(channels))
-        self.beta = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.gamma[:, None, None].to(x.dtype) + self.beta[:, None, None].to(x.dtype)
-
-
 class Block(nn.Module):
     def __init__(self, in_ch: int, width: int, halve: bool):
         super().__init__()
         self.halve = halve
         self.conv1 = nn.Conv2d(in_ch, width, 3, 2 if halve else 1, 0 if halve else 1)
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1)
-        self.affine1, self.affine2 = Affine(width), Affine(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.affine2(self.conv2(F.relu(self.affine1(self.conv1(x)))))
+        y = self.conv2(F.relu(self.conv1(x)))
         if self.halve:
             x = F.avg_pool2d(x, 2, 2)
         return F.relu(_pad_like(x, y) + _pad_like(y, x))
@@ -85,7 +74,6 @@ class FaceDescriptor(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 32, 7, 2)
-        self.affine = Affine(32)
         widths = [32] + [width for width, _ in BLOCKS]
         self.blocks = nn.ModuleList(Block(widths[i], width, halve) for i, (width, halve) in enumerate(BLOCKS))
         self.fc = nn.Linear(256, 128, bias=False)
@@ -96,7 +84,7 @@ class FaceDescriptor(nn.Module):
         if images.shape[-2:] != (CHIP, CHIP):
             images = F.interpolate(images, size=(CHIP, CHIP), mode="bilinear", align_corners=False, antialias=True)
         x = ((images + 1) * 127.5 - self.mean) / 256
-        x = F.max_pool2d(F.relu(self.affine(self.conv(x))), 3, 2)
+        x = F.max_pool2d(F.relu(self.conv(x)), 3, 2)
         stages = []
         for i, block in enumerate(self.blocks):
             x = block(x)
@@ -111,12 +99,10 @@ class FaceDescriptor(nn.Module):
         return self.describe(self.features(images))
 
 
-def _names(index: int) -> tuple[str, str]:
-    """Module names of convolution and affine number `index` in the file's order."""
-    if index == 0:
-        return "conv", "affine"
+def _name(index: int) -> str:
+    """Module name of convolution number `index` in the file's order."""
     block, half = divmod(index - 1, 2)
-    return f"blocks.{block}.conv{half + 1}", f"blocks.{block}.affine{half + 1}"
+    return f"blocks.{block}.conv{half + 1}" if index else "conv"
 
 
 @lru_cache(maxsize=1)
@@ -125,15 +111,14 @@ def face_descriptor() -> FaceDescriptor:
     data = package_file(FILE).read_bytes()
     if hashlib.sha256(data).hexdigest() != SHA256:
         raise BadFile(f"{FILE} is not the file it should be (its sha256 differs): reinstall face_recognition_models.")
-    state = {"mean": torch.tensor(MEAN).view(3, 1, 1)}
+    stored = {}
     for name, offset, shape in json.loads((Path(__file__).parent / "dlib_face_tensors.json").read_text()):
-        values = torch.from_numpy(np.frombuffer(data, "<f4", int(np.prod(shape)), offset).copy()).view(shape)
-        if name == "fc.weight":
-            state[name] = values.T.contiguous()
-            continue
-        layer, field = name.split(".")
-        conv, affine = _names(int(layer.lstrip("convafie")))
-        state[f"{conv if layer.startswith('conv') else affine}.{field}"] = values
+        stored[name] = torch.from_numpy(np.frombuffer(data, "<f4", int(np.prod(shape)), offset).copy()).view(shape)
+    state = {"mean": torch.tensor(MEAN).view(3, 1, 1), "fc.weight": stored["fc.weight"].T.contiguous()}
+    for i in range(1 + 2 * len(BLOCKS)):  # behind each convolution the file has a factor and an addend for each channel
+        gamma, beta = stored[f"affine{i}.gamma"], stored[f"affine{i}.beta"]
+        state[f"{_name(i)}.weight"] = stored[f"conv{i}.weight"] * gamma[:, None, None, None]
+        state[f"{_name(i)}.bias"] = stored[f"conv{i}.bias"] * gamma + beta
     model = FaceDescriptor()
     model.load_state_dict(state)
     return model.eval().requires_grad_(False)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import BadFile
-from ..ops import leaky_relu, upfirdn2d
+from ..ops import Known, leaky_relu, styled_conv, to_rgb
 
 # The filter [1, 3, 3, 1] of every StyleGAN2, along one axis. It sums to two: the zeros put between the pixels halve the light on each axis.
 BLUR = (0.25, 0.75, 0.75, 0.25)
@@ -62,16 +62,17 @@ class GeneratorConfig:
 
 
 class EqualLinear(nn.Module):
-    """Linear layer whose stored weight has unit variance and is scaled by 1/sqrt(fan in) as it runs."""
+    """Linear layer whose stored weight has unit variance and is scaled by 1/sqrt(fan in) as it is used."""
 
     def __init__(self, in_dim: int, out_dim: int, bias: float = 0.0, lr: float = 1.0):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out_dim, in_dim) / lr)
         self.bias = nn.Parameter(torch.full((out_dim,), bias))
-        self.scale, self.lr = lr / math.sqrt(in_dim), lr
+        self.scale, self.lr, self.known = lr / math.sqrt(in_dim), lr, Known()
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight * self.scale, self.bias * self.lr)
+        weight = self.known("weight", self.weight, lambda weight: weight * self.scale)
+        return F.linear(x, weight, self.known("bias", self.bias, lambda bias: bias * self.lr))
 
 
 class MappingLayer(EqualLinear):
@@ -87,16 +88,12 @@ class PixelNorm(nn.Module):
         return z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
 
 
-class Resampling(nn.Module):
-    """Blur; the kernel lies where the checkpoints have it: `blur.kernel` behind a convolution, `upsample.kernel` before the RGB sum."""
+class StoredBlur(nn.Module):
+    """The blur as checkpoints have it, the same in all: `blur.kernel` behind a convolution, `upsample.kernel` before the RGB sum."""
 
-    def __init__(self, up: int, pad: tuple[int, int]):
+    def __init__(self) -> None:
         super().__init__()
         self.register_buffer("kernel", torch.outer(torch.tensor(BLUR), torch.tensor(BLUR)))
-        self.up, self.pad = up, pad
-
-    def forward(self, x: Tensor) -> Tensor:
-        return upfirdn2d(x, BLUR, up=self.up, pad=self.pad)
 
 
 class ModulatedConv(nn.Module):
@@ -106,37 +103,24 @@ class ModulatedConv(nn.Module):
     ordinary convolution for the whole batch, which is faster everywhere but in a very wide network at batch one.
     """
 
-    def __init__(self, in_ch: int, out_ch: int, kernel: int, style_dim: int, upsample: bool = False, demodulate: bool = True):
+    def __init__(self, in_ch: int, out_ch: int, kernel: int, style_dim: int, upsample: bool = False):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(1, out_ch, in_ch, kernel, kernel))
         self.modulation = EqualLinear(style_dim, in_ch, bias=1.0)
         self.scale = 1 / math.sqrt(in_ch * kernel * kernel)
-        self.upsample, self.demodulate = upsample, demodulate
+        self.taps = BLUR if upsample else None
         if upsample:
-            self.blur = Resampling(up=1, pad=(1, 1))
-        self._known: tuple[tuple[int, ...], Tensor] | None = None
+            self.blur = StoredBlur()
+        self.known = Known()
 
-    def energy(self) -> Tensor:
-        """Squared weights, summed over the kernel [in, out], float32; remembered while nobody learns them."""
-        weight = self.weight
-        if weight.requires_grad:
-            return weight[0].float().square().sum(dim=(2, 3)).T
-        state = (weight.data_ptr(), weight._version)
-        if self._known is None or self._known[0] != state:
-            self._known = state, weight[0].float().square().sum(dim=(2, 3)).T.contiguous()
-        return self._known[1]
+    def style(self, w: Tensor) -> Tensor:
+        """Factors of the input's channels, [B, in]."""
+        return self.modulation(w) * self.scale
 
-    def forward(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The convolution, and what it has yet to be multiplied by, [B, out]: whoever comes next does that in passing."""
-        style, weight = self.modulation(w) * self.scale, self.weight[0]  # [B, in], [out, in, k, k]
-        x = x * style[:, :, None, None].to(x.dtype)
-        if self.upsample:
-            x = self.blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
-        else:
-            x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
-        if not self.demodulate:
-            return x, None
-        return x, torch.rsqrt(style.float().square() @ self.energy() + 1e-8)
+    def demodulation(self, style: Tensor) -> Tensor:
+        """Factors of the output's channels, [B, out], float32: one over the length of each filter as the style scales it."""
+        energy = self.known("energy", self.weight, lambda weight: weight[0].float().square().sum(dim=(2, 3)).T.contiguous())
+        return torch.rsqrt(style.float().square() @ energy + 1e-8)
 
 
 class Noise(nn.Module):
@@ -159,22 +143,21 @@ class StyledConv(nn.Module):
         self.activate = Activate(out_ch)
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
-        x, scale = self.conv(x, w)
-        return leaky_relu(x, self.activate.bias, self.noise.weight * noise, scale)
+        conv, style = self.conv, self.conv.style(w)
+        bias, noise = self.activate.bias, self.noise.weight * noise
+        return styled_conv(x, conv.weight[0], style, conv.demodulation(style), bias, noise, conv.taps, conv.known)
 
 
 class ToRGB(nn.Module):
     def __init__(self, in_ch: int, style_dim: int, upsample: bool):
         super().__init__()
-        self.conv = ModulatedConv(in_ch, 3, 1, style_dim, demodulate=False)
+        self.conv = ModulatedConv(in_ch, 3, 1, style_dim)
         self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
         if upsample:
-            self.upsample = Resampling(up=2, pad=(2, 1))
+            self.upsample = StoredBlur()
 
     def forward(self, x: Tensor, w: Tensor, skip: Tensor | None) -> Tensor:
-        rgb = self.conv(x, w)[0].float() + self.bias
-        # The picture is summed in float32: in bfloat16 eight additions would show as bands.
-        return rgb if skip is None else rgb + self.upsample(skip)
+        return to_rgb(x, self.conv.weight[0], self.conv.style(w), self.bias[0, :, 0, 0], skip, BLUR)
 
 
 class ConstantInput(nn.Module):

@@ -1,6 +1,6 @@
-"""Operations of the networks: one public function each, the CUDA kernel or plain torch behind it.
+"""Operations of the networks: one public function each, our kernel or plain torch behind it.
 
-`ESSENCE_OPS=auto|cuda|reference`: auto takes the kernels on a GPU where they compile, else plain torch; cuda raises where they do not.
+`ESSENCE_OPS=auto|cuda|reference`: auto takes the kernels where they compile, else plain torch; cuda raises where those of a GPU do not.
 """
 
 from __future__ import annotations
@@ -10,15 +10,48 @@ import warnings
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
-from . import cuda, reference
-from .build import BuildError
+from . import cuda, reference, styled
+from .build import BuildError, NoCompiler
+from .known import Known
 
 CHOICES = ("auto", "cuda", "reference")
 
-__all__ = ["backend", "leaky_relu", "upfirdn2d"]
+__all__ = ["Known", "backend", "leaky_relu", "styled_conv", "to_rgb", "upfirdn2d"]
+
+
+def styled_conv(x: Tensor, weight: Tensor, style: Tensor, scale: Tensor, bias: Tensor, noise: Tensor,
+                taps: tuple[float, ...] | None, known: Known) -> Tensor:  # fmt: skip
+    """sqrt(2) * leaky_relu(scale * conv(style * x) + noise + bias, 0.2): a layer of StyleGAN2 (arXiv 1912.04958, section 2.2).
+
+    `x` [B, in, H, W], `weight` [out, in, 3, 3], `style` [B, in], `scale` [B, out], `bias` [out], `noise` [1, 1, H', W']. With the `taps` of
+    a blur the convolution is a transposed one with stride 2, blurred: H' = 2 H. `known` remembers what follows from the weight.
+    """
+    if styled.suits(x, weight, bias, noise, taps) and not torch.compiler.is_compiling() and _processor_kernels():
+        return styled.layer(x, weight, style, scale, bias, noise, taps, known)
+    x = x * style[:, :, None, None].to(x.dtype)
+    if x.device.type == "cpu" and max(x.shape[2:]) <= (reference.SMALL if taps is None else reference.SMALL_UP):
+        x = reference.small_conv(x, weight, taps, known)
+    elif taps is None:
+        x = F.conv2d(x, weight, padding=1)
+    else:
+        x = upfirdn2d(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2), taps, pad=(1, 1))
+    return leaky_relu(x, bias, noise, scale)
+
+
+def to_rgb(x: Tensor, weight: Tensor, style: Tensor, bias: Tensor, below: Tensor | None, taps: tuple[float, ...]) -> Tensor:
+    """The 1x1 convolution of style * x, plus a bias, plus the picture `below`, if any, enlarged: StyleGAN2's sum of skip pictures.
+
+    `x` [B, C, H, W], `weight` [3, C, 1, 1], `style` [B, C], `bias` [3], `below` [B, 3, H/2, W/2]; `taps` of the blur that enlarges it.
+    """
+    if styled.suits_picture(x, weight, bias, taps) and not torch.compiler.is_compiling() and _processor_kernels():
+        return styled.picture(x, weight, style, bias, below, taps)
+    # Summed in float32: in bfloat16 eight additions would show as bands.
+    rgb = F.conv2d(x * style[:, :, None, None].to(x.dtype), weight).float() + bias[:, None, None]
+    return rgb if below is None else rgb + upfirdn2d(below, taps, up=2, pad=(2, 1))
 
 
 def leaky_relu(x: Tensor, bias: Tensor | None = None, noise: Tensor | None = None, scale: Tensor | None = None) -> Tensor:
@@ -33,10 +66,10 @@ def upfirdn2d(x: Tensor, taps: tuple[float, ...], up: int = 1, pad: tuple[int, i
 
 
 def backend() -> str:
-    """What runs on a GPU, in words, for a person."""
-    if not torch.cuda.is_available():
-        return "reference (torch); no GPU"
-    return "CUDA kernels" if _kernels() else "reference (torch)"
+    """What runs here, in words, for a person."""
+    if torch.cuda.is_available():
+        return "CUDA kernels" if _kernels() else "reference (torch)"
+    return "C++ kernels for this processor; no GPU" if _processor_kernels() else f"reference (torch){_reason()}; no GPU"
 
 
 def _kernels_for(x: Tensor) -> bool:
@@ -47,9 +80,7 @@ def _kernels_for(x: Tensor) -> bool:
 @lru_cache
 def _kernels() -> bool:
     """Whether the CUDA kernels are wanted and to be had; asked once. Raises UserError where they were demanded."""
-    choice = os.environ.get("ESSENCE_OPS", "auto")
-    if choice not in CHOICES:
-        raise UserError(f"ESSENCE_OPS must be one of {', '.join(CHOICES)}, not '{choice}'.")
+    choice = _choice()
     if choice == "reference":
         return False
     try:
@@ -60,3 +91,36 @@ def _kernels() -> bool:
         warnings.warn(f"Plain torch instead of our CUDA kernels, slower with the same pictures: {error}.", stacklevel=2)
         return False
     return True
+
+
+@lru_cache
+def _processor_kernels() -> bool:
+    """Whether the kernels for this processor are wanted and to be had; asked once."""
+    if _choice() == "reference":
+        return False
+    try:
+        styled.load()
+    except NoCompiler:
+        return False  # on many machines, and no fault: `doctor` says so
+    except BuildError as error:
+        warnings.warn(f"Plain torch instead of our C++ kernels, slower with the same pictures: {error}.", stacklevel=2)
+        return False
+    return True
+
+
+def _choice() -> str:
+    choice = os.environ.get("ESSENCE_OPS", "auto")
+    if choice not in CHOICES:
+        raise UserError(f"ESSENCE_OPS must be one of {', '.join(CHOICES)}, not '{choice}'.")
+    return choice
+
+
+def _reason() -> str:
+    """Why there are no kernels for this processor, in brackets."""
+    if _choice() == "reference":
+        return " as ESSENCE_OPS wants it"
+    try:
+        styled.load()
+    except BuildError as error:
+        return f": {error}"
+    return ""

@@ -1,26 +1,80 @@
-"""Compiles `kernels.cu` on first use, with ninja, through torch's extension loader. Nothing here runs at import."""
+"""Compiles on first use: `kernels.cu` with ninja, through torch's extension loader, `styled.cpp` with the system's C++ compiler.
+
+Nothing here runs at import.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
 import os
+import platform
 import re
 import shutil
 import subprocess
+import sys
 import sysconfig
+import tempfile
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 
+from .. import catalogue
+
 SOURCE = Path(__file__).with_name("kernels.cu")
 FLAGS = ["-O3", "-std=c++17"]
+PROCESSOR_SOURCE = Path(__file__).with_name("styled.cpp")
+PROCESSOR_FLAGS = [*FLAGS, "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC"]
 
 
 class BuildError(Exception):
     """The kernels cannot be had here; the text says why."""
+
+
+class NoCompiler(BuildError):
+    """Nothing here could compile them."""
+
+
+@lru_cache
+def processor_library() -> ctypes.CDLL:
+    """`styled.cpp` for this processor. A few seconds the first time, then from the user's cache. Raises BuildError."""
+    compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))), None)
+    if sys.platform != "linux":
+        raise NoCompiler("they are for Linux")
+    if compiler is None:
+        raise NoCompiler("there is no C++ compiler (c++, g++ or clang++)")
+    flags = [*PROCESSOR_FLAGS, *_openmp_of_torch()]
+    name = f"{PROCESSOR_SOURCE.stem}_{_key(PROCESSOR_SOURCE, flags, compiler, _processor())}.so"
+    folder = catalogue.cache() / "ops"
+    if not catalogue.writable(folder / name):
+        folder = Path(tempfile.mkdtemp())
+    try:
+        if not (folder / name).exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder) as building:
+                made = Path(building) / name
+                run = subprocess.run([compiler, str(PROCESSOR_SOURCE), *flags, "-o", str(made)], capture_output=True, text=True)
+                if run.returncode:
+                    raise BuildError(f"the compiler failed: {run.stderr.strip()[-600:]}")
+                made.replace(folder / name)  # whole or not at all, whoever else builds it now
+        return ctypes.CDLL(str(folder / name))
+    except OSError as error:
+        raise BuildError(f"the compiled kernels cannot be had ({error})") from None
+
+
+def _processor() -> str:
+    """What tells this processor's instructions from another's: a home may be shared between machines."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    return platform.machine() + "".join(sorted({line for line in lines if line.startswith(("flags", "Features"))}))
+
+
+def _openmp_of_torch() -> list[str]:
+    """Linker flags for the OpenMP that torch brings, so that both use one pool of threads."""
+    home = Path(torch.__file__).parent
+    found = [path for folder in (home / "lib", home.with_name("torch.libs")) for path in sorted(folder.glob("libgomp*.so*"))]
+    return ["-Wl,--as-needed", str(found[0])] if found else []
 
 
 @lru_cache
@@ -41,7 +95,7 @@ def compiled(architectures: Sequence[str]) -> str:
 
     home = toolkit()
     flags = [*FLAGS, *(f"-gencode=arch=compute_{a.removeprefix('sm_')},code={a}" for a in architectures)]
-    name = f"essence_ops_{'_'.join(architectures)}_{_key(flags)}"
+    name = f"essence_ops_{'_'.join(architectures)}_{_key(SOURCE, flags, torch.version.cuda)}"
     folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root()) / name
     before, cpp_extension.CUDA_HOME = cpp_extension.CUDA_HOME, str(home)
     try:
@@ -57,12 +111,12 @@ def compiled(architectures: Sequence[str]) -> str:
     return str(folder / f"{name}.so")
 
 
-def _key(flags: Sequence[str]) -> str:
+def _key(source: Path, *what: object) -> str:
     try:
-        source = SOURCE.read_bytes()
+        text = source.read_bytes()
     except OSError as error:
         raise BuildError(f"the kernels' source is missing ({error})") from None
-    return hashlib.sha256(source + repr((flags, torch.__version__, torch.version.cuda)).encode()).hexdigest()[:10]
+    return hashlib.sha256(text + repr((what, torch.__version__)).encode()).hexdigest()[:10]
 
 
 def toolkit() -> Path:
