@@ -21,7 +21,7 @@ from .models.identity import FaceDescriptor, face_chip
 from .models.stylegan2 import Generator
 
 RENDER_PIXELS = 1 << 20  # of one batch: more of them are no faster, and take more memory
-RENDER_PIXELS_CPU = 1 << 17  # more of them leave the caches
+RENDER_PIXELS_CPU = 1 << 18  # what all of a batch have in common is fetched once; more of them leave the caches
 DESCRIPTOR = 128  # numbers that describe a face
 KEPT = 256  # answers: embeddings of sources, latents of inversions; those that were not asked for longest go first
 

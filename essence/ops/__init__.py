@@ -20,7 +20,7 @@ from .known import Known
 
 CHOICES = ("auto", "cuda", "reference")
 
-__all__ = ["Known", "backend", "leaky_relu", "styled_conv", "to_rgb", "upfirdn2d"]
+__all__ = ["Known", "backend", "conv", "leaky_relu", "styled_conv", "to_rgb", "upfirdn2d"]
 
 
 def styled_conv(x: Tensor, weight: Tensor, style: Tensor, scale: Tensor, bias: Tensor, noise: Tensor,
@@ -30,11 +30,12 @@ def styled_conv(x: Tensor, weight: Tensor, style: Tensor, scale: Tensor, bias: T
     `x` [B, in, H, W], `weight` [out, in, 3, 3], `style` [B, in], `scale` [B, out], `bias` [out], `noise` [1, 1, H', W']. With the `taps` of
     a blur the convolution is a transposed one with stride 2, blurred: H' = 2 H. `known` remembers what follows from the weight.
     """
-    if styled.suits(x, weight, bias, noise, taps) and not torch.compiler.is_compiling() and _processor_kernels():
+    if len(noise) == 1 and not noise.requires_grad and styled.suits(x, weight, bias, taps) and _processor_kernels():
         return styled.layer(x, weight, style, scale, bias, noise, taps, known)
     x = x * style[:, :, None, None].to(x.dtype)
-    if x.device.type == "cpu" and max(x.shape[2:]) <= (reference.SMALL if taps is None else reference.SMALL_UP):
-        x = reference.small_conv(x, weight, taps, known)
+    single = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    if taps is not None and single and max(x.shape[2:]) <= reference.SMALL:
+        x = reference.up_conv(x, weight, taps, known)
     elif taps is None:
         x = F.conv2d(x, weight, padding=1)
     else:
@@ -47,11 +48,19 @@ def to_rgb(x: Tensor, weight: Tensor, style: Tensor, bias: Tensor, below: Tensor
 
     `x` [B, C, H, W], `weight` [3, C, 1, 1], `style` [B, C], `bias` [3], `below` [B, 3, H/2, W/2]; `taps` of the blur that enlarges it.
     """
-    if styled.suits_picture(x, weight, bias, taps) and not torch.compiler.is_compiling() and _processor_kernels():
+    if styled.suits_picture(x, weight, bias, taps) and _processor_kernels():
         return styled.picture(x, weight, style, bias, below, taps)
     # Summed in float32: in bfloat16 eight additions would show as bands.
     rgb = F.conv2d(x * style[:, :, None, None].to(x.dtype), weight).float() + bias[:, None, None]
     return rgb if below is None else rgb + upfirdn2d(below, taps, up=2, pad=(2, 1))
+
+
+def conv(x: Tensor, weight: Tensor, bias: Tensor, leak: float, known: Known) -> Tensor:
+    """leaky_relu(conv2d(x, weight, bias, padding=1), leak), `weight` [out, in, 3, 3]; 0 is an ordinary ReLU, and 1 none."""
+    if styled.suits(x, weight, bias, None) and _processor_kernels():
+        return styled.conv(x, weight, bias, leak, known)
+    x = F.conv2d(x, weight, bias, padding=1)
+    return x if leak == 1 else F.leaky_relu(x, leak)
 
 
 def leaky_relu(x: Tensor, bias: Tensor | None = None, noise: Tensor | None = None, scale: Tensor | None = None) -> Tensor:

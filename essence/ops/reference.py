@@ -14,7 +14,7 @@ from .known import Known
 
 LEAK = 0.2
 GAIN = 2**0.5
-SMALL, SMALL_UP = 4, 16  # sides up to which `small_conv` is the faster way, flat and upsampling
+SMALL = 8  # side up to which `up_conv` is the faster way
 
 
 def leaky_relu(x: Tensor, bias: Tensor | None = None, noise: Tensor | None = None, scale: Tensor | None = None) -> Tensor:
@@ -106,14 +106,13 @@ def _filter(x: Tensor, taps: tuple[float, ...], dim: int, down: int) -> Tensor:
     return out
 
 
-# -- convolutions of small pictures on a processor
+# -- a transposed convolution and the blur behind it, of small pictures on a processor
 
-def small_conv(x: Tensor, weight: Tensor, taps: tuple[float, ...] | None, known: Known) -> Tensor:
-    """conv2d(x, weight, padding=1), or with `taps` upfirdn2d(conv_transpose2d(x, weight, stride=2), taps, pad=(1, 1)), by products of matrices;
-    `weight` [out, in, 3, 3].
+def up_conv(x: Tensor, weight: Tensor, taps: tuple[float, ...], known: Known) -> Tensor:
+    """upfirdn2d(conv_transpose2d(x, weight, stride=2), taps, pad=(1, 1)) by products of matrices; `weight` [out, in, 3, 3].
 
-    What each pixel becomes under each of the nine weights is one product; where that lies in the result is another, along each axis, with
-    a matrix that grows with the picture's area.
+    What each coarse pixel becomes under each of the nine weights is one product; where that lies in the fine picture is another, along each
+    axis, with a matrix that grows with the picture's area.
     """
     count, inner, height, width = x.shape
     out = len(weight)
@@ -121,16 +120,13 @@ def small_conv(x: Tensor, weight: Tensor, taps: tuple[float, ...] | None, known:
     rows, columns = (_places(side, taps).to(x) for side in (height, width))
     x = x.permute(0, 2, 3, 1).reshape(-1, inner) @ each
     x = x.view(count, height, width, 3, 3, out).transpose(2, 3).reshape(count, 3 * height, -1)
-    x = (rows @ x).view(count, len(rows), 3 * width, out)
+    x = (rows @ x).view(count, 2 * height, 3 * width, out)
     return (columns @ x).permute(0, 3, 1, 2)
 
 
 @lru_cache
-def _places(side: int, taps: tuple[float, ...] | None) -> Tensor:
-    """How much of pixel i under weight k shows in each pixel of the result, [result's side, side * 3 (i, k)]."""
-    up = 1 if taps is None else 2
-    result, pixel, weight = torch.meshgrid(torch.arange(up * side), torch.arange(side), torch.arange(3), indexing="ij")
-    if taps is None:
-        return (pixel == result + weight - 1).float().flatten(1)
-    tap = 2 * pixel + weight - result + 1
+def _places(side: int, taps: tuple[float, ...]) -> Tensor:
+    """How much of coarse pixel i under weight k shows in each fine pixel, [2 * side, side * 3 (i, k)]."""
+    fine, coarse, weight = torch.meshgrid(torch.arange(2 * side), torch.arange(side), torch.arange(3), indexing="ij")
+    tap = 2 * coarse + weight - fine + 1
     return torch.where((tap >= 0) & (tap < len(taps)), torch.tensor(taps)[tap.clamp(0, len(taps) - 1)], 0).flatten(1)

@@ -1,6 +1,6 @@
-// One layer of StyleGAN2 on a processor, there and back, each in one pass over its maps:
+// One layer of StyleGAN2 on a processor, or of a plain network, there and back, each in one pass over its maps:
 //
-//     y = sqrt(2) * leaky_relu(scale * conv(style * x) + noise + bias, 0.2)
+//     y = gain * leaky_relu(scale * conv(style * x) + noise + bias, leak)
 //
 // The convolutions are Winograd's (Lavin and Gray, arXiv 1509.09308): of each tile of pixels a linear map makes a number of points, at each
 // point the channels are multiplied by a matrix, and another linear map makes pixels of the products. A flat layer takes 36 points for 4x4
@@ -23,7 +23,6 @@ constexpr int MATRICES = 36;  // to multiply the channels by
 constexpr int PANEL = 16;     // columns of a product that stay in registers, for up to ROWS rows
 constexpr int ROWS = 6;
 constexpr int CHUNK = 64;  // output channels between two transforms
-constexpr float LEAK = 0.2f, GAIN = 1.41421356f;
 
 Floats load(const float* p) { return *(const Floats*)p; }
 void store(float* p, Floats v) { *(Floats*)p = v; }
@@ -43,13 +42,15 @@ Floats by_sign(Floats y, float if_up, float if_down) {
 // Forward: x [pictures, height, width, in] to y with `out` channels. Backward: x is y's gradient, `in` its channels, `out` the input's.
 // `fold` is 2 for an upsampling layer, whose y has twice the height and width, else 1.
 struct Layer {
+    float leak, gain;
     long pictures, height, width, in, out, fold, threads;
     const float *x, *weights;     // weights [MATRICES][out / PANEL][in][PANEL]
     const float *before, *after;  // [pictures, channels]: factors of the input's channels and of the output's
     const float *noise, *bias;    // of the fine picture [rows, columns], and [channels]
     const float *y, *input;       // backward alone: what came out of the layer, and went in
     float* result;
-    float *in_sums, *out_sums;    // backward alone, for each tile: of g * (scale * conv) [tiles, in], and of g * input [tiles, out]
+    float *in_sums, *out_sums;    // backward alone, null where nobody asks, for each tile: of g * (scale * conv) [tiles, in], and of
+                                  // g * input [tiles, out]
 };
 
 namespace {
@@ -163,7 +164,7 @@ template <class Scheme, bool BACKWARD> void fetch(const Layer& l, Tile tile, flo
             bool inner = sums && i >= EDGE && i < END && j >= EDGE && j < END;
             Floats noise = all(l.noise[row * width + column]);
             for (long c = 0; c < l.in; c += WIDE) {
-                Floats g = load(x + c), out = load(y + c), sloped = g * by_sign(out, GAIN, GAIN * LEAK);
+                Floats g = load(x + c), out = load(y + c), sloped = g * by_sign(out, l.gain, l.gain * l.leak);
                 store(pixels + c, sloped * load(factor + c));
                 if (inner) store(sums + c, load(sums + c) + g * out - sloped * (load(l.bias + c) + noise));
             }
@@ -187,7 +188,7 @@ template <class Scheme> void transform(const float* pixels, long channels, float
 }
 
 template <class Scheme, bool BACKWARD> void read_tile(const Layer& l, Tile tile, float* pixels, float* points, long step, bool sum_up) {
-    float* sums = BACKWARD && sum_up ? l.in_sums + tile.index * l.in : nullptr;
+    float* sums = BACKWARD && sum_up && l.in_sums ? l.in_sums + tile.index * l.in : nullptr;
     for (long c = 0; sums && c < l.in; c++) sums[c] = 0;
     fetch<Scheme, BACKWARD>(l, tile, pixels, sums);
     for (long c = 0; c < l.in; c += WIDE) transform<Scheme>(pixels + c, l.in, points + c, step);
@@ -205,7 +206,7 @@ template <class Scheme> void untransform(const float* products, long step, Float
     for (int i = 0; i < WRITTEN; i++) Scheme::from_points(t + POINTS * i, pixels + WRITTEN * i, 1);
 }
 
-Floats activated(Floats sum) { return sum * by_sign(sum, GAIN, GAIN * LEAK); }
+Floats activated(const Layer& l, Floats sum) { return sum * by_sign(sum, l.gain, l.gain * l.leak); }
 
 // Output channels from `first` to `end` of a tile; `products` begins with the first of them.
 template <class Scheme, bool BACKWARD> void write_tile(const Layer& l, Tile tile, const float* products, long step, long first, long end) {
@@ -217,10 +218,10 @@ template <class Scheme, bool BACKWARD> void write_tile(const Layer& l, Tile tile
             long row = tile.top + k / TILE, column = tile.left + k % TILE;
             if (row >= l.height || column >= l.width) continue;
             long at = ((tile.picture * l.height + row) * l.width + column) * l.out + c;
-            if (BACKWARD) sum += v[k] * load(l.input + at);
-            store(l.result + at, BACKWARD ? v[k] * factor : activated(v[k] * factor + bias + l.noise[row * l.width + column]));
+            if (BACKWARD && l.out_sums) sum += v[k] * load(l.input + at);
+            store(l.result + at, BACKWARD ? v[k] * factor : activated(l, v[k] * factor + bias + l.noise[row * l.width + column]));
         }
-        if (BACKWARD) store(l.out_sums + tile.index * l.out + c, sum);
+        if (BACKWARD && l.out_sums) store(l.out_sums + tile.index * l.out + c, sum);
     }
 }
 
@@ -364,7 +365,7 @@ struct Band {
             for (long c = 0; c < l.out; c += WIDE) {
                 Floats four[4];
                 for (int k = 0; k < 4; k++) four[k] = load(line + k * l.out + c);
-                store(result + c, activated(blurred(four) * load(factor + c) + load(l.bias + c) + noise[column]));
+                store(result + c, activated(l, blurred(four) * load(factor + c) + load(l.bias + c) + noise[column]));
             }
     }
 };

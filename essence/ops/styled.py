@@ -1,4 +1,4 @@
-"""StyleGAN2's layer on a processor, by Winograd's algorithm in our own C++ (styled.cpp), with the gradients of all but the weights."""
+"""Convolutions on a processor, StyleGAN2's and plain ones, by Winograd's algorithm in our own C++ (styled.cpp); the weights are frozen."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from torch.autograd.function import once_differentiable
 
 from . import build
 from .known import Known
+from .reference import GAIN, LEAK
 
 WIDE, PANEL, WRITTEN, COLOURS = 8, 16, 4, 3  # as in styled.cpp
 TAPS = 4  # of a blur, here
-SMALLEST, SMALLEST_UP = 8, 16  # sides below which there are too few tiles for matrices four times as large as the weights
+SMALLEST, SMALLEST_UP = 4, 16  # sides of a picture below which tiles would be too empty
 # The six matrices along one axis from its three weights, see styled.cpp: of a flat convolution and of its way back, with the weights turned
 # round; of a transposed one with stride 2, where the even pixels see the outer weights, the odd ones the inner, and of its way back.
 FLAT = ((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6), (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1))
@@ -23,15 +24,16 @@ DOWN = ((2, 0, 0), (1, 0, 1), (-1 / 3, 0, 1 / 3), (-8 / 3, 0, -4 / 3), (0, 0, 1)
 UP = tuple(row[::-1] for row in DOWN)
 
 
-def _structure(numbers: str, pointers: str) -> list[tuple[str, type]]:
-    return [(name, ctypes.c_long) for name in numbers.split()] + [(name, ctypes.c_void_p) for name in pointers.split()]
+def _structure(numbers: str, pointers: str, factors: str = "") -> list[tuple[str, type]]:
+    kinds = {ctypes.c_float: factors, ctypes.c_long: numbers, ctypes.c_void_p: pointers}
+    return [(name, kind) for kind, names in kinds.items() for name in names.split()]
 
 
 class _Layer(ctypes.Structure):
     """As in styled.cpp."""
 
     _fields_ = _structure("pictures height width inner out fold threads",
-                          "x weights before after noise bias y input result in_sums out_sums")  # fmt: skip
+                          "x weights before after noise bias y input result in_sums out_sums", "leak gain")  # fmt: skip
 
 
 class _Picture(ctypes.Structure):
@@ -45,11 +47,10 @@ def load() -> None:
     build.processor_library()
 
 
-def suits(x: Tensor, weight: Tensor, bias: Tensor, noise: Tensor, taps: tuple[float, ...] | None) -> bool:
+def suits(x: Tensor, weight: Tensor, bias: Tensor, taps: tuple[float, ...] | None) -> bool:
     """Whether the layer can be computed here, and should be: float32 on a processor, no weight to be learned, not too small."""
-    smallest = SMALLEST if taps is None else SMALLEST_UP
-    fits = weight.shape[0] % PANEL == weight.shape[1] % PANEL == 0 and len(noise) == 1 and (taps is None or len(taps) == TAPS)
-    return fits and min(x.shape[2:]) >= smallest and _plain(x, weight, bias, noise)
+    fits = weight.shape[0] % PANEL == weight.shape[1] % PANEL == 0 and weight.shape[2:] == (3, 3) and (taps is None or len(taps) == TAPS)
+    return fits and min(x.shape[2:]) >= (SMALLEST if taps is None else SMALLEST_UP) and _plain(x, weight, bias)
 
 
 def suits_picture(x: Tensor, weight: Tensor, bias: Tensor, taps: tuple[float, ...]) -> bool:
@@ -59,28 +60,36 @@ def suits_picture(x: Tensor, weight: Tensor, bias: Tensor, taps: tuple[float, ..
 
 def _plain(x: Tensor, *frozen: Tensor) -> bool:
     learned = torch.is_grad_enabled() and any(t.requires_grad for t in frozen)
+    if torch.compiler.is_compiling():  # it makes kernels of its own
+        return False
     return x.device.type == "cpu" and x.dtype == torch.float32 and not learned and not torch.is_autocast_enabled("cpu")
 
 
 def layer(x: Tensor, weight: Tensor, style: Tensor, scale: Tensor, bias: Tensor, noise: Tensor, taps: tuple[float, ...] | None,
           known: Known) -> Tensor:  # fmt: skip
-    """As ops.styled_conv; the result's channels lie innermost. No second derivatives."""
-    return _Styled.apply(x, style, scale, weight, bias, noise, taps, known)
+    """As ops.styled_conv, `noise` [1, 1, H', W'] and frozen; the result's channels lie innermost. No second derivatives."""
+    return _Convolution.apply(x, style, scale, weight, bias, noise, taps, (LEAK, GAIN), known)
 
 
-class _Styled(Function):
+def conv(x: Tensor, weight: Tensor, bias: Tensor, leak: float, known: Known) -> Tensor:
+    """As ops.conv; the result's channels lie innermost. No second derivatives."""
+    style, scale = x.new_ones(len(x), x.shape[1]), x.new_ones(len(x), len(weight))
+    return _Convolution.apply(x, style, scale, weight, bias, x.new_zeros(x.shape[2:]), None, (leak, 1.0), known)
+
+
+class _Convolution(Function):
     @staticmethod
     def forward(ctx, x: Tensor, style: Tensor, scale: Tensor, weight: Tensor, bias: Tensor, noise: Tensor, taps: tuple[float, ...] | None,
-                known: Known) -> Tensor:  # fmt: skip
+                slope: tuple[float, float], known: Known) -> Tensor:  # fmt: skip
         x, fold = x.contiguous(memory_format=torch.channels_last), 1 if taps is None else 2
         style, scale, bias, noise = (t.float().contiguous() for t in (style, scale, bias, noise))
         count, inner, height, width = x.shape
         y = torch.empty(count, len(weight), height * fold, width * fold, memory_format=torch.channels_last)
         weights = known("forward", weight, lambda w: matrices(w, FLAT if taps is None else UP))
         places = _places(x=x, weights=weights, before=style, after=scale, noise=noise, bias=bias, result=y)
-        _call("essence_styled", _Layer(count, height, width, inner, len(weight), fold, torch.get_num_threads(), **places))
+        _call("essence_styled", _Layer(*slope, count, height, width, inner, len(weight), fold, torch.get_num_threads(), **places))
         ctx.save_for_backward(x, y, style, scale, weight, bias, noise)
-        ctx.taps, ctx.fold, ctx.known = taps, fold, known
+        ctx.taps, ctx.fold, ctx.slope, ctx.known = taps, fold, slope, known
         return y
 
     @staticmethod
@@ -88,14 +97,17 @@ class _Styled(Function):
     def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
         x, y, style, scale, weight, bias, noise = ctx.saved_tensors
         (count, inner, height, width), out, g = x.shape, y.shape[1], g.contiguous(memory_format=torch.channels_last)
-        tiles = count * -(-height // WRITTEN) * -(-width // WRITTEN)
-        for_x, for_scale, for_style = torch.empty_like(x), x.new_empty(tiles, out), x.new_empty(tiles, inner)
+        tiles, (_, for_style, for_scale, *_) = -(-height // WRITTEN) * -(-width // WRITTEN), ctx.needs_input_grad
+        style_sums = x.new_empty(count, tiles, inner) if for_style else None
+        scale_sums = x.new_empty(count, tiles, out) if for_scale else None
+        for_x = torch.empty_like(x)
         weights = ctx.known("backward", weight, lambda w: matrices(w.transpose(0, 1), BACK if ctx.taps is None else DOWN))
         places = _places(x=g, weights=weights, before=scale, after=style, noise=noise, bias=bias, y=y, input=x, result=for_x,
-                         in_sums=for_scale, out_sums=for_style)  # fmt: skip
-        _call("essence_styled_back", _Layer(count, height, width, out, inner, ctx.fold, torch.get_num_threads(), **places))
+                         in_sums=scale_sums, out_sums=style_sums)  # fmt: skip
+        place = _Layer(*ctx.slope, count, height, width, out, inner, ctx.fold, torch.get_num_threads(), **places)
+        _call("essence_styled_back", place)
         # The sums for the scale are of what it has multiplied already.
-        return for_x, for_style.view(count, -1, inner).sum(1), for_scale.view(count, -1, out).sum(1) / scale, *[None] * 5
+        return for_x, style_sums.sum(1) if for_style else None, scale_sums.sum(1) / scale if for_scale else None, *[None] * 6
 
 
 def picture(x: Tensor, weight: Tensor, style: Tensor, bias: Tensor, below: Tensor | None, taps: tuple[float, ...]) -> Tensor:
