@@ -16,8 +16,8 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
          "--no-first-run"]  # fmt: skip
 PATIENCE = 120_000  # milliseconds; the machine may be busy
 LOAD = "#targets-upload input[type=file]"
-LEAVING = ("BodyStreamBuffer was aborted", "Connection errored out")  # Gradio's own words when a page with an open stream is left,
-LEFT = "test_a_reload_during_learning_starts_anew"  # as this test does, and no other
+# The words of Gradio and of several Chromiums when a page with an open stream is left, as this test does, and no other.
+LEAVING, LEFT = ("BodyStreamBuffer was aborted", "signal is aborted", "Connection errored out"), "test_a_reload_during_learning_starts_anew"
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 

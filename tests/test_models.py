@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from essence.images import to_tensor
 from essence.latents import LatentAxes
 from essence.models.identity import CHIP, FILE, face_chip, face_descriptor, package_file
-from essence.models.stylegan2 import BLUR
+from essence.models.stylegan2 import BLUR, ModulatedConv, Styles
 from essence.ops import Known, leaky_relu, styled_conv, upfirdn2d
 from essence.train.quality import chip_descriptors
 
@@ -33,14 +33,30 @@ def test_upfirdn_has_two_derivatives():
 def test_modulation_of_activations_equals_modulation_of_weights():
     """The paper's own order of operations, for each picture by itself."""
     conv = fakes.model_set().generator.convs[1].conv
-    x, w = torch.randn(3, 8, 8, 8), torch.randn(3, 8)
-    style = conv.modulation(w)
-    weight = conv.scale * conv.weight * style[:, None, :, None, None]
+    x, w, bias, noise = torch.randn(3, 8, 8, 8), torch.randn(3, 8), torch.randn(8), torch.randn(1, 1, 8, 8)
+    weight = conv.scale * conv.weight * conv.modulation(w)[:, None, :, None, None]
     weight = weight * torch.rsqrt(weight.square().sum(dim=(2, 3, 4), keepdim=True) + 1e-8)
     expected = torch.cat([F.conv2d(x[i : i + 1], weight[i], padding=1) for i in range(3)])
-    style, bias, noise = conv.style(w), torch.randn(8), torch.randn(1, 1, 8, 8)
-    ours = styled_conv(x, conv.weight[0], style, conv.demodulation(style), bias, noise, None, Known())
+    (style,), scales = Styles([conv])(w[:, None])
+    ours = styled_conv(x, conv.weight[0], style, scales[0], bias, noise, None, Known())
     torch.testing.assert_close(ours, leaky_relu(expected, bias, noise), atol=1e-5, rtol=1e-4)
+
+
+def test_styles_of_many_convolutions_are_those_of_each():
+    """Wide and narrow ones, colours among them, with the gradients of latents and weights."""
+    convs = [ModulatedConv(6, 4, 3, 5), ModulatedConv(4, 3, 1, 5), ModulatedConv(4, 8, 3, 5, upsample=True)]
+    w = torch.randn(2, 3, 5, requires_grad=True)
+    styles, scales = Styles(convs)(w)
+    assert sorted(scales) == [0, 2]
+    for i, conv in enumerate(convs):
+        expected = conv.modulation(w[:, i]) * conv.scale
+        torch.testing.assert_close(styles[i], expected)
+        if i in scales:
+            filters = conv.weight * expected[:, None, :, None, None]
+            torch.testing.assert_close(scales[i], torch.rsqrt(filters.square().sum(dim=(2, 3, 4)) + 1e-8))
+    sum(style.sum() for style in [*styles, *scales.values()]).backward()
+    parameters = [p for conv in convs for p in (conv.weight, conv.modulation.weight, conv.modulation.bias)]
+    assert all(t.grad is not None and t.grad.abs().sum() > 0 for t in [w, *parameters] if t is not convs[1].weight)
 
 
 @torch.no_grad()
@@ -49,10 +65,10 @@ def test_what_is_known_of_a_weight_follows_the_weight():
     known, layer = Known(), torch.nn.Linear(3, 2).requires_grad_(False)
 
     def energy():
-        return known("energy", layer.weight, lambda weight: weight.float().square())
+        return known("energy", lambda weight: weight.float().square(), layer.weight)
 
     expected = energy().clone()
-    assert energy() is energy() and known("other", layer.weight, torch.neg) is not energy()
+    assert energy() is energy() and known("other", torch.neg, layer.weight) is not energy()
     layer.weight.mul_(2)
     torch.testing.assert_close(energy(), 4 * expected)
     layer.load_state_dict({**layer.state_dict(), "weight": 3 * layer.weight})

@@ -7,7 +7,7 @@ strictly. Those files carry no description of the network: `GeneratorConfig.infe
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,17 +62,16 @@ class GeneratorConfig:
 
 
 class EqualLinear(nn.Module):
-    """Linear layer whose stored weight has unit variance and is scaled by 1/sqrt(fan in) as it is used."""
+    """Linear layer whose stored weight has unit variance and is scaled by 1/sqrt(fan in) as it runs."""
 
     def __init__(self, in_dim: int, out_dim: int, bias: float = 0.0, lr: float = 1.0):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out_dim, in_dim) / lr)
         self.bias = nn.Parameter(torch.full((out_dim,), bias))
-        self.scale, self.lr, self.known = lr / math.sqrt(in_dim), lr, Known()
+        self.scale, self.lr = lr / math.sqrt(in_dim), lr
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.known("weight", self.weight, lambda weight: weight * self.scale)
-        return F.linear(x, weight, self.known("bias", self.bias, lambda bias: bias * self.lr))
+        return F.linear(x, self.weight * self.scale, self.bias * self.lr)
 
 
 class MappingLayer(EqualLinear):
@@ -113,14 +112,36 @@ class ModulatedConv(nn.Module):
             self.blur = StoredBlur()
         self.known = Known()
 
-    def style(self, w: Tensor) -> Tensor:
-        """Factors of the input's channels, [B, in]."""
-        return self.modulation(w) * self.scale
 
-    def demodulation(self, style: Tensor) -> Tensor:
-        """Factors of the output's channels, [B, out], float32: one over the length of each filter as the style scales it."""
-        energy = self.known("energy", self.weight, lambda weight: weight[0].float().square().sum(dim=(2, 3)).T.contiguous())
-        return torch.rsqrt(style.float().square() @ energy + 1e-8)
+class Styles:
+    """What the latents do to modulated convolutions, all of them together: many small products would take longer than two larger ones."""
+
+    def __init__(self, convs: Sequence[ModulatedConv]):
+        self.convs, self.known = convs, Known()
+        self.demodulated = [i for i, conv in enumerate(convs) if conv.weight.shape[-1] > 1]  # all but the colours'
+
+    def __call__(self, w: Tensor) -> tuple[list[Tensor], dict[int, Tensor]]:
+        """w [B, n, D], one for each of the n convolutions, to the factors of its input's channels, [B, in], and, by its number, of its
+        output's, [B, out], float32: one over the length of each filter as the style scales it."""
+        parts = [part for conv in self.convs for part in (conv.weight, conv.modulation.weight, conv.modulation.bias)]
+        weight, bias, energy = self.known("stacked", self._stacked, *parts)
+        styles = torch.baddbmm(bias, w.transpose(0, 1), weight)  # [n, B, widest in]
+        scales = torch.rsqrt(styles[self.demodulated].float().square() @ energy + 1e-8)
+        found = {i: scale[:, : self.convs[i].weight.shape[1]] for i, scale in zip(self.demodulated, scales, strict=True)}
+        return [style[:, : conv.weight.shape[2]] for style, conv in zip(styles, self.convs, strict=True)], found
+
+    def _stacked(self, *_: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The modulations' weights [n, D, widest in] and biases [n, 1, widest in], and the squared weights of what is demodulated, summed
+        over the kernel [m, widest in, widest out]; zeros behind the narrower ones."""
+        inner, out = (max(conv.weight.shape[axis] for conv in self.convs) for axis in (2, 1))
+        weights = [_padded(conv.modulation.weight.T * (conv.modulation.scale * conv.scale), inner) for conv in self.convs]
+        biases = [_padded(conv.modulation.bias[None] * conv.scale, inner) for conv in self.convs]
+        energies = [self.convs[i].weight[0].float().square().sum(dim=(2, 3)).T for i in self.demodulated]
+        return torch.stack(weights), torch.stack(biases), torch.stack([_padded(energy, out, inner) for energy in energies])
+
+
+def _padded(x: Tensor, columns: int, rows: int | None = None) -> Tensor:
+    return F.pad(x, (0, columns - x.shape[1], 0, (rows or len(x)) - len(x)))
 
 
 class Noise(nn.Module):
@@ -142,10 +163,10 @@ class StyledConv(nn.Module):
         self.noise = Noise()
         self.activate = Activate(out_ch)
 
-    def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
-        conv, style = self.conv, self.conv.style(w)
-        bias, noise = self.activate.bias, self.noise.weight * noise
-        return styled_conv(x, conv.weight[0], style, conv.demodulation(style), bias, noise, conv.taps, conv.known)
+    def forward(self, x: Tensor, style: Tensor, scale: Tensor, noise: Tensor) -> Tensor:
+        conv = self.conv
+        noise = conv.known("noise", torch.mul, self.noise.weight, noise)
+        return styled_conv(x, conv.weight[0], style, scale, self.activate.bias, noise, conv.taps, conv.known)
 
 
 class ToRGB(nn.Module):
@@ -156,8 +177,8 @@ class ToRGB(nn.Module):
         if upsample:
             self.upsample = StoredBlur()
 
-    def forward(self, x: Tensor, w: Tensor, skip: Tensor | None) -> Tensor:
-        return to_rgb(x, self.conv.weight[0], self.conv.style(w), self.bias[0, :, 0, 0], skip, BLUR)
+    def forward(self, x: Tensor, style: Tensor, skip: Tensor | None) -> Tensor:
+        return to_rgb(x, self.conv.weight[0], style, self.bias[0, :, 0, 0], skip, BLUR)
 
 
 class ConstantInput(nn.Module):
@@ -186,6 +207,12 @@ class Generator(nn.Module):
             side = 4 << (i + 1) // 2
             self.noises.register_buffer(f"noise_{i}", torch.randn(1, 1, side, side))
         self.register_buffer("latent_avg", torch.zeros(config.layers, d), persistent=False)
+        # The convolutions in the order in which they run, and which of the L latents each sees.
+        convs, self._seen = [self.conv1.conv, self.to_rgb1.conv], [0, 1]
+        for i in range(len(self.to_rgbs)):
+            convs += [self.convs[2 * i].conv, self.convs[2 * i + 1].conv, self.to_rgbs[i].conv]
+            self._seen += [2 * i + 1, 2 * i + 2, 2 * i + 3]
+        self._styles = Styles(convs)
 
     def mapping(self, z: Tensor, truncation: float = 1.0) -> Tensor:
         """z [B, D], standard normal, to w [B, D]; truncation 0...1 draws w towards its mean."""
@@ -206,14 +233,15 @@ class Generator(nn.Module):
         resolution = resolution or self.config.size
         if resolution not in self.config.resolutions:
             raise ValueError(f"resolution must be one of {self.config.resolutions}, not {resolution}.")
+        styles, scales = self._styles(w_plus[:, self._seen])
         x = self.input.input.expand(len(w_plus), -1, -1, -1)
-        x = self.conv1(x, w_plus[:, 0], self.noises.noise_0)
-        picture = self.to_rgb1(x, w_plus[:, 1], None)
+        x = self.conv1(x, styles[0], scales[0], self.noises.noise_0)
+        picture = self.to_rgb1(x, styles[1], None)
         for i in range(self.config.resolutions.index(resolution)):
-            up, flat = self.convs[2 * i], self.convs[2 * i + 1]
-            x = up(x, w_plus[:, 2 * i + 1], getattr(self.noises, f"noise_{2 * i + 1}"))
-            x = flat(x, w_plus[:, 2 * i + 2], getattr(self.noises, f"noise_{2 * i + 2}"))
-            picture = self.to_rgbs[i](x, w_plus[:, 2 * i + 3], picture)
+            up, flat, rgb = 3 * i + 2, 3 * i + 3, 3 * i + 4  # numbers of the convolutions
+            x = self.convs[2 * i](x, styles[up], scales[up], getattr(self.noises, f"noise_{2 * i + 1}"))
+            x = self.convs[2 * i + 1](x, styles[flat], scales[flat], getattr(self.noises, f"noise_{2 * i + 2}"))
+            picture = self.to_rgbs[i](x, styles[rgb], picture)
         return picture
 
     def forward(self, z: Tensor, truncation: float = 1.0) -> Tensor:

@@ -116,7 +116,7 @@ def up_conv(x: Tensor, weight: Tensor, taps: tuple[float, ...], known: Known) ->
     """
     count, inner, height, width = x.shape
     out = len(weight)
-    each = known("products", weight, lambda w: w.permute(1, 2, 3, 0).reshape(inner, 9 * out).contiguous())
+    each = known("products", lambda w: w.permute(1, 2, 3, 0).reshape(inner, 9 * out).contiguous(), weight)
     rows, columns = (_places(side, taps).to(x) for side in (height, width))
     x = x.permute(0, 2, 3, 1).reshape(-1, inner) @ each
     x = x.view(count, height, width, 3, 3, out).transpose(2, 3).reshape(count, 3 * height, -1)

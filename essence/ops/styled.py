@@ -85,7 +85,7 @@ class _Convolution(Function):
         style, scale, bias, noise = (t.float().contiguous() for t in (style, scale, bias, noise))
         count, inner, height, width = x.shape
         y = torch.empty(count, len(weight), height * fold, width * fold, memory_format=torch.channels_last)
-        weights = known("forward", weight, lambda w: matrices(w, FLAT if taps is None else UP))
+        weights = known("forward", lambda w: matrices(w, FLAT if taps is None else UP), weight)
         places = _places(x=x, weights=weights, before=style, after=scale, noise=noise, bias=bias, result=y)
         _call("essence_styled", _Layer(*slope, count, height, width, inner, len(weight), fold, torch.get_num_threads(), **places))
         ctx.save_for_backward(x, y, style, scale, weight, bias, noise)
@@ -101,7 +101,7 @@ class _Convolution(Function):
         style_sums = x.new_empty(count, tiles, inner) if for_style else None
         scale_sums = x.new_empty(count, tiles, out) if for_scale else None
         for_x = torch.empty_like(x)
-        weights = ctx.known("backward", weight, lambda w: matrices(w.transpose(0, 1), BACK if ctx.taps is None else DOWN))
+        weights = ctx.known("backward", lambda w: matrices(w.transpose(0, 1), BACK if ctx.taps is None else DOWN), weight)
         places = _places(x=g, weights=weights, before=scale, after=style, noise=noise, bias=bias, y=y, input=x, result=for_x,
                          in_sums=scale_sums, out_sums=style_sums)  # fmt: skip
         place = _Layer(*ctx.slope, count, height, width, out, inner, ctx.fold, torch.get_num_threads(), **places)
