@@ -49,7 +49,7 @@ def to_rgb(x: Tensor, weight: Tensor, style: Tensor, bias: Tensor, below: Tensor
     `x` [B, C, H, W], `weight` [3, C, 1, 1], `style` [B, C], `bias` [3], `below` [B, 3, H/2, W/2]; `taps` of the blur that enlarges it.
     """
     if styled.suits_picture(x, weight, bias, taps) and _processor_kernels():
-        return styled.picture(x, weight, style, bias, below, taps)
+        return styled.picture(x, weight, style, bias, below)
     # Summed in float32: in bfloat16 eight additions would show as bands.
     rgb = F.conv2d(x * style[:, :, None, None].to(x.dtype), weight).float() + bias[:, None, None]
     return rgb if below is None else rgb + upfirdn2d(below, taps, up=2, pad=(2, 1))

@@ -15,6 +15,7 @@
 namespace {
 
 typedef float Floats __attribute__((vector_size(32), aligned(4)));  // eight channels
+typedef float Half __attribute__((vector_size(16), aligned(4), may_alias));
 typedef int32_t Bits __attribute__((vector_size(32), aligned(4)));
 
 constexpr int WIDE = 8;       // channels that are computed at once
@@ -28,8 +29,8 @@ Floats load(const float* p) { return *(const Floats*)p; }
 void store(float* p, Floats v) { *(Floats*)p = v; }
 Floats all(float f) { return Floats{} + f; }
 
-// The blur of every StyleGAN2, along one axis.
-Floats blurred(const Floats d[4]) { return 0.25f * (d[0] + d[3]) + 0.75f * (d[1] + d[2]); }
+constexpr float OUTER = 0.25f, INNER = 0.75f;  // the blur of every StyleGAN2, along one axis
+Floats blurred(const Floats d[4]) { return OUTER * (d[0] + d[3]) + INNER * (d[1] + d[2]); }
 
 // `if_up` where y > 0, else `if_down`.
 Floats by_sign(Floats y, float if_up, float if_down) {
@@ -132,13 +133,33 @@ struct Down {
     }
 };
 
-struct Grid {
-    long across, down;
-    template <class Scheme> static Grid of(const Layer& l) { return {side(l.width + Scheme::EXTRA), side(l.height + Scheme::EXTRA)}; }
-    Tile at(long i) const { return {i, i / (across * down), i / across % down * TILE, i % across * TILE}; }
+// Rows `begin` to `end` of the tiles of some pictures. An extra column of tiles on the right, and an extra row at the bottom, see one line of
+// pixels: all of their points but the first along that axis are zero. They come last, the column's before the row's.
+struct Tiles {
+    long down, across;           // of a picture, with the extra ones
+    long whole_down, whole_across;
+    long picture, pictures, begin, end;
+
+    template <class Scheme> static Tiles of(const Layer& l) {
+        Tiles t{side(l.height + Scheme::EXTRA), side(l.width + Scheme::EXTRA), side(l.height), side(l.width), 0, l.pictures, 0, 0};
+        t.end = t.down;
+        return t;
+    }
+    long count() const { return pictures * (end - begin) * across; }
+    long whole() const { return pictures * rows() * whole_across; }
+    long beside() const { return pictures * rows() * (across - whole_across); }
+    Tile at(long i) const {
+        long row = begin, column = 0, high = rows(), wide = whole_across;
+        if (i >= whole() + beside()) i -= whole() + beside(), row = whole_down, high = end - whole_down, wide = across;
+        else if (i >= whole()) i -= whole(), column = whole_across, wide = across - whole_across;
+        long of = picture + i / (high * wide);
+        row += i / wide % high, column += i % wide;
+        return {(of * down + row) * across + column, of, row * TILE, column * TILE};
+    }
 
   private:
     static long side(long pixels) { return (pixels + TILE - 1) / TILE; }
+    long rows() const { return (end < whole_down ? end : whole_down) - begin; }
 };
 
 // A tile's pixels times the factors of their channels, [READ * READ][in], zero outside of the picture.
@@ -253,17 +274,23 @@ void multiply(long rows, const float* a, const float* b, float* c, long inner, l
     }
 }
 
-// All points of `tiles` tiles by the matrices of `width` output channels from `first` on.
+// Points of some tiles by the matrices of `width` output channels from `first` on. `whole` of the tiles have all points, `beside` more the
+// first column's, the rest the first row's.
+struct Counts { long whole, beside, all; };
+
 template <class Scheme>
-void multiply_points(const Layer& l, const float* points, long in_step, float* products, long out_step, long tiles, long first, long width) {
+void multiply_points(const Layer& l, const float* points, long in_step, float* products, long out_step, Counts tiles, long first, long width) {
     constexpr int POINTS = Scheme::POINTS, SHARED = 5;  // the first of the points that share a matrix
     for (int matrix = 0; matrix < MATRICES; matrix++) {
         int a = matrix / 6, b = matrix % 6, rows = a == SHARED ? POINTS : a + 1, columns = b == SHARED ? POINTS : b + 1;
+        long count = a == 0 ? tiles.all : b == 0 ? tiles.whole + tiles.beside : tiles.whole;
         for (long n = 0; n < width; n += PANEL)
             for (int i = a; i < rows; i++)
                 for (int j = b; j < columns; j++) {
                     long k = i * POINTS + j;
-                    multiply(tiles, points + k * in_step, l.weights + (matrix * l.out + first + n) * l.in, products + k * out_step + n, l.in, CHUNK);
+                    float* to = products + k * out_step + n;
+                    multiply(count, points + k * in_step, l.weights + (matrix * l.out + first + n) * l.in, to, l.in, CHUNK);
+                    for (long t = count; t < tiles.all; t++) store(to + t * CHUNK, Floats{}), store(to + t * CHUNK + WIDE, Floats{});
                 }
     }
 }
@@ -273,24 +300,27 @@ long apart(long floats) { return (floats / PANEL | 1) * PANEL; }
 
 float* floats(long count) { return (float*)aligned_alloc(64, (count * sizeof(float) + 63) / 64 * 64); }
 
-// Tiles `first` to `end`, by all threads of a team: read, multiplied, and given to `write` by some output channels at a time.
-template <class Scheme, bool BACKWARD, class Write> void convolve(const Layer& l, const Grid& grid, long first, long end, Write write) {
+long between(long low, long value, long high) { return value < low ? low : value < high ? value : high; }
+
+// By all threads of a team: tiles read, multiplied, and given to `write` by some output channels at a time.
+template <class Scheme, bool BACKWARD, class Write> void convolve(const Layer& l, const Tiles& tiles, Write write) {
     constexpr int POINTS = Scheme::POINTS * Scheme::POINTS;
     // Tiles whose points stay in the caches; more of them where the matrices do not, so that these are fetched less often.
     const long block = l.in >= 512 ? 24 : 12;
-    const long blocks = (end - first + block - 1) / block, chunks = (l.out + CHUNK - 1) / CHUNK, wanted = 2 * l.threads;
+    const long blocks = (tiles.count() + block - 1) / block, chunks = (l.out + CHUNK - 1) / CHUNK, wanted = 2 * l.threads;
     // Small pictures have too few blocks for all threads: then several share a block, each with some of the chunks.
-    const long sharing = blocks >= wanted ? 1 : chunks < wanted / blocks ? chunks : wanted / blocks;
+    const long sharing = blocks >= wanted ? 1 : between(1, wanted / blocks, chunks);
     const long in_step = apart(block * l.in), out_step = apart(block * CHUNK);
     float *pixels = floats(Scheme::READ * Scheme::READ * l.in), *points = floats(POINTS * in_step), *products = floats(POINTS * out_step);
 #pragma omp for schedule(dynamic)
     for (long item = 0; item < blocks * sharing; item++) {
-        long start = first + item / sharing * block, share = item % sharing, tiles = end - start < block ? end - start : block;
-        for (long t = 0; t < tiles; t++) read_tile<Scheme, BACKWARD>(l, grid.at(start + t), pixels, points + t * l.in, in_step, share == 0);
+        const long first = item / sharing * block, share = item % sharing, count = between(0, tiles.count() - first, block);
+        const long whole = between(0, tiles.whole() - first, count), beside = between(0, tiles.whole() + tiles.beside() - first, count) - whole;
+        for (long t = 0; t < count; t++) read_tile<Scheme, BACKWARD>(l, tiles.at(first + t), pixels, points + t * l.in, in_step, share == 0);
         for (long chunk = share; chunk < chunks; chunk += sharing) {
-            long from = chunk * CHUNK, to = l.out - from < CHUNK ? l.out : from + CHUNK;
-            multiply_points<Scheme>(l, points, in_step, products, out_step, tiles, from, to - from);
-            for (long t = 0; t < tiles; t++) write(grid.at(start + t), products + t * CHUNK, out_step, from, to);
+            const long from = chunk * CHUNK, to = between(0, from + CHUNK, l.out);
+            multiply_points<Scheme>(l, points, in_step, products, out_step, {whole, beside, count}, from, to - from);
+            for (long t = 0; t < count; t++) write(tiles.at(first + t), products + t * CHUNK, out_step, from, to);
         }
     }
     free(pixels);
@@ -299,12 +329,10 @@ template <class Scheme, bool BACKWARD, class Write> void convolve(const Layer& l
 }
 
 template <class Scheme, bool BACKWARD> void run(const Layer& l) {
-    const Grid grid = Grid::of<Scheme>(l);
 #pragma omp parallel num_threads(l.threads)
-    convolve<Scheme, BACKWARD>(l, grid, 0, l.pictures * grid.across * grid.down,
-                               [&](Tile tile, const float* products, long step, long from, long to) {
-                                   write_tile<Scheme, BACKWARD>(l, tile, products, step, from, to);
-                               });
+    convolve<Scheme, BACKWARD>(l, Tiles::of<Scheme>(l), [&](Tile tile, const float* products, long step, long from, long to) {
+        write_tile<Scheme, BACKWARD>(l, tile, products, step, from, to);
+    });
 }
 
 // An upsampling layer's map, made in bands: what the transposed convolution makes of some rows of tiles in some pictures, then the blur and the
@@ -315,30 +343,36 @@ struct Band {
     static constexpr long ENOUGH = 1 << 20, TILES = 256;  // floats that stay in the caches; tiles for which to fetch the matrices
 
     const Layer& l;
-    const Grid grid = Grid::of<Up>(l);
-    const long row = (1 + FINE * grid.across) * l.out;
-    const long size = ENOUGH > TILES * FINE * FINE * l.out ? ENOUGH : TILES * FINE * FINE * l.out;
-    const long deep = limited(size / (FINE * row), grid.down);
-    const long many = deep < grid.down ? 1 : limited(size / (FINE * row * deep), l.pictures);
+    Tiles tiles = Tiles::of<Up>(l);
+    const long row = (1 + FINE * tiles.across) * l.out;
+    const long size = between(TILES * FINE * FINE * l.out, ENOUGH, ENOUGH);
+    const long deep = between(1, size / (FINE * row), tiles.down);
+    const long many = deep < tiles.down ? 1 : between(1, size / (FINE * row * deep), l.pictures);
     const long rows = BEFORE + FINE * deep;
     float* const raw = floats(many * rows * row);
-    long picture = 0, begin = 0;  // the first of its pictures, and of its rows of tiles
 
-    static long limited(long wanted, long most) { return wanted < 1 ? 1 : wanted < most ? wanted : most; }
-    float* at(long of, long fine) const { return raw + ((of - picture) * rows + fine - FINE * begin + BEFORE) * row; }
+    float* at(long of, long fine) const { return raw + ((of - tiles.picture) * rows + fine - FINE * tiles.begin + BEFORE) * row; }
 
-    // By all threads of a team; `line` has room for a row.
+    // By all threads of a team, each with a band of its own, and `line`, room for a row.
+    void make(float* line) {
+        for (tiles.picture = 0; tiles.picture < l.pictures; tiles.picture += many)
+            for (tiles.begin = 0; tiles.begin < tiles.down; tiles.begin += deep) {
+                tiles.pictures = between(1, l.pictures - tiles.picture, many), tiles.end = between(0, tiles.begin + deep, tiles.down);
+                advance(line);
+            }
+    }
+
     void advance(float* line) const {
-        const long pictures = limited(many, l.pictures - picture), end = begin + limited(deep, grid.down - begin), tiles = grid.across * grid.down;
-        const long from = begin ? FINE * begin - 2 : 0, to = end < grid.down ? FINE * end - 2 : 2 * l.height;  // rows that become complete
+        const long from = tiles.begin ? FINE * tiles.begin - 2 : 0, to = tiles.end < tiles.down ? FINE * tiles.end - 2 : 2 * l.height;  // complete
 #pragma omp for
-        for (long i = 0; i < pictures * rows; i++)
+        for (long i = 0; i < tiles.pictures * rows; i++)
             for (long c = 0; c < (i % rows < BEFORE ? row : l.out); c += WIDE)
-                store(raw + i * row + c, begin && i < BEFORE ? load(raw + (i + FINE * deep) * row + c) : Floats{});
-        convolve<Up, false>(l, grid, picture * tiles + begin * grid.across, (picture + pictures - 1) * tiles + end * grid.across,
-                            [this](Tile tile, const float* products, long step, long first, long last) { write(tile, products, step, first, last); });
+                store(raw + i * row + c, tiles.begin && i < BEFORE ? load(raw + (i + FINE * deep) * row + c) : Floats{});
+        convolve<Up, false>(l, tiles, [this](Tile tile, const float* products, long step, long first, long last) {
+            write(tile, products, step, first, last);
+        });
 #pragma omp for
-        for (long i = 0; i < pictures * (to - from); i++) finish(picture + i / (to - from), from + i % (to - from), line);
+        for (long i = 0; i < tiles.pictures * (to - from); i++) finish(tiles.picture + i / (to - from), from + i % (to - from), line);
     }
 
     void write(Tile tile, const float* products, long step, long first, long last) const {
@@ -376,48 +410,46 @@ void run_up(const Layer& l) {
     {
         Band band = whole;
         float* line = floats(band.row);
-        for (band.picture = 0; band.picture < l.pictures; band.picture += band.many)
-            for (band.begin = 0; band.begin < band.grid.down; band.begin += band.deep) band.advance(line);
+        band.make(line);
         free(line);
     }
     free(whole.raw);
 }
 
-float sum(Floats v) {
-    v += __builtin_shuffle(v, Bits{4, 5, 6, 7, 0, 1, 2, 3});
-    v += __builtin_shuffle(v, Bits{2, 3, 0, 1, 6, 7, 4, 5});
-    return v[0] + v[1];
+float sum(const Floats& v) {
+    Half half = *(const Half*)&v + *((const Half*)&v + 1);
+    return (half[0] + half[2]) + (half[1] + half[3]);
 }
 
 }  // namespace
 
 // The picture so far: in each pixel's three colours a sum over its channels, a bias, and what a picture of half the side, if there is one,
-// shows there, blurred by `taps`. Maps as above, pictures [pictures, COLOURS, height, width].
+// shows there, blurred. Maps as above, pictures [pictures, COLOURS, height, width].
 struct Picture {
     long pictures, height, width, channels, threads;
-    const float *x, *factors, *bias, *taps;  // the layer's map; [pictures, COLOURS, channels]; [COLOURS]; four
-    const float* below;          // forward: the smaller picture, or null
-    const float* g;              // backward: the picture's gradient
-    float *result, *for_below;   // the picture; backward, the gradients of the map and of the smaller picture, which may be null
-    float* sums;                 // backward: of g * x, for each row [pictures, height, COLOURS, channels]
+    const float *x, *factors, *bias;  // the layer's map; [pictures, COLOURS, channels]; [COLOURS]
+    const float* below;               // forward: the smaller picture, or null
+    const float* g;                   // backward: the picture's gradient
+    float *result, *for_below;        // the picture; backward, the gradients of the map and of the smaller picture, which may be null
+    float* sums;                      // backward: of g * x, for each row [pictures, height, COLOURS, channels]
 };
 
 namespace {
 
 constexpr int COLOURS = 3;
 
-// Row `row` of what the smaller picture shows, from `bias` on.
+// Row `row` of what the smaller picture shows, from the bias on.
 void enlarge(const Picture& p, long picture, int k, long row, float* result) {
-    const long half = p.width / 2, first = (row + 1) / 2 - 1, odd = row % 2;
+    const long half = p.width / 2, last = p.height / 2 - 1, upper = (row + 1) / 2 - 1, lower = upper + 1;  // its rows there
     const float* below = p.below + (picture * COLOURS + k) * (p.height / 2) * half;
-    float line[half + 2];  // its two rows there as one, black at both ends
+    const float of_upper = upper < 0 ? 0 : row % 2 ? INNER : OUTER, of_lower = lower > last ? 0 : row % 2 ? OUTER : INNER;
+    float line[half + 2];  // both as one, black at its ends
     line[0] = line[half + 1] = 0;
-    const float *upper = below + (first < 0 ? 0 : first) * half, *lower = below + (first + 1 < p.height / 2 ? first + 1 : first) * half;
-    const float from_upper = first < 0 ? 0 : p.taps[odd], from_lower = first + 1 < p.height / 2 ? p.taps[2 + odd] : 0;
-    for (long i = 0; i < half; i++) line[i + 1] = from_upper * upper[i] + from_lower * lower[i];
+    for (long i = 0; i < half; i++)
+        line[i + 1] = of_upper * below[between(0, upper, last) * half + i] + of_lower * below[between(0, lower, last) * half + i];
     for (long i = 0; i < half; i++) {
-        result[2 * i] = p.bias[k] + p.taps[0] * line[i] + p.taps[2] * line[i + 1];
-        result[2 * i + 1] = p.bias[k] + p.taps[1] * line[i + 1] + p.taps[3] * line[i + 2];
+        result[2 * i] = p.bias[k] + OUTER * line[i] + INNER * line[i + 1];
+        result[2 * i + 1] = p.bias[k] + INNER * line[i + 1] + OUTER * line[i + 2];
     }
 }
 
@@ -457,6 +489,7 @@ void unmix(const Picture& p, long picture, long row) {
 }
 
 void shrink(const Picture& p, long picture, long row) {
+    const float taps[4] = {OUTER, INNER, INNER, OUTER};
     for (int k = 0; k < COLOURS; k++)
         for (long column = 0; column < p.width / 2; column++) {
             float value = 0;
@@ -464,7 +497,7 @@ void shrink(const Picture& p, long picture, long row) {
                 for (int j = 0; j < 4; j++) {
                     long y = 2 * row - 1 + i, x = 2 * column - 1 + j;
                     if (y < 0 || x < 0 || y >= p.height || x >= p.width) continue;
-                    value += p.taps[i] * p.taps[j] * p.g[((picture * COLOURS + k) * p.height + y) * p.width + x];
+                    value += taps[i] * taps[j] * p.g[((picture * COLOURS + k) * p.height + y) * p.width + x];
                 }
             p.for_below[((picture * COLOURS + k) * (p.height / 2) + row) * (p.width / 2) + column] = value;
         }

@@ -14,7 +14,7 @@ from .known import Known
 from .reference import GAIN, LEAK
 
 WIDE, PANEL, WRITTEN, COLOURS = 8, 16, 4, 3  # as in styled.cpp
-TAPS = 4  # of a blur, here
+TAPS = (0.25, 0.75, 0.75, 0.25)  # of the blur, as well
 SMALLEST, SMALLEST_UP = 4, 16  # sides of a picture below which tiles would be too empty
 # The six matrices along one axis from its three weights, see styled.cpp: of a flat convolution and of its way back, with the weights turned
 # round; of a transposed one with stride 2, where the even pixels see the outer weights, the odd ones the inner, and of its way back.
@@ -39,7 +39,7 @@ class _Layer(ctypes.Structure):
 class _Picture(ctypes.Structure):
     """As in styled.cpp."""
 
-    _fields_ = _structure("pictures height width channels threads", "x factors bias taps below g result for_below sums")
+    _fields_ = _structure("pictures height width channels threads", "x factors bias below g result for_below sums")
 
 
 def load() -> None:
@@ -49,13 +49,13 @@ def load() -> None:
 
 def suits(x: Tensor, weight: Tensor, bias: Tensor, taps: tuple[float, ...] | None) -> bool:
     """Whether the layer can be computed here, and should be: float32 on a processor, no weight to be learned, not too small."""
-    fits = weight.shape[0] % PANEL == weight.shape[1] % PANEL == 0 and weight.shape[2:] == (3, 3) and (taps is None or len(taps) == TAPS)
+    fits = weight.shape[0] % PANEL == weight.shape[1] % PANEL == 0 and weight.shape[2:] == (3, 3) and taps in (None, TAPS)
     return fits and min(x.shape[2:]) >= (SMALLEST if taps is None else SMALLEST_UP) and _plain(x, weight, bias)
 
 
 def suits_picture(x: Tensor, weight: Tensor, bias: Tensor, taps: tuple[float, ...]) -> bool:
     """The same of a picture of the layer."""
-    return x.shape[1] % WIDE == 0 and len(weight) == COLOURS and len(taps) == TAPS and _plain(x, weight, bias)
+    return x.shape[1] % WIDE == 0 and len(weight) == COLOURS and taps == TAPS and _plain(x, weight, bias)
 
 
 def _plain(x: Tensor, *frozen: Tensor) -> bool:
@@ -110,20 +110,20 @@ class _Convolution(Function):
         return for_x, style_sums.sum(1) if for_style else None, scale_sums.sum(1) / scale if for_scale else None, *[None] * 6
 
 
-def picture(x: Tensor, weight: Tensor, style: Tensor, bias: Tensor, below: Tensor | None, taps: tuple[float, ...]) -> Tensor:
+def picture(x: Tensor, weight: Tensor, style: Tensor, bias: Tensor, below: Tensor | None) -> Tensor:
     """As ops.to_rgb. No second derivatives."""
-    return _Mix.apply(x, style[:, None] * weight[:, :, 0, 0], below, bias, taps)
+    return _Mix.apply(x, style[:, None] * weight[:, :, 0, 0], below, bias)
 
 
 class _Mix(Function):
     @staticmethod
-    def forward(ctx, x: Tensor, factors: Tensor, below: Tensor | None, bias: Tensor, taps: tuple[float, ...]) -> Tensor:
+    def forward(ctx, x: Tensor, factors: Tensor, below: Tensor | None, bias: Tensor) -> Tensor:
         x, factors, bias = x.contiguous(memory_format=torch.channels_last), factors.float().contiguous(), bias.float().contiguous()
         below = None if below is None else below.contiguous()
         ctx.save_for_backward(x, factors, bias)
-        ctx.taps, ctx.smaller = torch.tensor(taps), below is not None
+        ctx.smaller = below is not None
         result = x.new_empty(len(x), COLOURS, *x.shape[2:])
-        _call("essence_picture", _picture(x, factors, bias, ctx.taps, below=below, result=result))
+        _call("essence_picture", _picture(x, factors, bias, below=below, result=result))
         return result
 
     @staticmethod
@@ -133,13 +133,13 @@ class _Mix(Function):
         count, channels, height, width = x.shape
         for_x, sums = torch.empty_like(x), x.new_empty(count, height, COLOURS, channels)
         for_below = x.new_empty(count, COLOURS, height // 2, width // 2) if ctx.smaller else None
-        _call("essence_picture_back", _picture(x, factors, bias, ctx.taps, g=g, result=for_x, for_below=for_below, sums=sums))
-        return for_x, sums.sum(1), for_below, None, None
+        _call("essence_picture_back", _picture(x, factors, bias, g=g, result=for_x, for_below=for_below, sums=sums))
+        return for_x, sums.sum(1), for_below, None
 
 
-def _picture(x: Tensor, factors: Tensor, bias: Tensor, taps: Tensor, **tensors: Tensor | None) -> _Picture:
+def _picture(x: Tensor, factors: Tensor, bias: Tensor, **tensors: Tensor | None) -> _Picture:
     count, channels, height, width = x.shape
-    places = _places(x=x, factors=factors, bias=bias, taps=taps, **tensors)
+    places = _places(x=x, factors=factors, bias=bias, **tensors)
     return _Picture(count, height, width, channels, torch.get_num_threads(), **places)
 
 

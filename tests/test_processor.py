@@ -1,0 +1,233 @@
+"""The kernels for the processor: against plain torch, in values and gradients; and when they are taken."""
+
+import shutil
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from essence import ops
+from essence.models.identity import CHIP, face_descriptor
+from essence.models.stylegan2 import BLUR, Generator, GeneratorConfig
+from essence.ops import Known, build, reference, styled
+
+
+def compiles() -> bool:
+    try:
+        styled.load()
+    except build.BuildError:
+        return False
+    return True
+
+
+needs_compiler = pytest.mark.skipif(not compiles(), reason="needs Linux and a C++ compiler")
+# In and out channels, height and width: whole tiles, cut ones, more than one chunk of channels; and one that takes several bands.
+SHAPES = [(16, 16, 8, 8), (32, 80, 9, 13), (48, 16, 16, 7), (16, 32, 4, 21), (16, 16, 250, 62)]
+
+
+def normal(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def layer(inner: int, out: int, height: int, width: int, taps, count: int = 2):
+    """Arguments of `styled_conv` but the last."""
+    up = 1 if taps is None else 2
+    weight = normal(out, inner, 3, 3) / (3 * inner**0.5)
+    return normal(count, inner, height, width), weight, 1 + normal(count, inner) / 4, 1 + normal(count, out) / 4, normal(out), \
+        normal(1, 1, up * height, up * width), taps  # fmt: skip
+
+
+def plainly(x, weight, style, scale, bias, noise, taps):
+    x = x * style[:, :, None, None]
+    x = F.conv2d(x, weight, padding=1) if taps is None else \
+        reference.upfirdn2d(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2), taps, pad=(1, 1))  # fmt: skip
+    return x * scale[:, :, None, None] + noise + bias[:, None, None]
+
+
+def gradients(y: torch.Tensor, before: torch.Tensor, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Of a wavy loss that leaves out pixels where rounding decides on which side of the leak they are."""
+    wave = torch.sin(torch.arange(y.numel())).view(y.shape)
+    return torch.autograd.grad(y, inputs, torch.where(before.abs() < 1e-4, 0, wave))
+
+
+def agree(ours, expected):
+    for a, b in zip(ours, expected, strict=True):
+        torch.testing.assert_close(a / b.abs().max(), b / b.abs().max(), atol=2e-5, rtol=0)
+
+
+@needs_compiler
+@pytest.mark.parametrize("taps", [None, BLUR], ids=["flat", "up"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_layer_is_what_torch_makes_of_it(shape, taps):
+    x, weight, style, scale, *rest = layer(*shape, taps)
+    inputs = [t.requires_grad_() for t in (x, style, scale)]
+    before = plainly(x, weight, style, scale, *rest)
+    expected, ours = reference.leaky_relu(before), styled.layer(x, weight, style, scale, *rest, Known())
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+    agree([ours, *gradients(ours, before, inputs)], [expected, *gradients(expected, before, inputs)])
+
+
+@needs_compiler
+@pytest.mark.parametrize("leak", [0.0, 1.0])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_plain_convolution_is_torchs(shape, leak):
+    x, weight, *_, bias, _, _ = layer(*shape, None)
+    x.requires_grad_()
+    before = F.conv2d(x, weight, bias, padding=1)
+    expected, ours = F.leaky_relu(before, leak), styled.conv(x, weight, bias, leak, Known())
+    agree([ours, *gradients(ours, before, [x])], [expected, *gradients(expected, before, [x])])
+
+
+@needs_compiler
+@pytest.mark.parametrize("height, width, below", [(4, 4, False), (16, 6, True), (34, 10, True)])
+def test_a_picture_is_what_torch_makes_of_it(height, width, below):
+    x, weight, style, bias = normal(2, 24, height, width), normal(3, 24, 1, 1), normal(2, 24), normal(3)
+    smaller = normal(2, 3, height // 2, width // 2) if below else None
+    inputs = [t.requires_grad_() for t in (x, style, smaller) if t is not None]
+    expected = F.conv2d(x * style[:, :, None, None], weight) + bias[:, None, None]
+    if below:
+        expected = expected + reference.upfirdn2d(smaller, BLUR, up=2, pad=(2, 1))
+    ours, everywhere = styled.picture(x, weight, style, bias, smaller), torch.ones_like(expected)
+    agree([ours, *gradients(ours, everywhere, inputs)], [expected, *gradients(expected, everywhere, inputs)])
+
+
+@needs_compiler
+@pytest.mark.parametrize("taps", [None, BLUR], ids=["flat", "up"])
+def test_nobody_depends_on_who_else_is_there_or_on_the_threads(taps):
+    x, weight, style, scale, *rest = layer(32, 32, 12, 20, taps, count=5)
+    together, threads = styled.layer(x, weight, style, scale, *rest, Known()), torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            alone = styled.layer(x[3:4], weight, style[3:4], scale[3:4], *rest, Known())
+            assert torch.equal(alone, together[3:4])
+    finally:
+        torch.set_num_threads(threads)
+
+
+@needs_compiler
+def test_gradients_are_the_same_each_time():
+    x, weight, style, scale, *rest = layer(16, 32, 20, 20, BLUR)
+    style.requires_grad_(), scale.requires_grad_()
+    y = styled.layer(x, weight, style, scale, *rest, Known())
+    first, second = (torch.autograd.grad(y, [style, scale], torch.ones_like(y), retain_graph=True) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@needs_compiler
+def test_a_second_derivative_is_refused_and_never_wrong():
+    x, weight, style, scale, *rest = layer(16, 16, 8, 8, None)
+    y = styled.layer(x.requires_grad_(), weight, style, scale, *rest, Known())
+    (g,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        g.sum().backward()
+
+
+@needs_compiler
+def test_a_generator_makes_the_same_pictures_and_gradients(kernels):
+    config = GeneratorConfig(64, 16, 2, {4: 32, 8: 32, 16: 32, 32: 32, 64: 16})
+    generator = Generator(config).requires_grad_(False)
+    for layer in (generator.conv1, *generator.convs):
+        layer.noise.weight.fill_(0.1)
+    w = normal(3, config.layers, 16).requires_grad_()
+    found = []
+    for taken in (True, False):
+        kernels(taken)
+        picture = generator.synthesis(w)
+        found.append([picture, *torch.autograd.grad(picture.square().sum(), w)])
+    agree(*found)
+
+
+@needs_compiler
+def test_the_face_network_sees_the_same(kernels):
+    pictures, found = normal(2, 3, CHIP, CHIP).clamp(-1, 1), []
+    for taken in (True, False):
+        kernels(taken)
+        found.append([*face_descriptor().features(pictures), face_descriptor()(pictures)])
+    agree(*found)
+
+
+# -- which is taken
+
+@pytest.fixture
+def kernels(monkeypatch):
+    """Call it with whether the kernels shall be taken."""
+    return lambda taken: monkeypatch.setattr(ops, "_processor_kernels", lambda: taken)
+
+
+@pytest.fixture
+def asked_anew(monkeypatch):
+    ops._processor_kernels.cache_clear()
+    build.processor_library.cache_clear()
+    yield monkeypatch
+    ops._processor_kernels.cache_clear()
+    build.processor_library.cache_clear()
+
+
+def test_only_what_they_can_compute_is_given_to_them():
+    x, weight, *_, bias, _, _ = layer(16, 16, 8, 8, None)
+    assert styled.suits(x, weight, bias, None) and not styled.suits(x, weight, bias, BLUR)  # too small for two tiles
+    assert styled.suits(normal(1, 16, 16, 16), weight, bias, BLUR) and not styled.suits(normal(1, 16, 16, 16), weight, bias, (0.5, 0.5))
+    assert not styled.suits(x.double(), weight, bias, None)
+    assert not styled.suits(x[:, :8], weight[:, :8], bias, None)
+    assert not styled.suits(x, weight[:, :, :1, :1], bias, None)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not styled.suits(x, weight, bias, None)
+    learned = weight.clone().requires_grad_()
+    assert not styled.suits(x, learned, bias, None)
+    with torch.no_grad():
+        assert styled.suits(x, learned, bias, None)
+
+
+def test_no_compiler_is_no_fault(asked_anew):
+    asked_anew.delenv("ESSENCE_OPS", raising=False)
+    asked_anew.setattr(shutil, "which", lambda name: None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not ops._processor_kernels()
+        x, weight, style, scale, *rest = layer(16, 16, 8, 8, None)
+        agree([ops.styled_conv(x, weight, style, scale, *rest, Known())], [reference.leaky_relu(plainly(x, weight, style, scale, *rest))])
+    if not torch.cuda.is_available():
+        assert ops.backend().startswith("reference (torch): ") and "no GPU" in ops.backend()
+
+
+def test_a_compiler_that_fails_is_told_once(asked_anew, tmp_path):
+    broken = tmp_path / "c++"
+    broken.write_text("#!/bin/sh\necho no such luck >&2\nexit 1\n")
+    broken.chmod(0o755)
+    asked_anew.delenv("ESSENCE_OPS", raising=False)
+    asked_anew.setenv("CXX", str(broken))
+    asked_anew.setenv("ESSENCE_CACHE", str(tmp_path / "cache"))
+    asked_anew.setattr("sys.platform", "linux")
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        assert [ops._processor_kernels() for _ in range(3)] == [False] * 3
+    assert len(seen) == 1 and "no such luck" in str(seen[0].message)
+    assert list((tmp_path / "cache" / "ops").iterdir()) == [], "something half made is left"
+
+
+def test_plain_torch_can_be_demanded(asked_anew):
+    asked_anew.setenv("ESSENCE_OPS", "reference")
+    assert not ops._processor_kernels()
+    if not torch.cuda.is_available():
+        assert ops.backend() == "reference (torch) as ESSENCE_OPS wants it; no GPU"
+
+
+@needs_compiler
+def test_they_are_compiled_once_for_all_processes(asked_anew, tmp_path):
+    asked_anew.setenv("ESSENCE_CACHE", str(tmp_path))
+    build.processor_library()
+    (made,) = (tmp_path / "ops").iterdir()
+    when = made.stat().st_mtime_ns
+    build.processor_library.cache_clear()
+    build.processor_library()
+    assert [path.stat().st_mtime_ns for path in (tmp_path / "ops").iterdir()] == [when]
+
+
+@needs_compiler
+def test_a_folder_that_cannot_be_written_is_no_hindrance(asked_anew, tmp_path):
+    asked_anew.setattr(build.catalogue, "writable", lambda path: False)
+    asked_anew.setenv("ESSENCE_CACHE", str(tmp_path / "cache"))
+    build.processor_library()
+    assert not (tmp_path / "cache").exists()
