@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 import traceback
 from concurrent.futures import Future
 
-from demo import LAUNCH, build, space
-from essence import UserError
-from essence.cli_models import Bar
+gc.disable()  # half a million objects are imported, and none of them is garbage
+from demo import LAUNCH, build, space  # noqa: E402
+from essence import UserError  # noqa: E402
+from essence.cli_models import Bar  # noqa: E402
+
+gc.enable()
 
 
 def parse() -> argparse.Namespace:
@@ -24,6 +28,7 @@ def parse() -> argparse.Namespace:
 
 def told(loading: Future) -> None:
     """On the console too; visitors read it in the page."""
+    gc.freeze()  # what is here stays: to look through it would make all visitors wait for half a second now and then
     error = loading.exception()
     if isinstance(error, UserError):
         print(f"essence: {error}", file=sys.stderr, flush=True)

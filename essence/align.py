@@ -97,18 +97,21 @@ def align(image: Any, size: int = 256, index: int = 0, aligned: bool = False) ->
     Raises `NoFaceFound`, `UnreadableImage` or `OversizedImage`.
     """
     image = load_image(image)
-    if aligned:
-        return resize(square_crop(image), size)
-    found = _faces_or_advice(image)
-    if not 0 <= index < len(found):
-        raise NoFaceFound(f"There is no face number {index + 1}: {len(found)} found in the picture, the largest first.")
-    return crop(image, found[index].landmarks, size)
+    return resize(square_crop(image), size) if aligned else cut(image, square(image, index), size)
 
 
 def align_all(image: Any, size: int = 256) -> list[Image.Image]:
     """Every face of the picture as `align` would cut it, the largest first. Raises `NoFaceFound` where there is none."""
     image = load_image(image)
     return [crop(image, face.landmarks, size) for face in _faces_or_advice(image)]
+
+
+def square(image: Image.Image, index: int = 0) -> Square:
+    """Where `align` would cut the face number `index`. Raises `NoFaceFound`."""
+    found = squares(image)
+    if not 0 <= index < len(found):
+        raise NoFaceFound(f"There is no face number {index + 1}: {len(found)} found in the picture, the largest first.")
+    return found[index]
 
 
 def squares(image: Image.Image, aligned: bool = False) -> list[Square]:

@@ -15,7 +15,7 @@ from .catalogue import WEIGHTS, Entry, Part, cache, catalogue, find, verified, w
 from .errors import BadFile, UserError
 from .latents import LatentAxes
 from .model_set import ModelSet
-from .models.clip import ImageText
+from .models.clip import ImageText, prepare
 from .models.e4e import Inverter, MeanInverter
 from .models.identity import face_descriptor
 from .models.stylegan2 import Generator
@@ -46,6 +46,7 @@ def load(
         fetch.fetch(entry, progress=progress)
         entry = find(entry.name)
     demand(entry)
+    prepare()
     generator = checkpoints.load_generator(verified(entry.parts["generator"])).to(device)
     mark = fingerprint(generator)
     half = machine.bfloat16_pays(device) if half is None else half

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import closing
 from pathlib import Path
 
@@ -58,6 +58,11 @@ class Studio:
         return self._models.name if self._models is not None else catalogue.find(self.model).name
 
     @property
+    def has_faces(self) -> bool:
+        """Whether the models make faces; nothing is loaded for it."""
+        return self._models.has_faces if self._models is not None else catalogue.find(self.model).aligned == "face"
+
+    @property
     def models(self) -> ModelSet:
         with self._loading:
             models = self._models
@@ -104,10 +109,14 @@ class Studio:
 
         Models that make no faces take the centred square, here and in all of the following.
         """
-        size = self.models.face_size
-        if aligned or not self.models.has_faces:
-            return resize(square_crop(picture), size)
-        return align.align(picture, size, index=face)
+        if aligned or not self.has_faces:
+            return resize(square_crop(picture), self.models.face_size)
+        loading = None if self.loaded else apart(lambda: self.models)
+        try:
+            square = align.square(picture, face)  # which leaves the other processor to the loading
+        finally:
+            wait([loading] if loading else [])
+        return self.cut(picture, square)
 
     def crop_target(self, picture: Image.Image, face: int = 0, aligned: bool = False) -> tuple[Image.Image, bool]:
         """As `crop`, but a picture without a face (a drawing, say) is taken as it is: (square, whether a face was found)."""
@@ -118,7 +127,7 @@ class Studio:
 
     def faces(self, picture: Image.Image, aligned: bool = False) -> list[Image.Image]:
         """The aligned squares of all faces, the largest first; `aligned`: the picture is one already. Raises NoFaceFound."""
-        if aligned or not self.models.has_faces:
+        if aligned or not self.has_faces:
             return [self.crop(picture, aligned=True)]
         return align.align_all(picture, self.models.face_size)
 
@@ -131,7 +140,7 @@ class Studio:
 
     def squares(self, picture: Image.Image, aligned: bool = False) -> list[align.Square]:
         """Where `faces` would cut, the largest first, so that a person can nudge it. Raises NoFaceFound."""
-        return align.squares(picture, aligned or not self.models.has_faces)
+        return align.squares(picture, aligned or not self.has_faces)
 
     def cut(self, picture: Image.Image, square: align.Square) -> Image.Image:
         """A square of a picture, as large as `crop` makes it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
@@ -12,9 +14,27 @@ from torch.nn.utils import fuse_conv_bn_eval
 
 from ..errors import BadFile
 from ..images import resample
+from ..turn import apart
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def prepare() -> None:
+    """Import open_clip, which takes seconds the first time.
+
+    In a thread of its own: something in there keeps the frames of whoever imports it, and with them all that these hold, for good.
+    """
+    def run() -> None:
+        collecting = gc.isenabled()
+        gc.disable()  # half a million objects come, and none of them is garbage
+        try:
+            importlib.import_module("open_clip")
+        finally:
+            if collecting:
+                gc.enable()
+
+    apart(run).result()
 
 
 class ImageText(nn.Module):
