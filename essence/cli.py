@@ -77,11 +77,11 @@ def run_invert(a: argparse.Namespace) -> dict:
 
 def run_extract(a: argparse.Namespace) -> dict:
     options, studio = _options(a), _studio(a)
-    target, found = studio.crop_target(load_image(a.target), aligned=a.aligned)
+    picture, start = load_image(a.target), Essence.load(a.previous) if a.previous else None  # before the work, not after it
+    sources = _sources(studio, a)
+    target, found = studio.crop_target(picture, aligned=a.aligned)
     if not found and not a.aligned:
         _say(f"No face found in {a.target}: the picture is taken as it is, as a centred square.")
-    start = Essence.load(a.previous) if a.previous else None
-    sources = _sources(studio, a)
     began, first = time.perf_counter(), None
     step = None
     try:
@@ -179,7 +179,7 @@ def _inverted(studio: Studio, a: argparse.Namespace, paths: Sequence[Path]) -> S
     """All photographs at once; one that cannot be read is told before the work begins."""
     if not paths:
         return []
-    crops = [studio.crop(load_image(path), aligned=a.aligned) for path in paths]
+    crops = studio.crops([load_image(path) for path in paths], aligned=a.aligned)
     what = f"inverting {paths[0].name}" if len(paths) == 1 else f"inverting {len(paths)} pictures"
     return last(_shown(studio.invert_all(crops, [path.stem for path in paths], RefineOptions(steps=a.refine)), what)).result
 

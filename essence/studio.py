@@ -17,7 +17,7 @@ from PIL import Image
 
 from . import align, catalogue, machine, registry
 from .errors import EssenceMismatch, NoFaceFound, UserError
-from .images import animation, load_image, resample, resize, square_crop, to_tensor
+from .images import animation, load_image, resample, to_tensor
 from .images import grid as picture_grid
 from .methods.optimize import PRESETS, OptimizeOptions, optimize
 from .methods.refine import RefineOptions, refine
@@ -109,14 +109,16 @@ class Studio:
 
         Models that make no faces take the centred square, here and in all of the following.
         """
-        if aligned or not self.has_faces:
-            return resize(square_crop(picture), self.models.face_size)
+        return self.crops([picture], face, aligned)[0]
+
+    def crops(self, pictures: Sequence[Image.Image], face: int = 0, aligned: bool = False) -> list[Image.Image]:
+        """As `crop`, of several; the faces are found while the models load, if they still have to."""
         loading = None if self.loaded else apart(lambda: self.models)
         try:
-            square = align.square(picture, face)  # which leaves the other processor to the loading
+            squares = [align.Square.centred(p) if aligned or not self.has_faces else align.square(p, face) for p in pictures]
         finally:
             wait([loading] if loading else [])
-        return self.cut(picture, square)
+        return [self.cut(picture, square) for picture, square in zip(pictures, squares, strict=True)]
 
     def crop_target(self, picture: Image.Image, face: int = 0, aligned: bool = False) -> tuple[Image.Image, bool]:
         """As `crop`, but a picture without a face (a drawing, say) is taken as it is: (square, whether a face was found)."""
@@ -196,7 +198,7 @@ class Studio:
                 refine: RefineOptions = RefineOptions()) -> list[Source]:  # noqa: B008  # fmt: skip
         """As `source`, of several pictures together, which takes less time; named after their files."""
         names = ["source" if isinstance(picture, Image.Image) else Path(picture).stem for picture in pictures]
-        crops = [self.crop(p if isinstance(p, Image.Image) else load_image(p), aligned=aligned) for p in pictures]
+        crops = self.crops([p if isinstance(p, Image.Image) else load_image(p) for p in pictures], aligned=aligned)
         return list(last(self.invert_all(crops, names, refine)).result) if crops else []
 
     def from_latents(self, w: torch.Tensor, name: str = "latents") -> Source:

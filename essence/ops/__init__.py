@@ -33,10 +33,7 @@ def styled_conv(x: Tensor, weight: Tensor, style: Tensor, scale: Tensor, bias: T
     if len(noise) == 1 and not noise.requires_grad and styled.suits(x, weight, bias, taps) and _processor_kernels():
         return styled.layer(x, weight, style, scale, bias, noise, taps, known)
     x = x * style[:, :, None, None].to(x.dtype)
-    single = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    if taps is not None and single and max(x.shape[2:]) <= reference.SMALL:
-        x = reference.up_conv(x, weight, taps, known)
-    elif taps is None:
+    if taps is None:
         x = F.conv2d(x, weight, padding=1)
     else:
         x = upfirdn2d(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2), taps, pad=(1, 1))

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from .known import Known
-
 LEAK = 0.2
 GAIN = 2**0.5
-SMALL = 8  # side up to which `up_conv` is the faster way
 
 
 def leaky_relu(x: Tensor, bias: Tensor | None = None, noise: Tensor | None = None, scale: Tensor | None = None) -> Tensor:
@@ -104,29 +100,3 @@ def _filter(x: Tensor, taps: tuple[float, ...], dim: int, down: int) -> Tensor:
     for i, tap in enumerate(taps[1:], start=1):
         out.add_(shifted(i), alpha=tap)
     return out
-
-
-# -- a transposed convolution and the blur behind it, of small pictures on a processor
-
-def up_conv(x: Tensor, weight: Tensor, taps: tuple[float, ...], known: Known) -> Tensor:
-    """upfirdn2d(conv_transpose2d(x, weight, stride=2), taps, pad=(1, 1)) by products of matrices; `weight` [out, in, 3, 3].
-
-    What each coarse pixel becomes under each of the nine weights is one product; where that lies in the fine picture is another, along each
-    axis, with a matrix that grows with the picture's area.
-    """
-    count, inner, height, width = x.shape
-    out = len(weight)
-    each = known("products", lambda w: w.permute(1, 2, 3, 0).reshape(inner, 9 * out).contiguous(), weight)
-    rows, columns = (_places(side, taps).to(x) for side in (height, width))
-    x = x.permute(0, 2, 3, 1).reshape(-1, inner) @ each
-    x = x.view(count, height, width, 3, 3, out).transpose(2, 3).reshape(count, 3 * height, -1)
-    x = (rows @ x).view(count, 2 * height, 3 * width, out)
-    return (columns @ x).permute(0, 3, 1, 2)
-
-
-@lru_cache
-def _places(side: int, taps: tuple[float, ...]) -> Tensor:
-    """How much of coarse pixel i under weight k shows in each fine pixel, [2 * side, side * 3 (i, k)]."""
-    fine, coarse, weight = torch.meshgrid(torch.arange(2 * side), torch.arange(side), torch.arange(3), indexing="ij")
-    tap = 2 * coarse + weight - fine + 1
-    return torch.where((tap >= 0) & (tap < len(taps)), torch.tensor(taps)[tap.clamp(0, len(taps) - 1)], 0).flatten(1)

@@ -15,7 +15,7 @@ from .reference import GAIN, LEAK
 
 WIDE, PANEL, WRITTEN, COLOURS = 8, 16, 4, 3  # as in styled.cpp
 TAPS = (0.25, 0.75, 0.75, 0.25)  # of the blur, as well
-SMALLEST, SMALLEST_UP = 4, 16  # sides of a picture below which tiles would be too empty
+SMALLEST = 4  # side of a picture; one tile of less would be too empty
 # The six matrices along one axis from its three weights, see styled.cpp: of a flat convolution and of its way back, with the weights turned
 # round; of a transposed one with stride 2, where the even pixels see the outer weights, the odd ones the inner, and of its way back.
 FLAT = ((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6), (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1))
@@ -50,7 +50,7 @@ def load() -> None:
 def suits(x: Tensor, weight: Tensor, bias: Tensor, taps: tuple[float, ...] | None) -> bool:
     """Whether the layer can be computed here, and should be: float32 on a processor, no weight to be learned, not too small."""
     fits = weight.shape[0] % PANEL == weight.shape[1] % PANEL == 0 and weight.shape[2:] == (3, 3) and taps in (None, TAPS)
-    return fits and min(x.shape[2:]) >= (SMALLEST if taps is None else SMALLEST_UP) and _plain(x, weight, bias)
+    return fits and min(x.shape[2:]) >= SMALLEST and _plain(x, weight, bias)
 
 
 def suits_picture(x: Tensor, weight: Tensor, bias: Tensor, taps: tuple[float, ...]) -> bool:
