@@ -80,16 +80,27 @@ def test_a_plain_convolution_is_torchs(shape, leak):
 
 
 @needs_compiler
+@pytest.mark.parametrize("asked", ["both", "map", "picture"])
 @pytest.mark.parametrize("height, width, below", [(4, 4, False), (16, 6, True), (34, 10, True)])
-def test_a_picture_is_what_torch_makes_of_it(height, width, below):
-    x, weight, style, bias = normal(2, 24, height, width), normal(3, 24, 1, 1), normal(2, 24), normal(3)
-    smaller = normal(2, 3, height // 2, width // 2) if below else None
-    inputs = [t.requires_grad_() for t in (x, style, smaller) if t is not None]
-    expected = F.conv2d(x * style[:, :, None, None], weight) + bias[:, None, None]
+def test_a_layer_and_its_picture_are_what_torch_makes_of_them(height, width, below, asked):
+    """Whatever of the two a loss sees."""
+    x, weight, style, scale, bias, noise, taps = layer(16, 32, height, width, None)
+    rgb = ops.ToRgb(normal(3, 32, 1, 1), normal(2, 32), normal(3), normal(2, 3, height // 2, width // 2) if below else None, BLUR)
+    inputs = [t.requires_grad_() for t in (x, style, scale, rgb.style, rgb.below) if t is not None]
+    before = plainly(x, weight, style, scale, bias, noise, taps)
+    y = reference.leaky_relu(before)
+    picture = F.conv2d(y * rgb.style[:, :, None, None], rgb.weight) + rgb.bias[:, None, None]
     if below:
-        expected = expected + reference.upfirdn2d(smaller, BLUR, up=2, pad=(2, 1))
-    ours, everywhere = styled.picture(x, weight, style, bias, smaller), torch.ones_like(expected)
-    agree([ours, *gradients(ours, everywhere, inputs)], [expected, *gradients(expected, everywhere, inputs)])
+        picture = picture + reference.upfirdn2d(rgb.below, BLUR, up=2, pad=(2, 1))
+    ours, found = styled.layer_and_picture(x, weight, style, scale, bias, noise, Known(), rgb), []
+    for pair in (ours, (y, picture)):
+        # A map with its uncertain pixels cut out; the picture counts as far as it does not depend on them.
+        certain = (before.abs() > 1e-4).all(1, keepdim=True)
+        kept = {"map": torch.where(certain, pair[0], 0), "picture": torch.where(certain, pair[1], 0)}
+        loss = sum((t * torch.sin(torch.arange(t.numel())).view(t.shape)).sum() for name, t in kept.items() if asked in (name, "both"))
+        found.append([g for g in torch.autograd.grad(loss, inputs, allow_unused=True, retain_graph=True) if g is not None])
+    agree([*ours, *found[0]], [y, picture, *found[1]])
+    assert len(found[0]) == (3 if asked == "map" else len(inputs))
 
 
 @needs_compiler

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import BadFile
-from ..ops import Known, leaky_relu, styled_conv, to_rgb
+from ..ops import Known, ToRgb, leaky_relu, styled_conv, styled_conv_to_rgb
 
 # The filter [1, 3, 3, 1] of every StyleGAN2, along one axis. It sums to two: the zeros put between the pixels halve the light on each axis.
 BLUR = (0.25, 0.75, 0.75, 0.25)
@@ -164,9 +164,15 @@ class StyledConv(nn.Module):
         self.activate = Activate(out_ch)
 
     def forward(self, x: Tensor, style: Tensor, scale: Tensor, noise: Tensor) -> Tensor:
-        conv = self.conv
-        noise = conv.known("noise", torch.mul, self.noise.weight, noise)
+        conv, noise = self.conv, self.scaled(noise)
         return styled_conv(x, conv.weight[0], style, scale, self.activate.bias, noise, conv.taps, conv.known)
+
+    def with_picture(self, x: Tensor, style: Tensor, scale: Tensor, noise: Tensor, rgb: ToRgb) -> tuple[Tensor, Tensor]:
+        conv, noise = self.conv, self.scaled(noise)
+        return styled_conv_to_rgb(x, conv.weight[0], style, scale, self.activate.bias, noise, conv.known, rgb)
+
+    def scaled(self, noise: Tensor) -> Tensor:
+        return self.conv.known("noise", torch.mul, self.noise.weight, noise)
 
 
 class ToRGB(nn.Module):
@@ -177,8 +183,9 @@ class ToRGB(nn.Module):
         if upsample:
             self.upsample = StoredBlur()
 
-    def forward(self, x: Tensor, style: Tensor, skip: Tensor | None) -> Tensor:
-        return to_rgb(x, self.conv.weight[0], style, self.bias[0, :, 0, 0], skip, BLUR)
+    def forward(self, style: Tensor, below: Tensor | None) -> ToRgb:
+        """What the layer before it takes to make the picture too."""
+        return ToRgb(self.conv.weight[0], style, self.bias[0, :, 0, 0], below, BLUR)
 
 
 class ConstantInput(nn.Module):
@@ -235,13 +242,12 @@ class Generator(nn.Module):
             raise ValueError(f"resolution must be one of {self.config.resolutions}, not {resolution}.")
         styles, scales = self._styles(w_plus[:, self._seen])
         x = self.input.input.expand(len(w_plus), -1, -1, -1)
-        x = self.conv1(x, styles[0], scales[0], self.noises.noise_0)
-        picture = self.to_rgb1(x, styles[1], None)
+        x, picture = self.conv1.with_picture(x, styles[0], scales[0], self.noises.noise_0, self.to_rgb1(styles[1], None))
         for i in range(self.config.resolutions.index(resolution)):
             up, flat, rgb = 3 * i + 2, 3 * i + 3, 3 * i + 4  # numbers of the convolutions
             x = self.convs[2 * i](x, styles[up], scales[up], getattr(self.noises, f"noise_{2 * i + 1}"))
-            x = self.convs[2 * i + 1](x, styles[flat], scales[flat], getattr(self.noises, f"noise_{2 * i + 2}"))
-            picture = self.to_rgbs[i](x, styles[rgb], picture)
+            noise, to_rgb = getattr(self.noises, f"noise_{2 * i + 2}"), self.to_rgbs[i](styles[rgb], picture)
+            x, picture = self.convs[2 * i + 1].with_picture(x, styles[flat], scales[flat], noise, to_rgb)
         return picture
 
     def forward(self, z: Tensor, truncation: float = 1.0) -> Tensor:

@@ -17,10 +17,11 @@ from ..errors import UserError
 from . import cuda, reference, styled
 from .build import BuildError, NoCompiler
 from .known import Known
+from .styled import ToRgb
 
 CHOICES = ("auto", "cuda", "reference")
 
-__all__ = ["Known", "backend", "conv", "leaky_relu", "styled_conv", "to_rgb", "upfirdn2d"]
+__all__ = ["Known", "ToRgb", "backend", "conv", "leaky_relu", "styled_conv", "styled_conv_to_rgb", "upfirdn2d"]
 
 
 def styled_conv(x: Tensor, weight: Tensor, style: Tensor, scale: Tensor, bias: Tensor, noise: Tensor,
@@ -30,7 +31,7 @@ def styled_conv(x: Tensor, weight: Tensor, style: Tensor, scale: Tensor, bias: T
     `x` [B, in, H, W], `weight` [out, in, 3, 3], `style` [B, in], `scale` [B, out], `bias` [out], `noise` [1, 1, H', W']. With the `taps` of
     a blur the convolution is a transposed one with stride 2, blurred: H' = 2 H. `known` remembers what follows from the weight.
     """
-    if len(noise) == 1 and not noise.requires_grad and styled.suits(x, weight, bias, taps) and _processor_kernels():
+    if _takes_kernels(x, weight, bias, noise, taps):
         return styled.layer(x, weight, style, scale, bias, noise, taps, known)
     x = x * style[:, :, None, None].to(x.dtype)
     if taps is None:
@@ -40,16 +41,16 @@ def styled_conv(x: Tensor, weight: Tensor, style: Tensor, scale: Tensor, bias: T
     return leaky_relu(x, bias, noise, scale)
 
 
-def to_rgb(x: Tensor, weight: Tensor, style: Tensor, bias: Tensor, below: Tensor | None, taps: tuple[float, ...]) -> Tensor:
-    """The 1x1 convolution of style * x, plus a bias, plus the picture `below`, if any, enlarged: StyleGAN2's sum of skip pictures.
-
-    `x` [B, C, H, W], `weight` [3, C, 1, 1], `style` [B, C], `bias` [3], `below` [B, 3, H/2, W/2]; `taps` of the blur that enlarges it.
-    """
-    if styled.suits_picture(x, weight, bias, taps) and _processor_kernels():
-        return styled.picture(x, weight, style, bias, below)
+def styled_conv_to_rgb(x: Tensor, weight: Tensor, style: Tensor, scale: Tensor, bias: Tensor, noise: Tensor, known: Known, rgb: ToRgb
+                       ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The map y of a flat `styled_conv`, and the picture of it, [B, 3, H, W], float32: the 1x1 convolution of rgb.style * y, a bias, and
+    the picture below, enlarged: StyleGAN2's sum of skip pictures."""
+    if _takes_kernels(x, weight, bias, noise, None) and styled.suits_picture(rgb):
+        return styled.layer_and_picture(x, weight, style, scale, bias, noise, known, rgb)
+    y = styled_conv(x, weight, style, scale, bias, noise, None, known)
     # Summed in float32: in bfloat16 eight additions would show as bands.
-    rgb = F.conv2d(x * style[:, :, None, None].to(x.dtype), weight).float() + bias[:, None, None]
-    return rgb if below is None else rgb + upfirdn2d(below, taps, up=2, pad=(2, 1))
+    picture = F.conv2d(y * rgb.style[:, :, None, None].to(y.dtype), rgb.weight).float() + rgb.bias[:, None, None]
+    return y, picture if rgb.below is None else picture + upfirdn2d(rgb.below, rgb.taps, up=2, pad=(2, 1))
 
 
 def conv(x: Tensor, weight: Tensor, bias: Tensor, leak: float, known: Known) -> Tensor:
@@ -69,6 +70,10 @@ def leaky_relu(x: Tensor, bias: Tensor | None = None, noise: Tensor | None = Non
 def upfirdn2d(x: Tensor, taps: tuple[float, ...], up: int = 1, pad: tuple[int, int] = (0, 0)) -> Tensor:
     """Resample [B, C, H, W]: up-1 zeros after each pixel, pad both axes by `pad`, convolve both with the symmetric `taps`."""
     return (cuda if _kernels_for(x) else reference).upfirdn2d(x, taps, up, pad)
+
+
+def _takes_kernels(x: Tensor, weight: Tensor, bias: Tensor, noise: Tensor, taps: tuple[float, ...] | None) -> bool:
+    return len(noise) == 1 and not noise.requires_grad and styled.suits(x, weight, bias, taps) and _processor_kernels()
 
 
 def backend() -> str:

@@ -57,7 +57,7 @@ def processor_library() -> ctypes.CDLL:
                 made = Path(building) / name
                 run = subprocess.run([compiler, str(PROCESSOR_SOURCE), *flags, "-o", str(made)], capture_output=True, text=True)
                 if run.returncode:
-                    raise BuildError(f"the compiler failed: {run.stderr.strip()[-600:]}")
+                    raise BuildError(f"the compiler failed: {run.stderr.strip()[:600]}")
                 made.replace(folder / name)  # whole or not at all, whoever else builds it now
         return ctypes.CDLL(str(folder / name))
     except OSError as error:

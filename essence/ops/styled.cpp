@@ -24,6 +24,7 @@ constexpr int MATRICES = 36;  // to multiply the channels by
 constexpr int PANEL = 16;     // columns of a product that stay in registers, for up to ROWS rows
 constexpr int ROWS = 6;
 constexpr int CHUNK = 64;  // output channels between two transforms
+constexpr int COLOURS = 3;
 
 Floats load(const float* p) { return *(const Floats*)p; }
 void store(float* p, Floats v) { *(Floats*)p = v; }
@@ -48,10 +49,12 @@ struct Layer {
     const float *x, *weights;     // weights [MATRICES][out / PANEL][in][PANEL]
     const float *before, *after;  // [pictures, channels]: factors of the input's channels and of the output's
     const float *noise, *bias;    // of the fine picture [rows, columns], and [channels]
-    const float *y, *input;       // backward alone: what came out of the layer, and went in
     float* result;
-    float *in_sums, *out_sums;    // backward alone, null where nobody asks, for each tile: of g * (scale * conv) [tiles, in], and of
-                                  // g * input [tiles, out]
+    // Backward alone: what came out of the layer, and went in; factors [pictures, COLOURS, in] by which colours were made of the former, if
+    // they were, and the gradient of these, [pictures, COLOURS, height, width]. x is null where nothing else was made of it.
+    const float *y, *input, *factors, *colours;
+    // Sums for each tile, null where nobody asks: of g * (scale * conv) [tiles, in], g * input [tiles, out] and colours * y [tiles, COLOURS, in].
+    float *in_sums, *out_sums, *factor_sums;
 };
 
 namespace {
@@ -162,32 +165,56 @@ struct Tiles {
     long rows() const { return (end < whole_down ? end : whole_down) - begin; }
 };
 
+void clear(float* values, long count) {
+    for (long i = 0; i < count; i++) values[i] = 0;
+}
+
 // A tile's pixels times the factors of their channels, [READ * READ][in], zero outside of the picture.
-template <class Scheme, bool BACKWARD> void fetch(const Layer& l, Tile tile, float* pixels, float* sums) {
+template <class Scheme> void fetch(const Layer& l, Tile tile, float* pixels) {
     const float* factor = l.before + tile.picture * l.in;
-    const long top = (tile.top - 1) * Scheme::FOLD, left = (tile.left - 1) * Scheme::FOLD;
-    const long height = l.height * Scheme::FOLD, width = l.width * Scheme::FOLD;
     for (int i = 0; i < Scheme::READ; i++)
         for (int j = 0; j < Scheme::READ; j++, pixels += l.in) {
-            long row = top + i, column = left + j;
+            const long row = tile.top - 1 + i, column = tile.left - 1 + j;
+            if (row < 0 || column < 0 || row >= l.height || column >= l.width) {
+                clear(pixels, l.in);
+                continue;
+            }
+            const float* x = l.x + ((tile.picture * l.height + row) * l.width + column) * l.in;
+            for (long c = 0; c < l.in; c += WIDE) store(pixels + c, load(x + c) * load(factor + c));
+        }
+}
+
+// The same of a gradient; what came out of the layer is slope * (scale * conv + noise + bias). `sum_up`: the tile's sums too.
+template <class Scheme, bool COLOURED> void fetch_back(const Layer& l, Tile tile, float* pixels, bool sum_up) {
+    constexpr int EDGE = Scheme::FOLD, END = Scheme::READ - EDGE;
+    const long top = (tile.top - 1) * EDGE, left = (tile.left - 1) * EDGE, height = l.height * EDGE, width = l.width * EDGE;
+    const float *scale = l.before + tile.picture * l.in, *factors = l.factors + tile.picture * COLOURS * l.in;
+    float *sums = sum_up && l.in_sums ? l.in_sums + tile.index * l.in : nullptr;
+    float *factor_sums = COLOURED && sum_up && l.factor_sums ? l.factor_sums + tile.index * COLOURS * l.in : nullptr;
+    if (sums) clear(sums, l.in);
+    if (factor_sums) clear(factor_sums, COLOURS * l.in);
+    for (int i = 0; i < Scheme::READ; i++)
+        for (int j = 0; j < Scheme::READ; j++, pixels += l.in) {
+            const long row = top + i, column = left + j, at = (tile.picture * height + row) * width + column;
             if (row < 0 || column < 0 || row >= height || column >= width) {
-                for (long c = 0; c < l.in; c += WIDE) store(pixels + c, Floats{});
+                clear(pixels, l.in);
                 continue;
             }
-            long at = ((tile.picture * height + row) * width + column) * l.in;
-            const float *x = l.x + at, *y = l.y + at;
-            if (!BACKWARD) {
-                for (long c = 0; c < l.in; c += WIDE) store(pixels + c, load(x + c) * load(factor + c));
-                continue;
-            }
-            // What came out is slope * (scale * conv + noise + bias). Each pixel belongs to one tile's inner part.
-            constexpr int EDGE = Scheme::FOLD, END = Scheme::READ - EDGE;
-            bool inner = sums && i >= EDGE && i < END && j >= EDGE && j < END;
-            Floats noise = all(l.noise[row * width + column]);
+            const bool inner = i >= EDGE && i < END && j >= EDGE && j < END;  // each pixel belongs to one tile's inner part
+            const Floats noise = all(l.noise[row * width + column]);
+            Floats colour[COLOURS];
+            for (int k = 0; COLOURED && k < COLOURS; k++)
+                colour[k] = all(l.colours[((tile.picture * COLOURS + k) * height + row) * width + column]);
             for (long c = 0; c < l.in; c += WIDE) {
-                Floats g = load(x + c), out = load(y + c), sloped = g * by_sign(out, l.gain, l.gain * l.leak);
-                store(pixels + c, sloped * load(factor + c));
-                if (inner) store(sums + c, load(sums + c) + g * out - sloped * (load(l.bias + c) + noise));
+                const Floats y = load(l.y + at * l.in + c);
+                Floats g = !COLOURED || l.x ? load(l.x + at * l.in + c) : Floats{};
+                for (int k = 0; COLOURED && k < COLOURS; k++) {
+                    g += colour[k] * load(factors + k * l.in + c);
+                    if (inner && factor_sums) store(factor_sums + k * l.in + c, load(factor_sums + k * l.in + c) + colour[k] * y);
+                }
+                const Floats sloped = g * by_sign(y, l.gain, l.gain * l.leak);
+                store(pixels + c, sloped * load(scale + c));
+                if (inner && sums) store(sums + c, load(sums + c) + g * y - sloped * (load(l.bias + c) + noise));
             }
         }
 }
@@ -209,9 +236,9 @@ template <class Scheme> void transform(const float* pixels, long channels, float
 }
 
 template <class Scheme, bool BACKWARD> void read_tile(const Layer& l, Tile tile, float* pixels, float* points, long step, bool sum_up) {
-    float* sums = BACKWARD && sum_up && l.in_sums ? l.in_sums + tile.index * l.in : nullptr;
-    for (long c = 0; sums && c < l.in; c++) sums[c] = 0;
-    fetch<Scheme, BACKWARD>(l, tile, pixels, sums);
+    if constexpr (!BACKWARD) fetch<Scheme>(l, tile, pixels);
+    else if (l.colours) fetch_back<Scheme, true>(l, tile, pixels, sum_up);
+    else fetch_back<Scheme, false>(l, tile, pixels, sum_up);
     for (long c = 0; c < l.in; c += WIDE) transform<Scheme>(pixels + c, l.in, points + c, step);
 }
 
@@ -424,19 +451,16 @@ float sum(const Floats& v) {
 }  // namespace
 
 // The picture so far: in each pixel's three colours a sum over its channels, a bias, and what a picture of half the side, if there is one,
-// shows there, blurred. Maps as above, pictures [pictures, COLOURS, height, width].
+// shows there, blurred. Maps as above, pictures [pictures, COLOURS, height, width]. Backward, from g, the picture's gradient, to that of the
+// smaller picture alone: the map's is taken along by the layer that made it.
 struct Picture {
     long pictures, height, width, channels, threads;
-    const float *x, *factors, *bias;  // the layer's map; [pictures, COLOURS, channels]; [COLOURS]
-    const float* below;               // forward: the smaller picture, or null
-    const float* g;                   // backward: the picture's gradient
-    float *result, *for_below;        // the picture; backward, the gradients of the map and of the smaller picture, which may be null
-    float* sums;                      // backward: of g * x, for each row [pictures, height, COLOURS, channels]
+    const float *x, *factors, *bias, *below;  // the map; [pictures, COLOURS, channels]; [COLOURS]; the smaller picture, or null
+    const float* g;
+    float* result;
 };
 
 namespace {
-
-constexpr int COLOURS = 3;
 
 // Row `row` of what the smaller picture shows, from the bias on.
 void enlarge(const Picture& p, long picture, int k, long row, float* result) {
@@ -469,25 +493,6 @@ void mix(const Picture& p, long picture, long row) {
     }
 }
 
-void unmix(const Picture& p, long picture, long row) {
-    const long line = picture * p.height + row;
-    for (long c = 0; c < p.channels; c += WIDE) {
-        const float *x = p.x + line * p.width * p.channels + c, *g[COLOURS];
-        float *result = p.result + line * p.width * p.channels + c, *sums = p.sums + line * COLOURS * p.channels + c;
-        Floats f[COLOURS], total[COLOURS] = {};
-        for (int k = 0; k < COLOURS; k++) {
-            f[k] = load(p.factors + (picture * COLOURS + k) * p.channels + c);
-            g[k] = p.g + ((picture * COLOURS + k) * p.height + row) * p.width;
-        }
-        for (long column = 0; column < p.width; column++, x += p.channels, result += p.channels) {
-            Floats here = load(x), back = {};
-            for (int k = 0; k < COLOURS; k++) back += g[k][column] * f[k], total[k] += g[k][column] * here;
-            store(result, back);
-        }
-        for (int k = 0; k < COLOURS; k++) store(sums + k * p.channels, total[k]);
-    }
-}
-
 void shrink(const Picture& p, long picture, long row) {
     const float taps[4] = {OUTER, INNER, INNER, OUTER};
     for (int k = 0; k < COLOURS; k++)
@@ -499,7 +504,7 @@ void shrink(const Picture& p, long picture, long row) {
                     if (y < 0 || x < 0 || y >= p.height || x >= p.width) continue;
                     value += taps[i] * taps[j] * p.g[((picture * COLOURS + k) * p.height + y) * p.width + x];
                 }
-            p.for_below[((picture * COLOURS + k) * (p.height / 2) + row) * (p.width / 2) + column] = value;
+            p.result[((picture * COLOURS + k) * (p.height / 2) + row) * (p.width / 2) + column] = value;
         }
 }
 
@@ -513,7 +518,4 @@ template <typename Work> void for_rows(const Picture& p, long height, Work work)
 extern "C" void essence_styled(const Layer* l) { l->fold == 2 ? run_up(*l) : run<Flat, false>(*l); }
 extern "C" void essence_styled_back(const Layer* l) { l->fold == 2 ? run<Down, true>(*l) : run<Flat, true>(*l); }
 extern "C" void essence_picture(const Picture* p) { for_rows(*p, p->height, mix); }
-extern "C" void essence_picture_back(const Picture* p) {
-    for_rows(*p, p->height, unmix);
-    if (p->for_below) for_rows(*p, p->height / 2, shrink);
-}
+extern "C" void essence_picture_back(const Picture* p) { for_rows(*p, p->height / 2, shrink); }

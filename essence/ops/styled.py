@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,14 +33,27 @@ def _structure(numbers: str, pointers: str, factors: str = "") -> list[tuple[str
 class _Layer(ctypes.Structure):
     """As in styled.cpp."""
 
-    _fields_ = _structure("pictures height width inner out fold threads",
-                          "x weights before after noise bias y input result in_sums out_sums", "leak gain")  # fmt: skip
+    _fields_ = _structure(
+        "pictures height width inner out fold threads",
+        "x weights before after noise bias result y input factors colours in_sums out_sums factor_sums",
+        "leak gain",
+    )
+
+
+class ToRgb(NamedTuple):
+    """What a picture takes beside a map [B, C, H, W]."""
+
+    weight: Tensor  # [3, C, 1, 1], frozen
+    style: Tensor  # [B, C]
+    bias: Tensor  # [3], frozen
+    below: Tensor | None  # the picture so far, [B, 3, H/2, W/2]
+    taps: tuple[float, ...]  # of the blur that enlarges it
 
 
 class _Picture(ctypes.Structure):
     """As in styled.cpp."""
 
-    _fields_ = _structure("pictures height width channels threads", "x factors bias below g result for_below sums")
+    _fields_ = _structure("pictures height width channels threads", "x factors bias below g result")
 
 
 def load() -> None:
@@ -53,9 +67,10 @@ def suits(x: Tensor, weight: Tensor, bias: Tensor, taps: tuple[float, ...] | Non
     return fits and min(x.shape[2:]) >= SMALLEST and _plain(x, weight, bias)
 
 
-def suits_picture(x: Tensor, weight: Tensor, bias: Tensor, taps: tuple[float, ...]) -> bool:
-    """The same of a picture of the layer."""
-    return x.shape[1] % WIDE == 0 and len(weight) == COLOURS and taps == TAPS and _plain(x, weight, bias)
+def suits_picture(rgb: ToRgb) -> bool:
+    """The same of a picture of a layer."""
+    fits = len(rgb.weight) == COLOURS and rgb.weight.shape[2:] == (1, 1) and rgb.taps == TAPS and rgb.weight.dtype == torch.float32
+    return fits and not (torch.is_grad_enabled() and (rgb.weight.requires_grad or rgb.bias.requires_grad))
 
 
 def _plain(x: Tensor, *frozen: Tensor) -> bool:
@@ -68,19 +83,29 @@ def _plain(x: Tensor, *frozen: Tensor) -> bool:
 def layer(x: Tensor, weight: Tensor, style: Tensor, scale: Tensor, bias: Tensor, noise: Tensor, taps: tuple[float, ...] | None,
           known: Known) -> Tensor:  # fmt: skip
     """As ops.styled_conv, `noise` [1, 1, H', W'] and frozen; the result's channels lie innermost. No second derivatives."""
-    return _Convolution.apply(x, style, scale, weight, bias, noise, taps, (LEAK, GAIN), known)
+    return _Convolution.apply(x, style, scale, None, None, weight, bias, noise, None, taps, (LEAK, GAIN), known)[0]
+
+
+def layer_and_picture(x: Tensor, weight: Tensor, style: Tensor, scale: Tensor, bias: Tensor, noise: Tensor, known: Known, rgb: ToRgb
+                      ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """As ops.styled_conv_to_rgb, otherwise as `layer`."""
+    factors = rgb.style[:, None] * rgb.weight[:, :, 0, 0]
+    return _Convolution.apply(x, style, scale, factors, rgb.below, weight, bias, noise, rgb.bias, None, (LEAK, GAIN), known)
 
 
 def conv(x: Tensor, weight: Tensor, bias: Tensor, leak: float, known: Known) -> Tensor:
     """As ops.conv; the result's channels lie innermost. No second derivatives."""
     style, scale = x.new_ones(len(x), x.shape[1]), x.new_ones(len(x), len(weight))
-    return _Convolution.apply(x, style, scale, weight, bias, x.new_zeros(x.shape[2:]), None, (leak, 1.0), known)
+    return _Convolution.apply(x, style, scale, None, None, weight, bias, x.new_zeros(x.shape[2:]), None, None, (leak, 1.0), known)[0]
 
 
 class _Convolution(Function):
+    """A layer's map, and where there are `factors` [B, 3, out] the picture of it, else None."""
+
     @staticmethod
-    def forward(ctx, x: Tensor, style: Tensor, scale: Tensor, weight: Tensor, bias: Tensor, noise: Tensor, taps: tuple[float, ...] | None,
-                slope: tuple[float, float], known: Known) -> Tensor:  # fmt: skip
+    def forward(ctx, x: Tensor, style: Tensor, scale: Tensor, factors: Tensor | None, below: Tensor | None, weight: Tensor, bias: Tensor,
+                noise: Tensor, rgb_bias: Tensor | None, taps: tuple[float, ...] | None, slope: tuple[float, float], known: Known
+                ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         x, fold = x.contiguous(memory_format=torch.channels_last), 1 if taps is None else 2
         style, scale, bias, noise = (t.float().contiguous() for t in (style, scale, bias, noise))
         count, inner, height, width = x.shape
@@ -88,59 +113,41 @@ class _Convolution(Function):
         weights = known("forward", lambda w: matrices(w, FLAT if taps is None else UP), weight)
         places = _places(x=x, weights=weights, before=style, after=scale, noise=noise, bias=bias, result=y)
         _call("essence_styled", _Layer(*slope, count, height, width, inner, len(weight), fold, torch.get_num_threads(), **places))
-        ctx.save_for_backward(x, y, style, scale, weight, bias, noise)
-        ctx.taps, ctx.fold, ctx.slope, ctx.known = taps, fold, slope, known
-        return y
+        picture = None
+        if factors is not None:
+            factors, below = factors.contiguous(), None if below is None else below.contiguous()
+            picture = x.new_empty(count, COLOURS, height, width)
+            places = _places(x=y, factors=factors, bias=rgb_bias.contiguous(), below=below, result=picture)
+            _call("essence_picture", _Picture(count, height, width, len(weight), torch.get_num_threads(), **places))
+        ctx.save_for_backward(x, y, style, scale, factors, weight, bias, noise)
+        ctx.set_materialize_grads(False)
+        ctx.taps, ctx.fold, ctx.slope, ctx.known, ctx.enlarged = taps, fold, slope, known, below is not None
+        return y, picture
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, style, scale, weight, bias, noise = ctx.saved_tensors
-        (count, inner, height, width), out, g = x.shape, y.shape[1], g.contiguous(memory_format=torch.channels_last)
-        tiles, (_, for_style, for_scale, *_) = -(-height // WRITTEN) * -(-width // WRITTEN), ctx.needs_input_grad
+    def backward(ctx, g: Tensor | None, g_picture: Tensor | None) -> tuple[Tensor | None, ...]:
+        x, y, style, scale, factors, weight, bias, noise = ctx.saved_tensors
+        (count, inner, height, width), out, threads = x.shape, y.shape[1], torch.get_num_threads()
+        if g is None and g_picture is None:
+            return (None,) * 12
+        g = None if g is None else g.contiguous(memory_format=torch.channels_last)
+        g_picture = None if g_picture is None else g_picture.contiguous()
+        tiles, (_, for_style, for_scale, for_factors, for_below, *_) = -(-height // WRITTEN) * -(-width // WRITTEN), ctx.needs_input_grad
         style_sums = x.new_empty(count, tiles, inner) if for_style else None
         scale_sums = x.new_empty(count, tiles, out) if for_scale else None
-        for_x = torch.empty_like(x)
+        factor_sums = x.new_empty(count, tiles, COLOURS, out) if for_factors and g_picture is not None else None
+        for_x, below = torch.empty_like(x), None
         weights = ctx.known("backward", lambda w: matrices(w.transpose(0, 1), BACK if ctx.taps is None else DOWN), weight)
-        places = _places(x=g, weights=weights, before=scale, after=style, noise=noise, bias=bias, y=y, input=x, result=for_x,
-                         in_sums=scale_sums, out_sums=style_sums)  # fmt: skip
-        place = _Layer(*ctx.slope, count, height, width, out, inner, ctx.fold, torch.get_num_threads(), **places)
-        _call("essence_styled_back", place)
-        # The sums for the scale are of what it has multiplied already.
-        return for_x, style_sums.sum(1) if for_style else None, scale_sums.sum(1) / scale if for_scale else None, *[None] * 6
-
-
-def picture(x: Tensor, weight: Tensor, style: Tensor, bias: Tensor, below: Tensor | None) -> Tensor:
-    """As ops.to_rgb. No second derivatives."""
-    return _Mix.apply(x, style[:, None] * weight[:, :, 0, 0], below, bias)
-
-
-class _Mix(Function):
-    @staticmethod
-    def forward(ctx, x: Tensor, factors: Tensor, below: Tensor | None, bias: Tensor) -> Tensor:
-        x, factors, bias = x.contiguous(memory_format=torch.channels_last), factors.float().contiguous(), bias.float().contiguous()
-        below = None if below is None else below.contiguous()
-        ctx.save_for_backward(x, factors, bias)
-        ctx.smaller = below is not None
-        result = x.new_empty(len(x), COLOURS, *x.shape[2:])
-        _call("essence_picture", _picture(x, factors, bias, below=below, result=result))
-        return result
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
-        (x, factors, bias), g = ctx.saved_tensors, g.contiguous()
-        count, channels, height, width = x.shape
-        for_x, sums = torch.empty_like(x), x.new_empty(count, height, COLOURS, channels)
-        for_below = x.new_empty(count, COLOURS, height // 2, width // 2) if ctx.smaller else None
-        _call("essence_picture_back", _picture(x, factors, bias, g=g, result=for_x, for_below=for_below, sums=sums))
-        return for_x, sums.sum(1), for_below, None
-
-
-def _picture(x: Tensor, factors: Tensor, bias: Tensor, **tensors: Tensor | None) -> _Picture:
-    count, channels, height, width = x.shape
-    places = _places(x=x, factors=factors, bias=bias, **tensors)
-    return _Picture(count, height, width, channels, torch.get_num_threads(), **places)
+        places = _places(x=g, weights=weights, before=scale, after=style, noise=noise, bias=bias, result=for_x, y=y, input=x,
+                         factors=factors, colours=g_picture, in_sums=scale_sums, out_sums=style_sums, factor_sums=factor_sums)  # fmt: skip
+        _call("essence_styled_back", _Layer(*ctx.slope, count, height, width, out, inner, ctx.fold, threads, **places))
+        if ctx.enlarged and for_below and g_picture is not None:
+            below = x.new_empty(count, COLOURS, height // 2, width // 2)
+            _call("essence_picture_back", _Picture(count, height, width, out, threads, **_places(g=g_picture, result=below)))
+        sums = [None if t is None else t.sum(1) for t in (style_sums, scale_sums, factor_sums)]
+        # Those for the scale are of what it has multiplied already.
+        return for_x, sums[0], sums[1] / scale if for_scale else None, sums[2], below, *[None] * 7
 
 
 def _places(**tensors: Tensor | None) -> dict[str, ctypes.c_void_p]:
