@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from essence import OptimizeOptions, machine, registry
+from essence import OptimizeOptions, machine, ops, registry
 from essence.methods.optimize import optimize
 from essence.model_set import ModelSet
 
@@ -118,7 +118,7 @@ def rival_time(setting: Setting) -> Time | None:
 
 def steps(setting: Setting) -> Iterator[Row]:
     """The optimiser's step: exact, then with the loss at a smaller picture, and half precision where the processor has it."""
-    cuda, pays = setting.device == "cuda", machine.bfloat16_pays(setting.device)
+    cuda, pays = setting.device == "cuda", ops.bfloat16_pays(setting.device)
     theirs = rival_time(setting)
     machine.keep_memory()  # as a Studio does; the released script does not
     exact, fast = (">= 3x", ">= 10x") if cuda else (">= 4x", ">= 20x")

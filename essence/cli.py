@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import io
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -41,10 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             return cli_models.pass_on(argv[0], argv[1:])
         arguments = _parser().parse_args(argv)
         _report(arguments, arguments.run(arguments))
+        sys.stdout.flush()
         return 0
     except UserError as error:
         print(f"essence: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # nobody reads on, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be written goes nowhere, without complaint
+        return 141  # as the shell names SIGPIPE
     except OSError as error:
         print(f"essence: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         return 2

@@ -81,7 +81,7 @@ def run_convert(a: argparse.Namespace) -> dict:
 def run_doctor(a: argparse.Namespace) -> dict:
     device = a.device or machine.device()
     found = {"python": platform.python_version(), "platform": platform.platform(), "device": _device_name(device)}
-    found["precision"] = "bfloat16" if machine.bfloat16_pays(device) else "float32"
+    found["precision"] = "bfloat16" if ops.bfloat16_pays(device) else "float32"
     found["ops"] = ops.backend()
     for package in ("torch", "gradio", "open_clip_torch", "face_recognition_models", "pillow", "numpy"):
         found[package] = _version(package)

@@ -76,14 +76,24 @@ def _libc(name: str) -> Callable[..., int] | None:
         return None
 
 
+def precision_asked() -> str | None:
+    """What ESSENCE_PRECISION asks for: full, half or nothing."""
+    asked = os.environ.get("ESSENCE_PRECISION")
+    return asked if asked in ("full", "half") else None
+
+
 def bfloat16_pays(device: str | torch.device) -> bool:
     """True where the processor multiplies bfloat16 itself; ESSENCE_PRECISION=full|half overrides."""
-    asked = os.environ.get("ESSENCE_PRECISION", "auto")
-    if asked in ("full", "half"):
+    if asked := precision_asked():
         return asked == "half"
     if torch.device(device).type == "cuda":
         return torch.cuda.is_bf16_supported()
     return torch.device(device).type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def has_matrix_unit() -> bool:
+    """Whether this processor multiplies matrices of bfloat16 in a unit for them (Intel's AMX): many times as fast as in its vectors."""
+    return torch.cpu._is_amx_tile_supported()
 
 
 class Halving:

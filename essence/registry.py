@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from . import checkpoints, fetch, latents, machine
+from . import checkpoints, fetch, latents, ops
 from .catalogue import WEIGHTS, Entry, Part, cache, catalogue, find, verified, writable
 from .errors import BadFile, UserError
 from .latents import LatentAxes
@@ -40,7 +40,7 @@ def default() -> str:
 def load(
     model: str | None = None, device: str | torch.device = "cpu", half: bool | None = None, progress: Progress | None = None
 ) -> ModelSet:
-    """A whole model set, by name or path. `half`: bfloat16 where it is safe; None decides by the processor. Raises UserError."""
+    """A whole model set, by name or path. `half`: bfloat16 where it is safe; None: where it is faster. Raises UserError."""
     entry = find(model or default())
     if entry.missing and fetches(entry):
         fetch.fetch(entry, progress=progress)
@@ -49,7 +49,7 @@ def load(
     prepare()
     generator = checkpoints.load_generator(verified(entry.parts["generator"])).to(device)
     mark = fingerprint(generator)
-    half = machine.bfloat16_pays(device) if half is None else half
+    half = ops.bfloat16_pays(device) if half is None else half
     clip, identity = _clip(entry).to(device), face_descriptor().to(device) if entry.aligned == "face" else None
     models = ModelSet(
         entry.name,

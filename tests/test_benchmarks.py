@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from benchmarks import __main__ as benchmarks
 from benchmarks import cases, rival
 from benchmarks.networks import FFHQ, random_models
-from essence import machine
+from essence import machine, ops
 from essence.images import resample
 
 TINY = ["--size", "32", "--sources", "2", "--repeats", "1", "--tiny", "--device", "cpu", "--clock", "processor"]
@@ -42,7 +42,7 @@ def test_table_has_every_case_and_says_what_was_not_measured(capsys):
     said = capsys.readouterr().out
     lines = said.strip().splitlines()
     assert "threads" in lines[0] and lines[1].startswith("| case | device | ours | rival | ratio | target |")
-    precision = "bf16" if machine.bfloat16_pays("cpu") else "fp32"
+    precision = "bf16" if ops.bfloat16_pays("cpu") else "fp32"
     assert "step, 32, 2 sources, exact, fp32" in said and f"loss at 16, {precision}" in said and "render, 32" in said
     assert all("not measured" in text for text in lines if "| cuda |" in text) and said.count("| cuda |") == 4
     assert all(float(text.split("|")[5].strip(" x")) > 0 for text in lines if text.startswith("| step, 32"))

@@ -144,3 +144,11 @@ def test_a_recipes_own_help_is_shown(run):
 def test_module_runs_as_a_program():
     done = subprocess.run([sys.executable, "-m", "essence", "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and "extract" in done.stdout
+
+
+def test_who_reads_no_further_hears_no_complaint():
+    """As `python -m essence doctor | head -1`."""
+    work = subprocess.Popen([sys.executable, "-m", "essence", "doctor"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    work.stdout.close()
+    assert work.stderr.read() == "" and work.wait() == 141
+    work.stderr.close()

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from essence import ops
+from essence import machine, ops
 from essence.models.identity import CHIP, face_descriptor
 from essence.models.stylegan2 import BLUR, Generator, GeneratorConfig
 from essence.ops import Known, build, reference, styled
@@ -242,3 +242,21 @@ def test_a_folder_that_cannot_be_written_is_no_hindrance(asked_anew, tmp_path):
     asked_anew.setenv("ESSENCE_CACHE", str(tmp_path / "cache"))
     build.processor_library()
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("asked", [None, "full", "half"])
+@pytest.mark.parametrize("unit", [True, False])
+@pytest.mark.parametrize("kernels", [True, False])
+@pytest.mark.parametrize("supported", [True, False])
+def test_frozen_networks_take_bfloat16_where_it_is_faster(monkeypatch, supported, kernels, unit, asked):
+    """The kernels take float32 and beat bfloat16 in vectors, not a unit for it."""
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported, raising=False)
+    monkeypatch.setattr(machine, "has_matrix_unit", lambda: unit)
+    monkeypatch.setattr(ops, "_processor_kernels", lambda: kernels)
+    if asked:
+        monkeypatch.setenv("ESSENCE_PRECISION", asked)
+    else:
+        monkeypatch.delenv("ESSENCE_PRECISION", raising=False)
+    expected = supported and (unit or not kernels) if asked is None else asked == "half"
+    assert ops.bfloat16_pays("cpu") == expected
+    assert machine.bfloat16_pays("cpu") == (supported if asked is None else asked == "half"), "networks that learn have no kernels"

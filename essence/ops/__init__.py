@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import machine
 from ..errors import UserError
 from . import cuda, reference, styled
 from .build import BuildError, NoCompiler
@@ -21,7 +22,7 @@ from .styled import ToRgb
 
 CHOICES = ("auto", "cuda", "reference")
 
-__all__ = ["Known", "ToRgb", "backend", "conv", "leaky_relu", "styled_conv", "styled_conv_to_rgb", "upfirdn2d"]
+__all__ = ["Known", "ToRgb", "backend", "bfloat16_pays", "conv", "leaky_relu", "styled_conv", "styled_conv_to_rgb", "upfirdn2d"]
 
 
 def styled_conv(x: Tensor, weight: Tensor, style: Tensor, scale: Tensor, bias: Tensor, noise: Tensor,
@@ -74,6 +75,16 @@ def upfirdn2d(x: Tensor, taps: tuple[float, ...], up: int = 1, pad: tuple[int, i
 
 def _takes_kernels(x: Tensor, weight: Tensor, bias: Tensor, noise: Tensor, taps: tuple[float, ...] | None) -> bool:
     return len(noise) == 1 and not noise.requires_grad and styled.suits(x, weight, bias, taps) and _processor_kernels()
+
+
+def bfloat16_pays(device: str | torch.device) -> bool:
+    """Whether networks whose weights nobody learns should work in bfloat16; ESSENCE_PRECISION=full|half overrides.
+
+    The kernels for processors take float32, and are faster than torch's layers in bfloat16 (docs/BACKEND.md) where no unit multiplies it.
+    """
+    if torch.device(device).type != "cpu" or machine.precision_asked() or machine.has_matrix_unit():
+        return machine.bfloat16_pays(device)
+    return machine.bfloat16_pays(device) and not _processor_kernels()
 
 
 def backend() -> str:

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ..images import grid, resample, to_pil
 from ..latents import LatentAxes
-from ..machine import bfloat16_pays
 from ..methods.refine import RefineOptions, refine
 from ..model_set import ModelSet
 from ..models.identity import face_descriptor
+from ..ops import bfloat16_pays
 from ..types import Source
 
 
