@@ -1,4 +1,5 @@
-"""`python -m benchmarks.latency`: from a slider's movement to the pictures on the screen, in a browser, for grids of several sizes.
+"""`python -m benchmarks.latency`: from a slider's movement to the pictures on the screen, in a browser, for grids of several sizes; and
+how many frames of a learning it shows each second.
 
 One hand: the next movement begins when the pictures of the last one are shown. A row's own slider changes the row, the shared one the grid.
 """
@@ -6,6 +7,7 @@ One hand: the next movement begins when the pictures of the last one are shown. 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import random
 import shutil
@@ -19,6 +21,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from .__main__ import hardware, line
 from .load import ROOT, page, quantiles
 
+TARGET = ROOT / "assets" / "targets" / "grin.jpg"
+LEARNERS = 4  # sources of the learning
 ESSENCES = sorted((ROOT / "assets" / "essences").glob("*.safetensors"))
 SIDES = (2, 3, 4)
 ROW, ALL = ':not([data-strength="all"])', '[data-strength="all"]'  # sliders
@@ -43,13 +47,37 @@ MOVE = """async ([name, value]) => {
     await new Promise(requestAnimationFrame);
     return performance.now() - began;
 }"""
+# Milliseconds at which a frame of the learning was on the screen, from the click that starts it on.
+WATCH = """async () => {
+    const frames = [], progress = document.querySelector("#progress");
+    const shown = () => [...progress.querySelectorAll(".previews figure:not(.target) img")].map((picture) => picture.src).join();
+    let last = shown();
+    const began = performance.now();
+    const over = new Promise((resolve) => {
+        new MutationObserver(() => {
+            if (shown() && shown() !== last) {
+                last = shown();
+                requestAnimationFrame(() => frames.push(performance.now() - began));
+            }
+            if (progress.textContent.includes("Learned")) resolve();
+        }).observe(progress, { childList: true, subtree: true, attributes: true, characterData: true });
+    });
+    document.querySelector("#learn").click();
+    await over;
+    return frames;
+}"""
+
+
+def add_faces(visitor: Page, count: int) -> None:
+    """Random ones."""
+    for number in range(1, count + 1):
+        visitor.click("#random-face")
+        visitor.wait_for_function("n => document.querySelectorAll('#sources .item').length === n", arg=number)
 
 
 def fill(visitor: Page, side: int, essences: Sequence[Path]) -> None:
     """`side` random faces and as many essences; waits for the grid."""
-    for count in range(1, side + 1):
-        visitor.click("#random-face")
-        visitor.wait_for_function("n => document.querySelectorAll('#sources .item').length === n", arg=count)
+    add_faces(visitor, side)
     visitor.set_input_files("#targets-upload input[type=file]", essences)
     visitor.wait_for_function("n => document.querySelectorAll('#board .cell img').length === n", arg=side * side)
 
@@ -61,20 +89,38 @@ def measure(visitor: Page, slider: str, repeats: int) -> list[float]:
     return [visitor.evaluate(MOVE, [slider, value]) / 1000 for value in values][3:]
 
 
+def frames(visitor: Page, target: Path = TARGET) -> list[float]:
+    """Seconds between the frames of a learning of the faces that are there, as the page's own settings have it."""
+    visitor.set_input_files("#targets-upload input[type=file]", target)
+    visitor.wait_for_selector("#targets .item")
+    times = visitor.evaluate(WATCH)
+    return [(after - before) / 1000 for before, after in itertools.pairwise(times)]
+
+
 def rows(address: str, sides: Sequence[int], repeats: int) -> Iterator[str]:
     yield line(["grid", "pictures that change", "median, 95th percentile, worst"])
     yield line(["---"] * 3)
     with visiting() as browser, copies(max(sides)) as essences:
         for side in sides:
-            context = browser.new_context(viewport={"width": 1280, "height": 900})
-            visitor = context.new_page()
-            visitor.set_default_timeout(PATIENCE)
-            visitor.goto(address)
-            visitor.wait_for_selector("#learn")
-            fill(visitor, side, essences[:side])
-            for slider, count in ((ROW, side), (ALL, side * side)):
-                yield line([f"{side}x{side}", str(count), quantiles(measure(visitor, slider, repeats))])
-            context.close()
+            with tab(browser, address) as visitor:
+                fill(visitor, side, essences[:side])
+                for slider, count in ((ROW, side), (ALL, side * side)):
+                    yield line([f"{side}x{side}", str(count), quantiles(measure(visitor, slider, repeats))])
+        with tab(browser, address) as visitor:
+            add_faces(visitor, LEARNERS)
+            between = frames(visitor)
+            yield line([f"learning, {LEARNERS} faces", f"{len(between) / sum(between):.1f} frames a second", quantiles(between)])
+
+
+@contextmanager
+def tab(browser: Browser, address: str) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    visitor = context.new_page()
+    visitor.set_default_timeout(PATIENCE)
+    visitor.goto(address)
+    visitor.wait_for_selector("#learn")
+    yield visitor
+    context.close()
 
 
 @contextmanager

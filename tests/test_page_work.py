@@ -275,6 +275,14 @@ def test_latency_is_from_a_movement_to_its_pictures(visit, slider):
     assert cell(page, 0) != before
 
 
+def test_frames_of_a_learning_are_counted_as_they_are_seen(visit):
+    page = visit()
+    quickly(page)
+    latency.add_faces(page, 2)
+    seconds = latency.frames(page)
+    assert 2 <= len(seconds) < 12 and all(0 < each < PATIENCE / 1000 for each in seconds)
+
+
 # ---- the large view
 
 def test_the_strip_is_scrubbed_with_the_server_stopped(browser):
