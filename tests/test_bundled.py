@@ -1,13 +1,16 @@
 """The bundled models do the main job: these tests look at the real weights, not at fakes."""
 
 import gc
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from essence import Essence, OptimizeOptions, RefineOptions, Studio, bundled, load_image, registry
+from essence import Essence, NoFaceFound, OptimizeOptions, RefineOptions, Studio, align, bundled, load_image, registry
 from essence.images import to_tensor
 from essence.metrics import distance_between_people, distances
 from essence.studio import last
@@ -32,6 +35,37 @@ def unseen(studio):
 
 def describe(studio, pictures):
     return studio.models.describe(torch.tensor(np.stack([np.asarray(p) for p in pictures])).permute(0, 3, 1, 2) / 127.5 - 1)
+
+
+FREED = """
+import gc, weakref
+from essence import registry
+models = registry.load("mini")
+generator = weakref.ref(models.generator)
+del models
+gc.collect()
+print(generator() is None)
+"""
+
+
+def test_the_first_models_of_a_process_can_be_freed():
+    """What their loading imports must not keep hold of them: a page that goes over to others would have both in memory."""
+    done = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True"]
+
+
+def test_faces_are_found_while_the_models_load(monkeypatch):
+    """The same squares as afterwards; and what is wrong with a picture is said, though the models came to nothing."""
+    portrait = Studio("mini", "cpu").random_source(20).inversion
+    studio, loaded = Studio("mini", "cpu"), []
+    found, first = align.square, registry.load
+    monkeypatch.setattr(registry, "load", lambda *a, **k: loaded.append("loading") or first(*a, **k))
+    monkeypatch.setattr(align, "square", lambda *a, **k: loaded.append("finding") or found(*a, **k))
+    crops = studio.crops([portrait, portrait])
+    assert sorted(loaded) == ["finding", "finding", "loading"]
+    assert [np.asarray(c).tolist() for c in crops] == [np.asarray(studio.crop(portrait)).tolist()] * 2
+    with pytest.raises(NoFaceFound):
+        Studio("mini", "cpu").crops([Image.new("RGB", (300, 300))])
 
 
 def test_manifest_knows_every_bundled_file_and_its_hash():
