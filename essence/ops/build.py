@@ -15,9 +15,11 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -94,21 +96,35 @@ def compiled(architectures: Sequence[str]) -> str:
     from torch.utils import cpp_extension
 
     home = toolkit()
-    flags = [*FLAGS, *(f"-gencode=arch=compute_{a.removeprefix('sm_')},code={a}" for a in architectures)]
-    name = f"essence_ops_{'_'.join(architectures)}_{_key(SOURCE, flags, torch.version.cuda)}"
+    name = f"essence_ops_{'_'.join(architectures)}_{_key(SOURCE, FLAGS, torch.version.cuda)}"
     folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root()) / name
-    before, cpp_extension.CUDA_HOME = cpp_extension.CUDA_HOME, str(home)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        cpp_extension.load(
-            name, [str(SOURCE)], extra_cuda_cflags=flags, extra_ldflags=_runtime(home, folder), build_directory=str(folder),
-            is_python_module=False,
-        )  # fmt: skip
-    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+        with _told(cpp_extension, home, architectures):
+            cpp_extension.load(
+                name, [str(SOURCE)], extra_cuda_cflags=FLAGS, extra_ldflags=_runtime(home, folder), build_directory=str(folder),
+                is_python_module=False,
+            )  # fmt: skip
+    except (RuntimeError, ValueError, OSError, subprocess.SubprocessError) as error:  # Value: of an unknown architecture
         raise BuildError(f"the compiler failed: {str(error).strip()[-600:]}") from error
+    return str(folder / f"{name}.so")
+
+
+@contextmanager
+def _told(cpp_extension: ModuleType, home: Path, architectures: Sequence[str]) -> Iterator[None]:
+    """Where the compiler is, and what it compiles for: else torch takes the GPUs that it sees, which may be none."""
+    numbers = [architecture.removeprefix("sm_") for architecture in architectures]
+    asked = os.environ.get("TORCH_CUDA_ARCH_LIST")
+    before, cpp_extension.CUDA_HOME = cpp_extension.CUDA_HOME, str(home)
+    os.environ["TORCH_CUDA_ARCH_LIST"] = ";".join(f"{number[:-1]}.{number[-1]}" for number in numbers)
+    try:
+        yield
     finally:
         cpp_extension.CUDA_HOME = before
-    return str(folder / f"{name}.so")
+        if asked is None:
+            del os.environ["TORCH_CUDA_ARCH_LIST"]
+        else:
+            os.environ["TORCH_CUDA_ARCH_LIST"] = asked
 
 
 def _key(source: Path, *what: object) -> str:
