@@ -188,7 +188,7 @@ template <class Scheme> void fetch(const Layer& l, Tile tile, float* pixels) {
 template <class Scheme, bool COLOURED> void fetch_back(const Layer& l, Tile tile, float* pixels, bool sum_up) {
     constexpr int EDGE = Scheme::FOLD, END = Scheme::READ - EDGE;
     const long top = (tile.top - 1) * EDGE, left = (tile.left - 1) * EDGE, height = l.height * EDGE, width = l.width * EDGE;
-    const float *scale = l.before + tile.picture * l.in, *factors = l.factors + tile.picture * COLOURS * l.in;
+    const float *scale = l.before + tile.picture * l.in, *factors = COLOURED ? l.factors + tile.picture * COLOURS * l.in : nullptr;
     float *sums = sum_up && l.in_sums ? l.in_sums + tile.index * l.in : nullptr;
     float *factor_sums = COLOURED && sum_up && l.factor_sums ? l.factor_sums + tile.index * COLOURS * l.in : nullptr;
     if (sums) clear(sums, l.in);

@@ -14,7 +14,7 @@ from . import build
 from .known import Known
 from .reference import GAIN, LEAK
 
-WIDE, PANEL, WRITTEN, COLOURS = 8, 16, 4, 3  # as in styled.cpp
+PANEL, WRITTEN, COLOURS = 16, 4, 3  # as in styled.cpp
 TAPS = (0.25, 0.75, 0.75, 0.25)  # of the blur, as well
 SMALLEST = 4  # side of a picture; one tile of less would be too empty
 # The six matrices along one axis from its three weights, see styled.cpp: of a flat convolution and of its way back, with the weights turned
