@@ -1,1 +1,3 @@
-"""Measurements against the released algorithm: `python -m benchmarks`. docs/BACKEND.md says what bounds each case."""
+"""Measurements against the released algorithm: `python -m benchmarks`. docs/BACKEND.md says what
+bounds each case.
+"""

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from essence import OptimizeOptions, machine, ops, registry
+from essence import OptimizeOptions, ops
+from essence.library import loading
 from essence.methods.optimize import optimize
-from essence.model_set import ModelSet
+from essence.models.model_set import ModelSet
+from essence.runtime import memory
 
 from . import rival
 from .networks import random_models
@@ -38,7 +40,8 @@ class Setting:
     sources: int = 4
     repeats: int = 3  # the median is reported
     device: str = "cpu"
-    # What ratios compare: "wall", or "processor" time of all threads, for a machine that others are busy on. Cells show both on a CPU.
+    # What ratios compare: "wall", or "processor" time of all threads, for a machine that others are
+    # busy on. Cells show both on a CPU.
     clock: str = "wall"
     tiny: bool = False  # small networks: a test of the benchmarks, not a measurement
 
@@ -63,16 +66,22 @@ class Time:
 
     @classmethod
     def median(cls, times: Sequence[Time]) -> Time:
-        return cls(statistics.median(t.wall for t in times), statistics.median(t.processor for t in times))
+        return cls(
+            statistics.median(t.wall for t in times), statistics.median(t.processor for t in times)
+        )
 
     def shown(self, device: str) -> str:
-        return f"{self.wall:.3g} s" + (f" (processor {self.processor:.3g} s)" if device == "cpu" else "")
+        return f"{self.wall:.3g} s" + (
+            f" (processor {self.processor:.3g} s)" if device == "cpu" else ""
+        )
 
     def ratio(self, other: Time, clock: str) -> str:
         return f"{getattr(self, clock) / getattr(other, clock):.1f}x"
 
 
-def measure(work: Callable[[], object], repeats: int, device: torch.device, warm_up: int = 1) -> Time:
+def measure(
+    work: Callable[[], object], repeats: int, device: torch.device, warm_up: int = 1
+) -> Time:
     """Median time of `work`."""
     times = []
     for i in range(warm_up + repeats):
@@ -86,15 +95,21 @@ def measure(work: Callable[[], object], repeats: int, device: torch.device, warm
 
 
 def latents(models: ModelSet, count: int) -> Tensor:
-    z = torch.randn(count, models.latent_shape[1], generator=torch.Generator().manual_seed(1)).to(models.device)
+    z = torch.randn(count, models.latent_shape[1], generator=torch.Generator().manual_seed(1)).to(
+        models.device
+    )
     with torch.no_grad():
         return models.generator.repeat(models.generator.mapping(z)).clone()
 
 
 def step_time(models: ModelSet, setting: Setting, loss_resolution: int) -> Time:
-    """Median seconds of a step; the first step, which also encodes the sources, and the last, which shows a picture, are left out."""
+    """Median seconds of a step; the first step, which also encodes the sources, and the last, which
+    shows a picture, are left out.
+    """
     steps = setting.repeats + 2 if models.device.type == "cpu" else 30 + setting.repeats
-    options = OptimizeOptions(steps=steps, space="w+", start="zero", loss_resolution=loss_resolution, preview_every=steps)
+    options = OptimizeOptions(
+        steps=steps, space="w+", start="zero", loss_resolution=loss_resolution, preview_every=steps
+    )
     target = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2)) * 2 - 1
     times, start = [], Time.now()
     for _ in optimize(models, latents(models, setting.sources), target, options):
@@ -107,57 +122,95 @@ def rival_time(setting: Setting) -> Time | None:
     """Median seconds of the rival's step; None where it does not fit the memory."""
     device = torch.device(setting.device)
     models = random_models(setting.size, device, half=False, tiny=setting.tiny)
-    free = machine.free_memory(device)
+    free = memory.free_memory(device)
     if free is not None and free < rival.memory(setting.sources, models.generator):
         return None
-    target = torch.randn(1, models.clip.model.visual.output_dim, generator=torch.Generator().manual_seed(3)).to(device)
-    # In training mode open_clip's towers are the same, but for ways that libraries take without gradients.
-    work = rival.Rival(models.generator, models.clip.model.visual, models.clip.size, latents(models, setting.sources), target)
+    target = torch.randn(
+        1, models.clip.model.visual.output_dim, generator=torch.Generator().manual_seed(3)
+    ).to(device)
+    # In training mode open_clip's towers are the same, but for ways that libraries take without
+    # gradients.
+    work = rival.Rival(
+        models.generator,
+        models.clip.model.visual,
+        models.clip.size,
+        latents(models, setting.sources),
+        target,
+    )
     return measure(work.step, setting.repeats, device)
 
 
 def steps(setting: Setting) -> Iterator[Row]:
-    """The optimiser's step: exact, then with the loss at a smaller picture, and half precision where the processor has it."""
+    """The optimiser's step: exact, then with the loss at a smaller picture, and half precision
+    where the processor has it.
+    """
     cuda, pays = setting.device == "cuda", ops.bfloat16_pays(setting.device)
     theirs = rival_time(setting)
-    machine.keep_memory()  # as a Studio does; the released script does not
+    memory.keep_memory()  # as a Studio does; the released script does not
     exact, fast = (">= 3x", ">= 10x") if cuda else (">= 4x", ">= 20x")
     name = f"step, {setting.size}, {setting.sources} source{'s' * (setting.sources > 1)}"
-    for label, half, side, target in (("exact, fp32", False, 0, exact), (f"loss at {setting.loss_resolution}, {'bf16' if pays else 'fp32'}",
-                                                                          pays, setting.loss_resolution, fast)):  # fmt: skip
+    for label, half, side, target in (
+        ("exact, fp32", False, 0, exact),
+        (
+            f"loss at {setting.loss_resolution}, {'bf16' if pays else 'fp32'}",
+            pays,
+            setting.loss_resolution,
+            fast,
+        ),
+    ):
         if cuda:
             torch.cuda.reset_peak_memory_stats()
         models = random_models(setting.size, torch.device(setting.device), half, setting.tiny)
         models.settle()
         ours = step_time(models, setting, side)
         ratio = NOT_MEASURED if theirs is None else theirs.ratio(ours, setting.clock)
-        said = f"{NOT_MEASURED}: does not fit the memory" if theirs is None else theirs.shown(setting.device)
-        yield Row(f"{name}, {label}", setting.device, ours.shown(setting.device), said, ratio, target)
+        said = (
+            f"{NOT_MEASURED}: does not fit the memory"
+            if theirs is None
+            else theirs.shown(setting.device)
+        )
+        yield Row(
+            f"{name}, {label}", setting.device, ours.shown(setting.device), said, ratio, target
+        )
         if cuda:
             peak = torch.cuda.max_memory_allocated() / 2**30
             yield Row(f"memory of that step ({label})", "cuda", f"{peak:.1f} GB", "", "", "<= 8 GB")
 
 
 def render(setting: Setting) -> Iterator[Row]:
-    """One picture at a time; on a GPU also the share of that time that moving its feature maps takes at the speed of copying."""
+    """One picture at a time; on a GPU also the share of that time that moving its feature maps
+    takes at the speed of copying.
+    """
     device = torch.device(setting.device)
-    machine.keep_memory()
+    memory.keep_memory()
     models = random_models(setting.size, device, half=device.type == "cuda", tiny=setting.tiny)
     models.settle()
     w = latents(models, 1)
     with torch.no_grad():
-        taken = measure(lambda: models.images(w), max(setting.repeats, 10 if device.type == "cuda" else 1), device)
+        taken = measure(
+            lambda: models.images(w),
+            max(setting.repeats, 10 if device.type == "cuda" else 1),
+            device,
+        )
     said = f"{1 / taken.wall:.3g} pictures/s"
     if device.type == "cuda":
         said += f", {moved(models) / copying_speed(device) / taken.wall:.0%} of the bandwidth limit"
     if device.type == "cpu":
         said += f" (processor {taken.processor:.3g} s each)"
-    yield Row(f"render, {setting.size}, batch 1", setting.device, said, "", "", ">= 60 pictures/s" if device.type == "cuda" else "")
+    yield Row(
+        f"render, {setting.size}, batch 1",
+        setting.device,
+        said,
+        "",
+        "",
+        ">= 60 pictures/s" if device.type == "cuda" else "",
+    )
 
 
 def moved(models: ModelSet) -> int:
-    """Bytes that one picture's feature maps cannot avoid: two layers at each resolution, each read and written by its convolution, the
-    first one's result also by the blur, and both by the activation; and the weights once."""
+    """Bytes that one picture's feature maps cannot avoid: two layers at each resolution, each read
+    and written by its convolution, the first one's result also by the blur, and both by the
+    activation; and the weights once."""
     maps = sum(width * side * side for side, width in models.generator.config.channels.items())
     size = 2 if models.half else 4
     return maps * 10 * size + sum(p.numel() for p in models.generator.parameters()) * size
@@ -172,20 +225,36 @@ def copying_speed(device: torch.device) -> float:
 
 def bundled(setting: Setting) -> Iterator[Row]:
     """The model set that comes with the project, as it is used."""
-    machine.keep_memory()
-    models = registry.load("mini", setting.device)
+    memory.keep_memory()
+    models = loading.load("mini", setting.device)
     quick = Setting(sources=4, repeats=max(setting.repeats, 5), device=setting.device)
     name = f"bundled model ({'bf16' if models.half else 'fp32'})"
     full = step_time(models, quick, 0)
-    yield Row(f"{name}: step, 4 sources, full loss", setting.device, full.shown(setting.device), "", "", "<= 0.12 s")
+    yield Row(
+        f"{name}: step, 4 sources, full loss",
+        setting.device,
+        full.shown(setting.device),
+        "",
+        "",
+        "<= 0.12 s",
+    )
     early = next(side for side in models.generator.config.resolutions if side >= models.clip.size)
     if early < models.size:
         ours = step_time(models, quick, early)
-        yield Row(f"{name}: step, 4 sources, loss at {early}", setting.device, ours.shown(setting.device), "", "", "<= 0.12 s")
+        yield Row(
+            f"{name}: step, 4 sources, loss at {early}",
+            setting.device,
+            ours.shown(setting.device),
+            "",
+            "",
+            "<= 0.12 s",
+        )
     w = latents(models, 1)
     with torch.no_grad():
         one = measure(lambda: models.images(w), quick.repeats, models.device)
-    yield Row(f"{name}: render of one", setting.device, f"{one.wall * 1000:.3g} ms", "", "", "<= 15 ms")
+    yield Row(
+        f"{name}: render of one", setting.device, f"{one.wall * 1000:.3g} ms", "", "", "<= 15 ms"
+    )
 
 
 GPU_CASES = (

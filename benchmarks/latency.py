@@ -1,7 +1,8 @@
-"""`python -m benchmarks.latency`: from a slider's movement to the pictures on the screen, in a browser, for grids of several sizes; and
-how many frames of a learning it shows each second.
+"""`python -m benchmarks.latency`: from a slider's movement to the pictures on the screen, in a
+browser, for grids of several sizes; and how many frames of a learning it shows each second.
 
-One hand: the next movement begins when the pictures of the last one are shown. A row's own slider changes the row, the shared one the grid.
+One hand: the next movement begins when the pictures of the last one are shown. A row's own slider
+changes the row, the shared one the grid.
 """
 
 from __future__ import annotations
@@ -72,14 +73,18 @@ def add_faces(visitor: Page, count: int) -> None:
     """Random ones."""
     for number in range(1, count + 1):
         visitor.click("#random-face")
-        visitor.wait_for_function("n => document.querySelectorAll('#sources .item').length === n", arg=number)
+        visitor.wait_for_function(
+            "n => document.querySelectorAll('#sources .item').length === n", arg=number
+        )
 
 
 def fill(visitor: Page, side: int, essences: Sequence[Path]) -> None:
     """`side` random faces and as many essences; waits for the grid."""
     add_faces(visitor, side)
     visitor.set_input_files("#targets-upload input[type=file]", essences)
-    visitor.wait_for_function("n => document.querySelectorAll('#board .cell img').length === n", arg=side * side)
+    visitor.wait_for_function(
+        "n => document.querySelectorAll('#board .cell img').length === n", arg=side * side
+    )
 
 
 def measure(visitor: Page, slider: str, repeats: int) -> list[float]:
@@ -90,7 +95,9 @@ def measure(visitor: Page, slider: str, repeats: int) -> list[float]:
 
 
 def frames(visitor: Page, target: Path = TARGET) -> list[float]:
-    """Seconds between the frames of a learning of the faces that are there, as the page's own settings have it."""
+    """Seconds between the frames of a learning of the faces that are there, as the page's own
+    settings have it.
+    """
     visitor.set_input_files("#targets-upload input[type=file]", target)
     visitor.wait_for_selector("#targets .item")
     times = visitor.evaluate(WATCH)
@@ -105,11 +112,19 @@ def rows(address: str, sides: Sequence[int], repeats: int) -> Iterator[str]:
             with tab(browser, address) as visitor:
                 fill(visitor, side, essences[:side])
                 for slider, count in ((ROW, side), (ALL, side * side)):
-                    yield line([f"{side}x{side}", str(count), quantiles(measure(visitor, slider, repeats))])
+                    yield line(
+                        [f"{side}x{side}", str(count), quantiles(measure(visitor, slider, repeats))]
+                    )
         with tab(browser, address) as visitor:
             add_faces(visitor, LEARNERS)
             between = frames(visitor)
-            yield line([f"learning, {LEARNERS} faces", f"{len(between) / sum(between):.1f} frames a second", quantiles(between)])
+            yield line(
+                [
+                    f"learning, {LEARNERS} faces",
+                    f"{len(between) / sum(between):.1f} frames a second",
+                    quantiles(between),
+                ]
+            )
 
 
 @contextmanager
@@ -136,7 +151,9 @@ def copies(count: int) -> Iterator[list[Path]]:
 @contextmanager
 def visiting() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")  # otherwise Playwright's own
+        chromium = os.environ.get("CHROMIUM") or shutil.which(
+            "chromium"
+        )  # otherwise Playwright's own
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield browser
         browser.close()
@@ -144,8 +161,12 @@ def visiting() -> Iterator[Browser]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.latency", description=__doc__)
-    parser.add_argument("--repeats", type=int, default=60, help="movements of each slider; default %(default)s")
-    parser.add_argument("--sides", type=int, nargs="+", default=SIDES, help="of the grids; default 2 3 4")
+    parser.add_argument(
+        "--repeats", type=int, default=60, help="movements of each slider; default %(default)s"
+    )
+    parser.add_argument(
+        "--sides", type=int, nargs="+", default=SIDES, help="of the grids; default 2 3 4"
+    )
     parser.add_argument("--model", default="mini", help="default %(default)s")
     a = parser.parse_args(arguments)
     print(f"Model {a.model}. {hardware('cpu')}", flush=True)

@@ -1,4 +1,6 @@
-"""`python -m benchmarks.load`: many visitors of one page at once, each with a job to do; a table of errors, memory and answer times."""
+"""`python -m benchmarks.load`: many visitors of one page at once, each with a job to do; a table of
+errors, memory and answer times.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from .__main__ import hardware, line
 from .visitor import Gone, QueueFull, Refused, Visitor, visiting
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES, TARGETS = (sorted((ROOT / "assets" / kind).glob("*.jpg")) for kind in ("sources", "targets"))
+SOURCES, TARGETS = (
+    sorted((ROOT / "assets" / kind).glob("*.jpg")) for kind in ("sources", "targets")
+)
 STRENGTHS = (0.25, 0.5, 0.75, 1.25)
 REFINE, STEPS = 2, 6
 WARM_UP = 60.0  # seconds after which memory should be flat
@@ -50,6 +54,7 @@ class Log:
 
 # ---- one visitor
 
+
 def come_and_go(address: str, number: int, log: Log) -> None:
     """Visit after visit, until the end; every third time the tab is closed while it learns."""
     turn = number
@@ -67,7 +72,13 @@ def come_and_go(address: str, number: int, log: Log) -> None:
 
 def job(visitor: Visitor, turn: int, log: Log) -> None:
     source, target = SOURCES[turn % len(SOURCES)], TARGETS[turn % len(TARGETS)]
-    patiently(log, visitor, "sources-upload", "upload", {"sources-upload": [sent(visitor, source)], "refine-steps": REFINE})
+    patiently(
+        log,
+        visitor,
+        "sources-upload",
+        "upload",
+        {"sources-upload": [sent(visitor, source)], "refine-steps": REFINE},
+    )
     patiently(log, visitor, "targets-upload", "upload", {"targets-upload": [sent(visitor, target)]})
     if turn % 3 == 2 and not log.over:
         threading.Timer(1.0, visitor.leave).start()
@@ -78,14 +89,19 @@ def job(visitor: Visitor, turn: int, log: Log) -> None:
         return
     patiently(log, visitor, "learn", "click", {"steps": STEPS})
     board = visitor.call("board", "rest").data[0]
-    rows, own = re.findall(r'data-row="(\w+)"', board), re.findall(r'data-visitor="([\w-]+)"', board)
+    rows, own = (
+        re.findall(r'data-row="(\w+)"', board),
+        re.findall(r'data-visitor="([\w-]+)"', board),
+    )
     if not rows:
         if not log.over:
             raise ValueError("nothing was learned")
         return
     for strength in STRENGTHS:
         began = time.monotonic()
-        if not visitor.ask("board", "redraw", {"visitor": own[0], "strengths": dict.fromkeys(rows, strength)}):
+        if not visitor.ask(
+            "board", "redraw", {"visitor": own[0], "strengths": dict.fromkeys(rows, strength)}
+        ):
             raise ValueError("no picture came back")
         log.seconds["slider"].append(time.monotonic() - began)
         log.calls["slider moved"] += 1
@@ -110,11 +126,17 @@ def patiently(log: Log, visitor: Visitor, part: str, event: str, values: dict) -
 
 # ---- the measurement
 
+
 def measure(address: str, process: int, sessions: int, seconds: float, every: float = 5.0) -> Log:
-    """So many sessions at the page of a `process` for so long; its memory each `every` seconds, its answer each second."""
+    """So many sessions at the page of a `process` for so long; its memory each `every` seconds, its
+    answer each second.
+    """
     began = time.monotonic()
     log = Log(began + seconds)
-    work = [threading.Thread(target=come_and_go, args=(address, i, log), daemon=True) for i in range(sessions)]
+    work = [
+        threading.Thread(target=come_and_go, args=(address, i, log), daemon=True)
+        for i in range(sessions)
+    ]
     for thread in work:
         thread.start()
     while not log.over:
@@ -144,12 +166,17 @@ def table(log: Log) -> Iterator[str]:
     yield line(["---"] * 2)
     yield line(["visits to the end", str(log.visits)])
     yield line(["calls", ", ".join(f"{count} {name}" for name, count in sorted(log.calls.items()))])
-    yield line(["errors but \"queue full\"", str(len(log.errors))])
-    yield line(["\"queue full\"", str(log.full)])
+    yield line(['errors but "queue full"', str(len(log.errors))])
+    yield line(['"queue full"', str(log.full)])
     for name, title in (("page", "GET /"), ("slider", "slider to picture")):
         yield line([f"{title}: median, 95th percentile, worst", quantiles(log.seconds[name])])
     settled = [mb for at, mb in log.memory if at >= WARM_UP] or [mb for _, mb in log.memory]
-    yield line(["memory: start, after a minute, end", f"{log.memory[0][1]:.0f}, {settled[0]:.0f}, {settled[-1]:.0f} MB"])
+    yield line(
+        [
+            "memory: start, after a minute, end",
+            f"{log.memory[0][1]:.0f}, {settled[0]:.0f}, {settled[-1]:.0f} MB",
+        ]
+    )
     yield line(["memory after a minute: least, most", f"{min(settled):.0f}, {max(settled):.0f} MB"])
 
 
@@ -157,10 +184,14 @@ def quantiles(seconds: Sequence[float]) -> str:
     if not seconds:
         return "none"
     ordered = sorted(seconds)
-    return ", ".join(f"{ordered[min(int(part * len(ordered)), len(ordered) - 1)]:.3f} s" for part in (0.5, 0.95, 1))
+    return ", ".join(
+        f"{ordered[min(int(part * len(ordered)), len(ordered) - 1)]:.3f} s"
+        for part in (0.5, 0.95, 1)
+    )
 
 
 # ---- the page
+
 
 @contextmanager
 def page(model: str) -> Iterator[tuple[str, int]]:
@@ -169,8 +200,21 @@ def page(model: str) -> Iterator[tuple[str, int]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
-        process = subprocess.Popen([sys.executable, "app.py", "--model", model, "--host", "127.0.0.1", "--port", str(port)], cwd=ROOT,
-                                   env={**os.environ, "GRADIO_TEMP_DIR": folder}, stdout=subprocess.DEVNULL)  # fmt: skip
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "app.py",
+                "--model",
+                model,
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+            ],
+            cwd=ROOT,
+            env={**os.environ, "GRADIO_TEMP_DIR": folder},
+            stdout=subprocess.DEVNULL,
+        )
         try:
             address = f"http://127.0.0.1:{port}"
             wait_for(address)
@@ -198,7 +242,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=5.0, help="default %(default)s")
     parser.add_argument("--model", default="mini", help="default %(default)s")
     a = parser.parse_args(arguments)
-    print(f"{a.sessions} sessions for {a.minutes:g} minutes, model {a.model}. {hardware('cpu')}", flush=True)
+    print(
+        f"{a.sessions} sessions for {a.minutes:g} minutes, model {a.model}. {hardware('cpu')}",
+        flush=True,
+    )
     with page(a.model) as (address, process):
         log = measure(address, process, a.sessions, 60 * a.minutes)
     print("\n".join(table(log)))

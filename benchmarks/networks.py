@@ -1,11 +1,13 @@
-"""Networks of the public sizes with random weights: what a step costs does not depend on what they have learned."""
+"""Networks of the public sizes with random weights: what a step costs does not depend on what they
+have learned.
+"""
 
 from __future__ import annotations
 
 import torch
 
-from essence.model_set import ModelSet
 from essence.models.clip import ImageText
+from essence.models.model_set import ModelSet
 from essence.models.stylegan2 import Generator, GeneratorConfig
 
 FFHQ = {4: 512, 8: 512, 16: 512, 32: 512, 64: 512, 128: 256, 256: 128, 512: 64, 1024: 32}
@@ -16,17 +18,24 @@ VIT_B_32 = {
     "vision_cfg": {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32},
     "text_cfg": {"context_length": 8, "vocab_size": 49408, "width": 8, "heads": 1, "layers": 1},
 }
-TINY_CLIP = VIT_B_32 | {"embed_dim": 16, "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "patch_size": 8, "head_width": 8}}
+TINY_CLIP = VIT_B_32 | {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "patch_size": 8, "head_width": 8},
+}
 
 
 def random_models(size: int, device: torch.device, half: bool, tiny: bool = False) -> ModelSet:
-    """A model set of the public FFHQ generator's widths up to `size`, and ViT-B/32; `tiny`: a few channels, for tests."""
+    """A model set of the public FFHQ generator's widths up to `size`, and ViT-B/32; `tiny`: a few
+    channels, for tests.
+    """
     from open_clip.model import CLIP
 
     channels = {side: 8 if tiny else width for side, width in FFHQ.items() if side <= size}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        generator = Generator(GeneratorConfig(size, 16 if tiny else 512, 2 if tiny else 8, channels))
+        generator = Generator(
+            GeneratorConfig(size, 16 if tiny else 512, 2 if tiny else 8, channels)
+        )
         config = TINY_CLIP if tiny else VIT_B_32
         clip = ImageText.from_config(config, CLIP(**config).state_dict(), "random")
     generator = generator.eval().requires_grad_(False).to(device)

@@ -1,8 +1,10 @@
-"""The released optimiser's step, written plainly after the paper and a description of the code, with its own inefficiencies.
+"""The released optimiser's step, written plainly after the paper and a description of the code,
+with its own inefficiencies.
 
-It renders and encodes the sources anew in every step, goes through a picture seven times as large on the way to CLIP, computes gradients of
-all weights, holds four pictures' activations at once and works in float32. Its network's layers are plain torch as well: modulated weights
-for each picture (a grouped convolution) and a resampling filter as a depthwise convolution.
+It renders and encodes the sources anew in every step, goes through a picture seven times as large
+on the way to CLIP, computes gradients of all weights, holds four pictures' activations at once and
+works in float32. Its network's layers are plain torch as well: modulated weights for each picture
+(a grouped convolution) and a resampling filter as a depthwise convolution.
 """
 
 from __future__ import annotations
@@ -11,23 +13,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from essence.methods.stepping import MAPS
+from essence.methods.batching import MAPS
 from essence.models.stylegan2 import BLUR, Generator, ModulatedConv, StyledConv, ToRGB
 
 ENLARGE = 7  # nearest repeat before the average pooling
 
 
 def memory(sources: int, generator: Generator) -> int:
-    """Bytes that a step takes, roughly: feature maps and their gradients, and three copies of the enlarged pictures."""
+    """Bytes that a step takes, roughly: feature maps and their gradients, and three copies of the
+    enlarged pictures.
+    """
     config = generator.config
     maps = sum(width * side * side for side, width in config.channels.items())
     return 4 * sources * (MAPS * maps + 3 * 3 * (ENLARGE * config.size) ** 2)
 
 
 class Rival:
-    """Direction b and one coefficient for each source; `step()` does what one step of the released loop does and returns its loss."""
+    """Direction b and one coefficient for each source; `step()` does what one step of the released
+    loop does and returns its loss.
+    """
 
-    def __init__(self, generator: Generator, visual: torch.nn.Module, clip_size: int, z: Tensor, target: Tensor):
+    def __init__(
+        self,
+        generator: Generator,
+        visual: torch.nn.Module,
+        clip_size: int,
+        z: Tensor,
+        target: Tensor,
+    ):
         self.generator, self.visual, self.clip_size, self.z = generator, visual, clip_size, z
         self.target = target  # embedding [1, E]
         self.b = torch.zeros_like(z[0]).normal_(0, 0.1).requires_grad_()
@@ -62,7 +75,9 @@ class Rival:
 
 
 def synthesis(generator: Generator, w: Tensor) -> Tensor:
-    """The generator's picture [B, 3, S, S] as plain code computes it: each picture with weights of its own."""
+    """The generator's picture [B, 3, S, S] as plain code computes it: each picture with weights of
+    its own.
+    """
     g = generator
     x = _styled(g.conv1, g.input.input.expand(len(w), -1, -1, -1), w[:, 0], g.noises.noise_0)
     picture = _to_rgb(g.to_rgb1, x, w[:, 1], None)
@@ -85,13 +100,17 @@ def _to_rgb(layer: ToRGB, x: Tensor, w: Tensor, skip: Tensor | None) -> Tensor:
 
 def _modulated(conv: ModulatedConv, x: Tensor, w: Tensor) -> Tensor:
     b, c, height, width = x.shape
-    weight = conv.scale * conv.weight * conv.modulation(w)[:, None, :, None, None]  # [B, out, in, k, k]
+    weight = (
+        conv.scale * conv.weight * conv.modulation(w)[:, None, :, None, None]
+    )  # [B, out, in, k, k]
     out, k = weight.shape[1], weight.shape[-1]
     if k > 1:  # colours are not demodulated
         weight = weight * torch.rsqrt(weight.square().sum((2, 3, 4), keepdim=True) + 1e-8)
     x = x.reshape(1, b * c, height, width)
     if conv.taps is not None:
-        x = F.conv_transpose2d(x, weight.transpose(1, 2).reshape(b * c, out, k, k), stride=2, groups=b)
+        x = F.conv_transpose2d(
+            x, weight.transpose(1, 2).reshape(b * c, out, k, k), stride=2, groups=b
+        )
         return _filter(x.view(b, out, *x.shape[2:]), (1, 1))
     x = F.conv2d(x, weight.view(b * out, c, k, k), padding=k // 2, groups=b)
     return x.view(b, out, height, width)

@@ -6,7 +6,9 @@ import os
 
 from .uploads import use_own_folder
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported, which would call home
+os.environ.setdefault(
+    "GRADIO_ANALYTICS_ENABLED", "False"
+)  # before gradio is imported, which would call home
 use_own_folder()
 
 from . import space  # noqa: E402

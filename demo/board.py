@@ -14,8 +14,11 @@ from .views import CELL_SIDE, STRONGEST, WEAKEST, data_url, icon_button, next_se
 
 STEP = 0.05  # of a strength slider
 REST, REST_MIXED = 1.0, 0.5  # where a double click sends a slider
-BANDS = {"coarse": ("structure", "pose, shape of the head, hair"), "middle": ("features", "eyes, nose, mouth, beard"),
-         "fine": ("colour", "skin, hair and light")}  # fmt: skip
+BANDS = {
+    "coarse": ("structure", "pose, shape of the head, hair"),
+    "middle": ("features", "eyes, nose, mouth, beard"),
+    "fine": ("colour", "skin, hair and light"),
+}
 EXPLANATION = (
     "Identity is the distance between the face descriptors of a source before and after: 0 is no change, below 0.6 is usually taken for "
     "the same person. Likeness is CLIP's cosine to the target: higher is more alike."
@@ -25,12 +28,17 @@ EXPLANATION = (
 def board(session: Session) -> str:
     columns, rows = session.ready(), session.rows()
     if not columns or not rows:
-        missing = " and ".join(["a source"] * (not columns) + ["a learned or loaded essence"] * (not rows))
+        missing = " and ".join(
+            ["a source"] * (not columns) + ["a learned or loaded essence"] * (not rows)
+        )
         return f'<p class="hint">The grid appears here once there is {missing}.</p>'
     lines = mixture(session, columns) if session.mixing else grid(session, rows, columns)
     mode = "mix" if session.mixing else "grid"
     foot = f'<p class="explain">{EXPLANATION}</p>' if session.measuring else ""
-    values = f'data-mode="{mode}" data-serial="{next_serial()}" data-visitor="{session.word}"' + " data-slow" * session.slow
+    values = (
+        f'data-mode="{mode}" data-serial="{next_serial()}" data-visitor="{session.word}"'
+        + " data-slow" * session.slow
+    )
     return f"""{switches(session)}<div class="board" {values} style="--columns:{len(columns)}">
       {lines}</div>{foot}<div class="actions"><button class="download" data-event="grid">Download the grid</button>
       <button class="download" data-event="cells">All pictures (ZIP)</button></div>"""
@@ -52,7 +60,7 @@ def switches(session: Session) -> str:
 
 def grid(session: Session, rows: Sequence[TargetItem], columns: Sequence[SourceItem]) -> str:
     shared = rows[0].strength if len({target.strength for target in rows}) == 1 else REST
-    side = f'<b>All essences</b>{slider("all", shared, "Strength of all", REST)}'
+    side = f"<b>All essences</b>{slider('all', shared, 'Strength of all', REST)}"
     return heads(side, columns) + "".join(row(session, target, columns) for target in rows)
 
 
@@ -71,7 +79,10 @@ def row(session: Session, target: TargetItem, columns: Sequence[SourceItem]) -> 
 
 def mixture(session: Session, columns: Sequence[SourceItem]) -> str:
     save = icon_button("save", MIX, "↓", "Download the mixture as an essence")
-    parts = "".join(f'<div class="part side">{controls(target, target.share, REST_MIXED)}</div>' for target in session.learned())
+    parts = "".join(
+        f'<div class="part side">{controls(target, target.share, REST_MIXED)}</div>'
+        for target in session.learned()
+    )
     cells = "".join(cell(session, session.mix, source) for source in columns)
     side = f'<div class="name"><b>Mixture</b>{save}</div>'
     return f"""{heads(side, columns)}<div class="line mixed" data-row="{MIX}"><div class="parts">{parts}</div>
@@ -109,8 +120,16 @@ def figures(known: Cell | None) -> str:
     if known is None or known.figures is None:
         return '<span class="figures" data-lacking>…</span>'
     identity, likeness = known.figures
-    kept = "" if math.isnan(identity) else f'<span title="distance to the source itself">identity {identity:.2f}</span>'  # no faces here
-    more = "" if likeness is None else f'<span title="likeness to the target">likeness {likeness:.2f}</span>'
+    kept = (
+        ""
+        if math.isnan(identity)
+        else f'<span title="distance to the source itself">identity {identity:.2f}</span>'
+    )  # no faces here
+    more = (
+        ""
+        if likeness is None
+        else f'<span title="likeness to the target">likeness {likeness:.2f}</span>'
+    )
     return f'<span class="figures">{kept}{more}</span>'
 
 
@@ -129,8 +148,11 @@ def strips(strengths: Sequence[float], frames: Mapping[str, Sequence[str]]) -> s
 
 # ---- the large view
 
+
 def compare(source: SourceItem, target: TargetItem, edited: np.ndarray) -> str:
-    """A large before and after; the page's script moves the border between them, and scrubs the strip once it is there."""
+    """A large before and after; the page's script moves the border between them, and scrubs the
+    strip once it is there.
+    """
     before, after = data_url(source.source.inversion), data_url(edited)
     limits = f'min="{WEAKEST}" max="{STRONGEST}" step="{STEP}" value="{target.strength:g}"'
     return f"""<dialog class="compare" data-serial="{next_serial()}" aria-label="Before and after">
@@ -148,9 +170,14 @@ def compare(source: SourceItem, target: TargetItem, edited: np.ndarray) -> str:
     </dialog>"""
 
 
-def details(strengths: Sequence[float], pictures: np.ndarray, figures: Sequence[tuple[float, float | None]]) -> str:
+def details(
+    strengths: Sequence[float], pictures: np.ndarray, figures: Sequence[tuple[float, float | None]]
+) -> str:
     """The strip, as data for the page's script: strengths, pictures, what to read at each."""
-    strip = {"strengths": list(strengths), "frames": [data_url(pixels) for pixels in pictures],
-             "identity": [None if math.isnan(a) else round(a, 3) for a, _ in figures],
-             "likeness": [b if b is None else round(b, 3) for _, b in figures]}  # fmt: skip
+    strip = {
+        "strengths": list(strengths),
+        "frames": [data_url(pixels) for pixels in pictures],
+        "identity": [None if math.isnan(a) else round(a, 3) for a, _ in figures],
+        "likeness": [b if b is None else round(b, 3) for _, b in figures],
+    }
     return f'<i hidden data-serial="{next_serial()}" data-strip="{escape(json.dumps(strip))}"></i>'

@@ -1,4 +1,6 @@
-"""Which models the page works with: what there is, what it may be used for, how to get it; and going over to another set."""
+"""Which models the page works with: what there is, what it may be used for, how to get it; and
+going over to another set.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from essence import Essence, EssenceMismatch, NoFaceFound, Studio, Studios, UserError, align, bundled, catalogue
+from essence import Essence, EssenceMismatch, NoFaceFound, Studio, Studios, UserError, bundled
+from essence.library import manifest
+from essence.pictures import align
 
 from . import shelves
 from .blending import view
@@ -21,11 +25,17 @@ LOOK_SECONDS = 1  # between two looks at how far the loading is
 
 # ---- what there is
 
+
 def sets(studios: Studios, session: Session, loading: str = "", waits: bool = False) -> str:
-    """A quiet line; opened, every set with a button for those that are here. `loading`: the name of the one that is being loaded;
+    """A quiet line; opened, every set with a button for those that are here. `loading`: the name of
+    the one that is being loaded;
     `waits`: the page's script shall ask to `watch` it."""
     known, used = studios.sets(), session.model or studios.first
-    head = f"Loading {title(known[loading])} … {progress(studios.of(loading))}" if loading else title(known[used])
+    head = (
+        f"Loading {title(known[loading])} … {progress(studios.of(loading))}"
+        if loading
+        else title(known[used])
+    )
     rows = "".join(row(entry, entry.name == used, bool(loading)) for entry in known.values())
     return f"""<details class="models"{" data-waits" * waits}><summary><span>Models</span> <b role="status">{escape(head)}</b></summary>
       <ul>{rows}</ul></details>"""
@@ -34,18 +44,26 @@ def sets(studios: Studios, session: Session, loading: str = "", waits: bool = Fa
 def progress(studio: Studio) -> str:
     """How far its loading is, where that takes long."""
     what, done, total = studio.loading or ("", 0, 0)
-    return f"{what}: {done / total:.0%}" if total else what or "The first time this may take some minutes."
+    return (
+        f"{what}: {done / total:.0%}"
+        if total
+        else what or "The first time this may take some minutes."
+    )
 
 
-def title(entry: catalogue.Entry) -> str:
+def title(entry: manifest.Entry) -> str:
     return entry.title.split(":")[0] or entry.name
 
 
-def row(entry: catalogue.Entry, used: bool, loading: bool) -> str:
+def row(entry: manifest.Entry, used: bool, loading: bool) -> str:
     name = escape(entry.name)
     about = escape(entry.title.partition(":")[2].strip())
     terms = "".join(f"<p>{escape(text)}</p>" for text in licences(entry))
-    missing = f'<p>Not here: {escape(absent(entry))}. To get it: <code>{escape(entry.command)}</code></p>' if entry.missing else ""
+    missing = (
+        f"<p>Not here: {escape(absent(entry))}. To get it: <code>{escape(entry.command)}</code></p>"
+        if entry.missing
+        else ""
+    )
     if used:
         state = '<span class="used">in use</span>'
     elif entry.lacking or not entry.parts:
@@ -57,37 +75,54 @@ def row(entry: catalogue.Entry, used: bool, loading: bool) -> str:
       {terms}{missing}</div>{state}</li>"""
 
 
-def licences(entry: catalogue.Entry) -> list[str]:
+def licences(entry: manifest.Entry) -> list[str]:
     """What may be done with it; where that differs, part by part."""
-    return list(entry.terms) if len(entry.terms) < 2 else [f"{' and '.join(parts)}: {text}" for text, parts in entry.terms.items()]
+    return (
+        list(entry.terms)
+        if len(entry.terms) < 2
+        else [f"{' and '.join(parts)}: {text}" for text, parts in entry.terms.items()]
+    )
 
 
-def absent(entry: catalogue.Entry) -> str:
+def absent(entry: manifest.Entry) -> str:
     """What is missing; a part that lies in another's file goes with it."""
     gone = {entry.parts[part].file: part for part in reversed(entry.missing)}
     return ", ".join(reversed(gone.values()))
 
 
-def size(entry: catalogue.Entry) -> str:
+def size(entry: manifest.Entry) -> str:
     """Of the files, as far as it is known."""
     sizes = [part.path.stat().st_size if part.present else part.size for part in entry.files]
     if not any(sizes):
         return ""
     total = sum(sizes) / 1e6
-    return ("" if all(sizes) else "more than ") + (f"{total / 1000:.1f} GB" if total >= 1000 else f"{total:.0f} MB")
+    return ("" if all(sizes) else "more than ") + (
+        f"{total / 1000:.1f} GB" if total >= 1000 else f"{total:.0f} MB"
+    )
 
 
 def shown(studios: Studios, name: str) -> tuple[bool, bool]:
-    """Whether the bundled faces are sources for this set, and the bundled essences essences of it."""
-    return studios.sets()[name].aligned == "face", any(Essence.load(path).model.rpartition("-")[0] == name for path in bundled("essences"))
+    """Whether the bundled faces are sources for this set, and the bundled essences essences of
+    it.
+    """
+    return studios.sets()[name].aligned == "face", any(
+        Essence.load(path).model.rpartition("-")[0] == name for path in bundled("essences")
+    )
 
 
 # ---- loading
 
+
 def arrival(studios: Studios, session: Session) -> str:
-    """The line for who opens the page: somebody may have fetched files meanwhile, and the models may not be there yet."""
+    """The line for who opens the page: somebody may have fetched files meanwhile, and the models
+    may not be there yet.
+    """
     name = session.model or studios.first
-    return sets(studios, session) if studios.of(name).loaded else sets(studios, session, loading=name, waits=True)
+    return (
+        sets(studios, session)
+        if studios.of(name).loaded
+        else sets(studios, session, loading=name, waits=True)
+    )
 
 
 def watch(studios: Studios, session: Session) -> Iterator[str]:
@@ -98,7 +133,9 @@ def watch(studios: Studios, session: Session) -> Iterator[str]:
 
 
 def awaited(studios: Studios, session: Session, name: str) -> Iterator[str]:
-    """Load a set, if it is not: the line, again and again until it is there. Raises UserError where it cannot be loaded."""
+    """Load a set, if it is not: the line, again and again until it is there. Raises UserError where
+    it cannot be loaded.
+    """
     loading = studios.of(name).load()
     while not wait([loading], LOOK_SECONDS).done:
         yield sets(studios, session, loading=name)
@@ -107,8 +144,10 @@ def awaited(studios: Studios, session: Session, name: str) -> Iterator[str]:
 
 # ---- another set
 
+
 def switch(studios: Studios, session: Session, name: str, steps: int) -> Iterator[tuple[Any, ...]]:
-    """Go over to another set. Photographs and targets stay: sources are inverted anew, essences wait until somebody comes back.
+    """Go over to another set. Photographs and targets stay: sources are inverted anew, essences
+    wait until somebody comes back.
 
     Yields (sets, faces' examples, essences' examples, *view). `name` comes from the browser.
     """
@@ -123,10 +162,15 @@ def switch(studios: Studios, session: Session, name: str, steps: int) -> Iterato
             yield line, *boxes, SKIP, SKIP, SKIP
         studio = studios.of(name)
         same = known[name].aligned == known[old].aligned
-        cuts = [(item, cut(studio, item, same)) for item in (*session.sources.values(), *session.targets.values())]
+        cuts = [
+            (item, cut(studio, item, same))
+            for item in (*session.sources.values(), *session.targets.values())
+        ]
         check_idle(session)
         if waiting := go_over(studio, session, old, name, cuts):
-            inform(f"Essences belong to their models: {plural(waiting, 'essence')} will be back when you go back to {title(known[old])}.")
+            inform(
+                f"Essences belong to their models: {plural(waiting, 'essence')} will be back when you go back to {title(known[old])}."
+            )
         boxes = [gr.update(visible=visible) for visible in shown(studios, name)]
     studio = studios.of(session.model)
     yield sets(studios, session), *boxes, *view(studio, session)
@@ -137,22 +181,37 @@ def switch(studios: Studios, session: Session, name: str, steps: int) -> Iterato
 
 def check_idle(session: Session) -> None:
     if session.learning is not None:
-        raise UserError("Stop the learning first: its essence belongs to the models that are in use.")
+        raise UserError(
+            "Stop the learning first: its essence belongs to the models that are in use."
+        )
 
 
 def cut(studio: Studio, item: Item, same: bool) -> Mapping[str, Any]:
-    """An item's fields as the new models want its picture. `same`: both sets cut pictures alike, so that the squares stay."""
+    """An item's fields as the new models want its picture. `same`: both sets cut pictures alike, so
+    that the squares stay.
+    """
     if item.photo is None:
         return {"faces": tuple(studio.crop(face, aligned=True) for face in item.faces)}
     picture, fields = item.photo.picture(), {"chosen": item.chosen, "nudge": item.nudge}
     squares = item.photo.squares
     if not same:
         squares, found = squares_of(studio, picture)
-        fields = {"chosen": 0, "nudge": align.Nudge()} | ({"found": found} if isinstance(item, TargetItem) else {})
+        fields = {"chosen": 0, "nudge": align.Nudge()} | (
+            {"found": found} if isinstance(item, TargetItem) else {}
+        )
     nudge = fields["nudge"]
-    nudged = None if nudge == align.Nudge() else studio.cut(picture, squares[fields["chosen"]].nudged(nudge))
+    nudged = (
+        None
+        if nudge == align.Nudge()
+        else studio.cut(picture, squares[fields["chosen"]].nudged(nudge))
+    )
     faces = tuple(studio.cut(picture, square) for square in squares)
-    return {**fields, "photo": Photo(item.photo.data, tuple(squares)), "faces": faces, "nudged": nudged}
+    return {
+        **fields,
+        "photo": Photo(item.photo.data, tuple(squares)),
+        "faces": faces,
+        "nudged": nudged,
+    }
 
 
 def squares_of(studio: Studio, picture: Image.Image) -> tuple[list[align.Square], bool]:
@@ -163,11 +222,27 @@ def squares_of(studio: Studio, picture: Image.Image) -> tuple[list[align.Square]
         return studio.squares(picture, aligned=True), False
 
 
-def go_over(studio: Studio, session: Session, old: str, new: str, cuts: Sequence[tuple[Item, Mapping[str, Any]]]) -> int:
+def go_over(
+    studio: Studio,
+    session: Session,
+    old: str,
+    new: str,
+    cuts: Sequence[tuple[Item, Mapping[str, Any]]],
+) -> int:
     """Nothing of the old models stays in sight. Returns how many essences were put aside."""
-    session.model, session.cells, session.removed, session.looking, session.paces = new, {}, [], None, ()
+    session.model, session.cells, session.removed, session.looking, session.paces = (
+        new,
+        {},
+        [],
+        None,
+        (),
+    )
     targets = list(session.targets.values())
-    strange = [target for target in targets if target.essence is not None and not fits(studio, target.essence)]
+    strange = [
+        target
+        for target in targets
+        if target.essence is not None and not fits(studio, target.essence)
+    ]
     for target in strange:
         if target.faces:
             target.put_aside(old)

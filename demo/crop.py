@@ -1,4 +1,6 @@
-"""The crop editor: a photograph with the square of the face on it, which can be zoomed, shifted and turned."""
+"""The crop editor: a photograph with the square of the face on it, which can be zoomed, shifted and
+turned.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from collections.abc import Mapping
 from html import escape
 from math import isfinite
 
-from essence import align
+from essence.pictures import align
 
 from .session import Item
 from .views import data_url, next_serial
@@ -22,7 +24,9 @@ CONTROLS = {
 
 
 def checked(values: Mapping[str, object]) -> align.Nudge:
-    """Numbers come from the browser: what is no number is left alone, others than the sliders' are pulled in."""
+    """Numbers come from the browser: what is no number is left alone, others than the sliders' are
+    pulled in.
+    """
     clean = {}
     for name, (low, high, _, _) in CONTROLS.items():
         value = values.get(name)
@@ -32,7 +36,9 @@ def checked(values: Mapping[str, object]) -> align.Nudge:
 
 
 def editor(item: Item) -> str:
-    """A dialog. The page's script moves the square while a slider moves; the server crops when it rests."""
+    """A dialog. The page's script moves the square while a slider moves; the server crops when it
+    rests.
+    """
     photo = item.photo.picture()
     factor = min(1.0, EDITOR_SIDE / max(photo.size))
     small = photo.convert("RGB").resize(tuple(max(1, round(factor * side)) for side in photo.size))

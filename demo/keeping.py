@@ -1,4 +1,6 @@
-"""What a visitor takes home: pictures, animations, essences. Nothing of it lies on the server's disk."""
+"""What a visitor takes home: pictures, animations, essences. Nothing of it lies on the server's
+disk.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,18 @@ from .blending import SWEEP, looked_at, strip
 from .messages import SKIP, tell
 from .session import Session, TargetItem
 
-LOSSLESS_SIDE = 512  # pixels; larger cells go into the archive as JPEG, or it would be too much for a link
+LOSSLESS_SIDE = (
+    512  # pixels; larger cells go into the archive as JPEG, or it would be too much for a link
+)
 
 
 def download_grid(studio: Studio, session: Session) -> Any:
     sources, targets = session.ready(), session.rows()
     if not sources or not targets:
         return nothing()
-    sheet = studio.grid([s.source for s in sources], [t.limited() for t in targets], [t.strength for t in targets])
+    sheet = studio.grid(
+        [s.source for s in sources], [t.limited() for t in targets], [t.strength for t in targets]
+    )
     return views.download("essence-grid.png", encoded(sheet, "PNG"), "image/png")
 
 
@@ -35,7 +41,9 @@ def download_cells(studio: Studio, session: Session) -> Any:
     sources, targets = session.ready(), session.rows()
     if not sources or not targets:
         return nothing()
-    pictures = studio.blend([s.source for s in sources], [t.limited() for t in targets], [t.strength for t in targets])
+    pictures = studio.blend(
+        [s.source for s in sources], [t.limited() for t in targets], [t.strength for t in targets]
+    )
     kind = "PNG" if studio.models.size <= LOSSLESS_SIDE else "JPEG"
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
@@ -52,7 +60,11 @@ def download_picture(studio: Studio, session: Session, strength: float) -> Any:
         return SKIP
     target, item = found
     pixels = strip(studio, item, target.limited(), [views.nearest_strength(strength)])[0]
-    return views.download(f"{file_name(f'{item.name} {target.name}')}.png", encoded(Image.fromarray(pixels), "PNG"), "image/png")
+    return views.download(
+        f"{file_name(f'{item.name} {target.name}')}.png",
+        encoded(Image.fromarray(pixels), "PNG"),
+        "image/png",
+    )
 
 
 def download_sweep(studio: Studio, session: Session) -> Any:
@@ -69,7 +81,11 @@ def download_essence(session: Session, id: str) -> Any:
     target = session.targets.get(id) or session.row(id)
     if target is None or target.essence is None:
         return SKIP
-    return views.download(f"{file_name(target.name)}.essence.safetensors", essence_bytes(kept(target)), "application/octet-stream")
+    return views.download(
+        f"{file_name(target.name)}.essence.safetensors",
+        essence_bytes(kept(target)),
+        "application/octet-stream",
+    )
 
 
 def kept(target: TargetItem) -> Essence:

@@ -18,12 +18,18 @@ from .uploads import Strays
 CLEAN_EVERY, KEEP_FOR = 600, 3600  # seconds: uploaded files leave the disk after at most an hour
 WAITING = 20  # visitors waiting at most
 LOOK_AGAIN = 2  # seconds between two looks at the place in the line
-PAUSE = 0.02  # seconds between two looks of Gradio's queue for new events; its own thousandth takes a tenth of a slow processor
-UNRESTORED = {"interactive": False}  # until the settings are restored: what is typed before would be overwritten
+# seconds between two looks of Gradio's queue for new events; its own thousandth takes a tenth of a
+# slow processor
+PAUSE = 0.02
+UNRESTORED = {
+    "interactive": False
+}  # until the settings are restored: what is typed before would be overwritten
 BARE = {"show_label": False, "container": False}  # the label is for screen readers
 PICTURES = [".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif"]
 
-MODELS_JS = "essence.clicks(element, trigger, ['use']); essence.waits(element, trigger, watch, 'wait')"
+MODELS_JS = (
+    "essence.clicks(element, trigger, ['use']); essence.waits(element, trigger, watch, 'wait')"
+)
 SHELF_JS = """essence.clicks(element, trigger, ['remove', 'face', 'move', 'crop', 'undo']);
 essence.names(element, trigger, 'rename');
 essence.undo(element, watch);"""
@@ -31,7 +37,9 @@ EXAMPLES_JS = "essence.clicks(element, trigger, ['pick'])"
 BOARD_JS = """essence.clicks(element, trigger, ['look', 'save', 'grid', 'cells', 'band', 'mixing', 'figures']);
 essence.sliders(element, trigger, watch, server, 'strength', 'rest', 'strips');
 essence.together(element);"""
-COMPARE_JS = "essence.compare(element, watch); essence.clicks(element, trigger, ['picture', 'sweep']);"
+COMPARE_JS = (
+    "essence.compare(element, watch); essence.clicks(element, trigger, ['picture', 'sweep']);"
+)
 CROP_JS = "essence.crop(element, trigger, watch, 'nudge')"
 
 INTRO = """<header class="intro"><h1>Essence</h1>
@@ -43,7 +51,12 @@ server remembers the latents, without pictures or names. Nothing is sent anywher
 
 def build(studio: Studio | Studios) -> gr.Blocks:
     studios = studio if isinstance(studio, Studios) else Studios.around(studio)
-    with gr.Blocks(title="Essence", delete_cache=(CLEAN_EVERY, KEEP_FOR), analytics_enabled=False, fill_width=True) as page:
+    with gr.Blocks(
+        title="Essence",
+        delete_cache=(CLEAN_EVERY, KEEP_FOR),
+        analytics_enabled=False,
+        fill_width=True,
+    ) as page:
         programs.wire(studios)  # first, so that the endpoints get their names
         session = gr.State(Session(lent=space.on_zero_gpu()))  # deep-copied for each visitor
         browser = gr.BrowserState({}, **settings.STORAGE)
@@ -84,19 +97,35 @@ def heading(number: int, title: str, text: str) -> None:
     html(f'<div class="heading"><span>{number}</span><h2>{title}</h2><p>{text}</p></div>')
 
 
-def picture_inputs(kind: str, label: str, types: list[str], with_examples: bool = True) -> dict[str, gr.components.Component]:
-    upload = gr.File(label=label, file_count="multiple", file_types=types, height=64, show_label=False,
-                     elem_id=f"{kind}-upload", elem_classes=["es-drop"])  # fmt: skip
+def picture_inputs(
+    kind: str, label: str, types: list[str], with_examples: bool = True
+) -> dict[str, gr.components.Component]:
+    upload = gr.File(
+        label=label,
+        file_count="multiple",
+        file_types=types,
+        height=64,
+        show_label=False,
+        elem_id=f"{kind}-upload",
+        elem_classes=["es-drop"],
+    )
     paths = bundled(kind)
     with gr.Accordion("Examples", open=True, visible=with_examples and bool(paths)) as box:
-        examples = html(views.examples(paths, map(Image.open, paths)), EXAMPLES_JS, elem_id=f"{kind}-examples")
+        examples = html(
+            views.examples(paths, map(Image.open, paths)), EXAMPLES_JS, elem_id=f"{kind}-examples"
+        )
     with gr.Accordion("Camera", open=False):
-        camera = gr.Image(sources=["webcam"], type="pil", show_label=False, height=240, elem_id=f"{kind}-camera")
+        camera = gr.Image(
+            sources=["webcam"], type="pil", show_label=False, height=240, elem_id=f"{kind}-camera"
+        )
     return {"upload": upload, "box": box, "examples": examples, "camera": camera}
 
 
 def aligned_box() -> gr.Checkbox:
-    return gr.Checkbox(label="Already aligned", info="Skip the search for a face: take the centred square as it is.")
+    return gr.Checkbox(
+        label="Already aligned",
+        info="Skip the search for a face: take the centred square as it is.",
+    )
 
 
 def source_panel(faces: bool) -> dict[str, gr.components.Component]:
@@ -107,12 +136,27 @@ def source_panel(faces: bool) -> dict[str, gr.components.Component]:
         parts = picture_inputs("sources", "Drop, paste or choose photographs", PICTURES, faces)
         with gr.Accordion("Options", open=False):
             aligned = aligned_box()
-            refine = gr.Slider(low, high, default, step=1, label="Refinement steps", elem_id="refine-steps", **UNRESTORED,
-                               info="Bring the model's picture closer to the photograph; 0 turns it off.")  # fmt: skip
+            refine = gr.Slider(
+                low,
+                high,
+                default,
+                step=1,
+                label="Refinement steps",
+                elem_id="refine-steps",
+                **UNRESTORED,
+                info="Bring the model's picture closer to the photograph; 0 turns it off.",
+            )
         with gr.Row(elem_classes=["es-buttons"]):
             random = gr.Button("Random face", size="sm", elem_id="random-face")
             clear = gr.Button("Clear", size="sm", elem_id="clear-sources")
-    return {"shelf": shelf, "aligned": aligned, "refine": refine, "random": random, "clear": clear, **parts}
+    return {
+        "shelf": shelf,
+        "aligned": aligned,
+        "refine": refine,
+        "random": random,
+        "clear": clear,
+        **parts,
+    }
 
 
 def target_panel(with_essences: bool) -> dict[str, gr.components.Component]:
@@ -120,15 +164,28 @@ def target_panel(with_essences: bool) -> dict[str, gr.components.Component]:
     with gr.Column(elem_classes=["es-card"], min_width=320):
         heading(2, "Targets", "whose essence to learn")
         shelf = html(views.targets(Session()), SHELF_JS, elem_id="targets")
-        parts = picture_inputs("targets", "Drop, paste or choose pictures, paintings, essence files", [*PICTURES, *ESSENCES])
+        parts = picture_inputs(
+            "targets",
+            "Drop, paste or choose pictures, paintings, essence files",
+            [*PICTURES, *ESSENCES],
+        )
         with gr.Accordion("Ready-made essences", open=False, visible=with_essences) as ready_box:
             thumbnails = (Essence.load(path).thumbnail for path in essences)
-            ready = html(views.examples(essences, thumbnails), EXAMPLES_JS, elem_id="essences-examples")
+            ready = html(
+                views.examples(essences, thumbnails), EXAMPLES_JS, elem_id="essences-examples"
+            )
         with gr.Accordion("Options", open=False):
             aligned = aligned_box()
         with gr.Row(elem_classes=["es-buttons"]):
             clear = gr.Button("Clear", size="sm", elem_id="clear-targets")
-    return {"shelf": shelf, "aligned": aligned, "ready": ready, "ready_box": ready_box, "clear": clear, **parts}
+    return {
+        "shelf": shelf,
+        "aligned": aligned,
+        "ready": ready,
+        "ready_box": ready_box,
+        "clear": clear,
+        **parts,
+    }
 
 
 def learn_panel() -> dict[str, gr.components.Component]:
@@ -138,24 +195,72 @@ def learn_panel() -> dict[str, gr.components.Component]:
         with gr.Row(elem_classes=["es-learn"]):
             learn = gr.Button("Learn the essence", variant="primary", elem_id="learn", scale=2)
             stop = gr.Button("Stop", variant="stop", elem_id="stop", visible=False, scale=2)
-            preset = gr.Radio(presets, value=learning.DEFAULT, label="How long to learn", elem_id="preset", scale=4, **BARE, **UNRESTORED)
-        mode = gr.Radio(learning.MODES, value=learning.NEW, label="What to learn", elem_id="mode", visible=False, **BARE)
+            preset = gr.Radio(
+                presets,
+                value=learning.DEFAULT,
+                label="How long to learn",
+                elem_id="preset",
+                scale=4,
+                **BARE,
+                **UNRESTORED,
+            )
+        mode = gr.Radio(
+            learning.MODES,
+            value=learning.NEW,
+            label="What to learn",
+            elem_id="mode",
+            visible=False,
+            **BARE,
+        )
         progress = html(elem_id="progress")
         with gr.Accordion("Settings", open=False, elem_id="settings"):
             with gr.Row(elem_classes=["es-settings"]):
                 low, high, default = settings.NUMBERS["steps"]
-                steps = gr.Slider(low, high, default, step=1, label="Steps", elem_id="steps", **UNRESTORED,
-                               info="More is slower and goes further.")  # fmt: skip
+                steps = gr.Slider(
+                    low,
+                    high,
+                    default,
+                    step=1,
+                    label="Steps",
+                    elem_id="steps",
+                    **UNRESTORED,
+                    info="More is slower and goes further.",
+                )
                 low, high, default = settings.NUMBERS["consistency"]
-                consistency = gr.Slider(low, high, default, step=0.05, label="Consistency", elem_id="consistency", **UNRESTORED,
-                                     info="λ: how alike the changes must be.")  # fmt: skip
-                seed = gr.Number(settings.NUMBERS["seed"][2], precision=0, minimum=0, label="Seed", elem_id="seed", **UNRESTORED,
-                                 info="The same seed, the same essence.")  # fmt: skip
+                consistency = gr.Slider(
+                    low,
+                    high,
+                    default,
+                    step=0.05,
+                    label="Consistency",
+                    elem_id="consistency",
+                    **UNRESTORED,
+                    info="λ: how alike the changes must be.",
+                )
+                seed = gr.Number(
+                    settings.NUMBERS["seed"][2],
+                    precision=0,
+                    minimum=0,
+                    label="Seed",
+                    elem_id="seed",
+                    **UNRESTORED,
+                    info="The same seed, the same essence.",
+                )
             with gr.Row(elem_classes=["es-buttons"]):
                 link = gr.Button("Copy a link to these settings", size="sm", elem_id="link")
         timer = gr.Timer(LOOK_AGAIN, active=False)
-    return {"learn": learn, "stop": stop, "mode": mode, "progress": progress, "preset": preset, "steps": steps,
-            "consistency": consistency, "seed": seed, "link": link, "timer": timer}  # fmt: skip
+    return {
+        "learn": learn,
+        "stop": stop,
+        "mode": mode,
+        "progress": progress,
+        "preset": preset,
+        "steps": steps,
+        "consistency": consistency,
+        "seed": seed,
+        "link": link,
+        "timer": timer,
+    }
 
 
 def grid_panel(redraw: Callable) -> dict[str, gr.components.Component]:

@@ -35,42 +35,82 @@ def preset_values(preset: str) -> tuple[int, float]:
     return options.steps, options.lambda_consistency
 
 
-def options_of(preset: str, steps: float, seed: float | None, consistency: float) -> OptimizeOptions:
-    """A preset with the visitor's changes; a picture after every step, because somebody is watching."""
-    changes = {"steps": int(steps), "seed": int(seed or 0), "lambda_consistency": float(consistency), "preview_every": 1}
+def options_of(
+    preset: str, steps: float, seed: float | None, consistency: float
+) -> OptimizeOptions:
+    """A preset with the visitor's changes; a picture after every step, because somebody is
+    watching.
+    """
+    changes = {
+        "steps": int(steps),
+        "seed": int(seed or 0),
+        "lambda_consistency": float(consistency),
+        "preview_every": 1,
+    }
     return dataclasses.replace(CHOICES[preset], **changes)
 
 
-def learn(studio: Studio, session: Session, mode: str, preset: str, steps: float, seed: float | None, consistency: float
-          ) -> Iterator[tuple[Any, ...]]:
-    """Learn the targets' essences in turn. Yields (progress, *view); the best essence is in the session at each yield, so
-    that closing this generator (Stop) loses nothing."""
+def learn(
+    studio: Studio,
+    session: Session,
+    mode: str,
+    preset: str,
+    steps: float,
+    seed: float | None,
+    consistency: float,
+) -> Iterator[tuple[Any, ...]]:
+    """Learn the targets' essences in turn. Yields (progress, *view); the best essence is in the
+    session at each yield, so that closing this generator (Stop) loses nothing."""
     with told():
         options, queue = options_of(preset, steps, seed, consistency), to_learn(session, mode)
         started, mark = time.monotonic(), object()
         session.learning = mark
         for number, target in enumerate(queue, 1):
-            title = f"Learning {target.name}" + (f" ({number} of {len(queue)})" if len(queue) > 1 else "")
-            yield from learn_one(studio, session, target, target.essence if mode == CONTINUE else None, options, title)
+            title = f"Learning {target.name}" + (
+                f" ({number} of {len(queue)})" if len(queue) > 1 else ""
+            )
+            yield from learn_one(
+                studio,
+                session,
+                target,
+                target.essence if mode == CONTINUE else None,
+                options,
+                title,
+            )
             if session.learning is not mark:
                 return
             yield SKIP, *view(studio, session)
         session.learning = None
-        yield views.note(f"Learned {plural(len(queue), 'essence')} in {time.monotonic() - started:.0f} s."), *view(studio, session)
+        yield (
+            views.note(
+                f"Learned {plural(len(queue), 'essence')} in {time.monotonic() - started:.0f} s."
+            ),
+            *view(studio, session),
+        )
         return
     session.learning = None
     yield "", SKIP, SKIP, SKIP
 
 
-def learn_one(studio: Studio, session: Session, target: TargetItem, start: Essence | None, options: OptimizeOptions, title: str
-              ) -> Iterator[tuple[Any, ...]]:
+def learn_one(
+    studio: Studio,
+    session: Session,
+    target: TargetItem,
+    start: Essence | None,
+    options: OptimizeOptions,
+    title: str,
+) -> Iterator[tuple[Any, ...]]:
     sources, picture = [item.source for item in session.ready()], target.picture
     history, previews, began, shown, mark = [], (), time.monotonic(), 0.0, session.learning
     with closing(studio.extract(picture, sources, options, start, target.name)) as course:
         for step in course:
-            if session.learning is not mark:  # stopped while this step was made, and the page shows the one before
+            if (
+                session.learning is not mark
+            ):  # stopped while this step was made, and the page shows the one before
                 return
-            if target.picture is not picture:  # another face or crop was chosen: this essence is nobody's
+            if (
+                target.picture is not picture
+            ):  # another face or crop was chosen: this essence is nobody's
                 return
             target.essence = step.result
             history.append(dict(step.losses))
@@ -78,7 +118,12 @@ def learn_one(studio: Studio, session: Session, target: TargetItem, start: Essen
             if time.monotonic() - shown >= FRAME_SECONDS or step.index == step.total:
                 shown = time.monotonic()
                 left = seconds_left(step, shown - began)
-                yield views.learning(target, title, step.index, step.total, left, previews, history), SKIP, SKIP, SKIP
+                yield (
+                    views.learning(target, title, step.index, step.total, left, previews, history),
+                    SKIP,
+                    SKIP,
+                    SKIP,
+                )
 
 
 def seconds_left(step: Step, elapsed: float) -> float | None:
@@ -95,7 +140,9 @@ def to_learn(session: Session, mode: str) -> list[TargetItem]:
     if not pictured:
         raise UserError("Add a target first: the picture whose essence you want.")
     if not wanted:
-        raise UserError(f"Every target has its essence. To learn further, choose '{CONTINUE}' or '{AGAIN}'.")
+        raise UserError(
+            f"Every target has its essence. To learn further, choose '{CONTINUE}' or '{AGAIN}'."
+        )
     return wanted
 
 
@@ -103,7 +150,11 @@ def stopped(studio: Studio, session: Session) -> tuple[Any, ...]:
     """After Stop: the best essence so far is the target's, and stays so."""
     session.learning = None
     kept = any(item.faces and item.essence for item in session.targets.values())
-    text = f"The best essence so far is kept; '{CONTINUE}' goes on from it." if kept else "Nothing was learned yet."
+    text = (
+        f"The best essence so far is kept; '{CONTINUE}' goes on from it."
+        if kept
+        else "Nothing was learned yet."
+    )
     return views.note(f"Stopped. {text}"), *view(studio, session)
 
 
@@ -111,4 +162,6 @@ def place(ahead: int) -> str:
     """What a waiting visitor reads."""
     if ahead == 0:
         return views.note("Starting.")
-    return views.note(f"Waiting: {plural(ahead, 'visitor')} before you. Meanwhile you can add pictures and blend.")
+    return views.note(
+        f"Waiting: {plural(ahead, 'visitor')} before you. Meanwhile you can add pictures and blend."
+    )

@@ -8,7 +8,9 @@ from .session import Session
 
 
 class Line:
-    """In the order of arrival; the first one is learning. Visitors are known by their page's session hash."""
+    """In the order of arrival; the first one is learning. Visitors are known by their page's
+    session hash.
+    """
 
     def __init__(self) -> None:
         self._waiting: dict[str, Session] = {}

@@ -1,4 +1,6 @@
-"""What the visitor is told. Only here do a person's errors become messages of the page; the session stays usable."""
+"""What the visitor is told. Only here do a person's errors become messages of the page; the session
+stays usable.
+"""
 
 from __future__ import annotations
 

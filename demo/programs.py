@@ -1,5 +1,6 @@
-"""The page's endpoints for programs: plain functions of values. Pictures and essences travel as base64 text, so that no call
-can name a file of the server; nothing is kept between calls. `model`: a model set of the page by name, its first one without."""
+"""The page's endpoints for programs: plain functions of values. Pictures and essences travel as
+base64 text, so that no call can name a file of the server; nothing is kept between calls. `model`:
+a model set of the page by name, its first one without."""
 
 from __future__ import annotations
 
@@ -38,6 +39,7 @@ def wire(studios: Studios) -> None:
 
 def shown(function: Callable) -> Callable:
     """A person's error, as the client library shows it; no traceback."""
+
     @contextmanager
     def told() -> Iterator[None]:
         try:
@@ -60,14 +62,18 @@ def shown(function: Callable) -> Callable:
 
 # ---- the endpoints
 
+
 def align(studios: Studios) -> Callable:
     def align(picture: str, face: int = 0, aligned: bool = False, model: str = "") -> dict:
         """The aligned square of a picture's `face`-th largest face.
 
-        picture: a JPEG, PNG or WebP file as base64; aligned: take the centred square; model: here and elsewhere a model set by
-        name, "" for the page's first. Returns {"picture": PNG as base64}.
+        picture: a JPEG, PNG or WebP file as base64; aligned: take the centred square; model: here
+        and elsewhere a model set by name, "" for the page's first. Returns {"picture": PNG as
+        base64}.
         """
-        square = studio_of(studios, model).crop(read_picture(picture), int(number(face, "face")), bool(aligned))
+        square = studio_of(studios, model).crop(
+            read_picture(picture), int(number(face, "face")), bool(aligned)
+        )
         return {"picture": text(encoded(square, "PNG"))}
 
     return align
@@ -75,24 +81,36 @@ def align(studios: Studios) -> Callable:
 
 def invert(studios: Studios) -> Callable:
     def invert(picture: str, steps: int = RefineOptions().steps, model: str = "") -> dict:
-        """The latents of an aligned picture (see /align), after `steps` (0 ... 100) steps of refinement.
+        """The latents of an aligned picture (see /align), after `steps` (0 ... 100) steps of
+        refinement.
 
-        Returns {"latents": [layers][width], "picture": what the model makes of them, PNG as base64}.
+        Returns {"latents": [layers][width], "picture": what the model makes of them, PNG as
+        base64}.
         """
         options = RefineOptions(steps=min(int(number(steps, "steps")), 100))
-        source = studio_of(studios, model).source(read_picture(picture), aligned=True, refine=options)
+        source = studio_of(studios, model).source(
+            read_picture(picture), aligned=True, refine=options
+        )
         return {"latents": source.w.tolist(), "picture": text(encoded(source.inversion, "PNG"))}
 
     return invert
 
 
 def learn(studios: Studios) -> Callable:
-    def learn(target: str, latents: list[list[list[float]]], preset: str = DEFAULT, steps: int = 0, seed: int = 0, model: str = ""
-              ) -> Iterator[dict]:
-        """Learn the essence of an aligned target on sources' latents [sources][layers][width]; a stream, one value a step.
+    def learn(
+        target: str,
+        latents: list[list[list[float]]],
+        preset: str = DEFAULT,
+        steps: int = 0,
+        seed: int = 0,
+        model: str = "",
+    ) -> Iterator[dict]:
+        """Learn the essence of an aligned target on sources' latents [sources][layers][width]; a
+        stream, one value a step.
 
-        preset: quick, balanced, thorough, paper or released; steps: 0 for the preset's. Each value is {"step", "total",
-        "losses"}; the last one has "essence", a safetensors file as base64, too.
+        preset: quick, balanced, thorough, paper or released; steps: 0 for the preset's. Each value
+        is {"step", "total", "losses"}; the last one has "essence", a safetensors file as base64,
+        too.
         """
         if preset not in CHOICES:
             raise UserError(f"There is no preset '{preset}'. There are: {', '.join(CHOICES)}.")
@@ -101,30 +119,48 @@ def learn(studios: Studios) -> Callable:
         options = options_of(preset, count, number(seed, "seed"), preset_options.lambda_consistency)
         studio = studio_of(studios, model)
         sources = read_sources(studio, latents)
-        for step in studio.extract(studio.crop(read_picture(target), aligned=True), sources, options):
+        for step in studio.extract(
+            studio.crop(read_picture(target), aligned=True), sources, options
+        ):
             values = {"step": step.index, "total": step.total, "losses": dict(step.losses)}
-            yield values if step.index < step.total else {**values, "essence": text(essence_bytes(step.result))}
+            yield (
+                values
+                if step.index < step.total
+                else {**values, "essence": text(essence_bytes(step.result))}
+            )
 
     return learn
 
 
 def blend(studios: Studios) -> Callable:
-    def blend(latents: list[list[list[float]]], essences: list[str], strengths: list[float], model: str = "") -> list:
-        """Every essence (a row) at its strength on every source's latents (a column): rows of PNG pictures as base64."""
+    def blend(
+        latents: list[list[list[float]]],
+        essences: list[str],
+        strengths: list[float],
+        model: str = "",
+    ) -> list:
+        """Every essence (a row) at its strength on every source's latents (a column): rows of PNG
+        pictures as base64.
+        """
         if len(essences) != len(strengths):
-            raise UserError(f"Give one strength for each essence: there are {len(essences)} essences and {len(strengths)} strengths.")
+            raise UserError(
+                f"Give one strength for each essence: there are {len(essences)} essences and {len(strengths)} strengths."
+            )
         if len(essences) > MAX_ITEMS:
             raise UserError(f"At most {MAX_ITEMS} essences in one call, not {len(essences)}.")
         studio = studio_of(studios, model)
         sources = read_sources(studio, latents)
         values = [float(number(strength, "A strength")) for strength in strengths]
-        rows = studio.blend(sources, [read_essence(studio, essence) for essence in essences], values)
+        rows = studio.blend(
+            sources, [read_essence(studio, essence) for essence in essences], values
+        )
         return [[text(encoded(Image.fromarray(pixels), "PNG")) for pixels in row] for row in rows]
 
     return blend
 
 
 # ---- values in and out
+
 
 def studio_of(studios: Studios, model: object) -> Studio:
     if not isinstance(model, str):
@@ -141,9 +177,13 @@ def read(value: object, what: str) -> bytes:
     if not isinstance(value, str):
         raise UserError(f"{what} must be a file as base64 text, not a {type(value).__name__}.")
     if len(value) > LONGEST:
-        raise UserError(f"{what} is too large: {len(value)} characters of base64, the limit is {LONGEST}.")
+        raise UserError(
+            f"{what} is too large: {len(value)} characters of base64, the limit is {LONGEST}."
+        )
     try:
-        return base64.b64decode(value.partition(",")[2] if value.startswith("data:") else value, validate=True)
+        return base64.b64decode(
+            value.partition(",")[2] if value.startswith("data:") else value, validate=True
+        )
     except (binascii.Error, ValueError) as error:
         raise UserError(f"{what} is no base64 text ({error}).") from None
 
@@ -167,11 +207,15 @@ def read_essence(studio: Studio, value: object) -> Essence:
 
 def read_sources(studio: Studio, latents: object) -> list[Source]:
     if not isinstance(latents, list) or not 1 <= len(latents) <= MAX_ITEMS:
-        raise UserError(f"Give the latents of 1 to {MAX_ITEMS} sources, as lists [sources][layers][width].")
+        raise UserError(
+            f"Give the latents of 1 to {MAX_ITEMS} sources, as lists [sources][layers][width]."
+        )
     try:
         tables = [torch.tensor(table, dtype=torch.float32) for table in latents]
     except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"The latents are no table of numbers [sources][layers][width] ({error}).") from None
+        raise UserError(
+            f"The latents are no table of numbers [sources][layers][width] ({error})."
+        ) from None
     if not all(torch.isfinite(table).all() for table in tables):
         raise UserError("The latents hold numbers that are not finite.")
     return [studio.from_latents(table) for table in tables]

@@ -1,4 +1,6 @@
-"""What one visitor has on the page: pictures, latents and essences, on the CPU. No model, no tensor of a GPU."""
+"""What one visitor has on the page: pictures, latents and essences, on the CPU. No model, no tensor
+of a GPU.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,13 @@ from weakref import WeakValueDictionary
 
 from PIL import Image
 
-from essence import Essence, Source, align
+from essence import Essence, Source
+from essence.pictures import align
 
 MAX_ITEMS = 12  # sources, and targets, of one visitor
-PHOTO_SIDE = 2000  # pixels, longest side, of the photograph that is kept so that its crop can be corrected
+PHOTO_SIDE = (
+    2000  # pixels, longest side, of the photograph that is kept so that its crop can be corrected
+)
 ALL_BANDS = frozenset(("coarse", "middle", "fine"))
 SLOW = 0.5  # seconds for one picture
 MIX = "mix"  # id of the row that mixes all essences
@@ -26,7 +31,9 @@ def new_id() -> str:
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """A photograph, as JPEG because there may be many, and the squares of its faces in its pixels."""
+    """A photograph, as JPEG because there may be many, and the squares of its faces in its
+    pixels.
+    """
 
     data: bytes
     squares: tuple[align.Square, ...]
@@ -34,7 +41,11 @@ class Photo:
     @classmethod
     def of(cls, picture: Image.Image, squares: list[align.Square]) -> Photo:
         factor = min(1.0, PHOTO_SIDE / max(picture.size))
-        small = picture if factor == 1 else picture.resize(tuple(max(1, round(factor * side)) for side in picture.size))
+        small = (
+            picture
+            if factor == 1
+            else picture.resize(tuple(max(1, round(factor * side)) for side in picture.size))
+        )
         buffer = io.BytesIO()
         small.save(buffer, "JPEG", quality=92)
         return cls(buffer.getvalue(), tuple(square.scaled(factor) for square in squares))
@@ -45,8 +56,8 @@ class Photo:
 
 @dataclass(eq=False)
 class Item:
-    """A picture that somebody added. `faces`: its aligned squares, the largest first; `chosen` is the one in use, `nudged`
-    its crop corrected by hand."""
+    """A picture that somebody added. `faces`: its aligned squares, the largest first; `chosen` is
+    the one in use, `nudged` its crop corrected by hand."""
 
     name: str
     faces: tuple[Image.Image, ...] = ()
@@ -82,7 +93,9 @@ class TargetItem(Item):
     strength: float = 1.0  # in the grid
     share: float = 0.5  # in the mixture
     bands: frozenset[str] = ALL_BANDS  # the layers it may change
-    aside: dict[str, tuple[Essence, int, align.Nudge]] = field(default_factory=dict)  # by model set: an essence, and the crop it is of
+    aside: dict[str, tuple[Essence, int, align.Nudge]] = field(
+        default_factory=dict
+    )  # by model set: an essence, and the crop it is of
 
     @property
     def picture(self) -> Image.Image | None:
@@ -109,27 +122,37 @@ class Cell:
     source: Source
     made_of: tuple[Any, ...]  # essence, bands, strength
     url: str
-    strip: str = field(default_factory=new_id)  # names the pictures of the same blend at all strengths
-    figures: tuple[float, float | None] | None = None  # identity distance, and likeness to the target where it has a picture
+    strip: str = field(
+        default_factory=new_id
+    )  # names the pictures of the same blend at all strengths
+    figures: tuple[float, float | None] | None = (
+        None  # identity distance, and likeness to the target where it has a picture
+    )
 
 
 @dataclass(eq=False)
 class Session:
-    """One visitor's things, in the order in which they were added. Handlers change it in place: while one of them learns,
-    another may add a picture or move a slider, and neither may undo what the other did."""
+    """One visitor's things, in the order in which they were added. Handlers change it in place:
+    while one of them learns, another may add a picture or move a slider, and neither may undo what
+    the other did."""
 
     sources: dict[str, SourceItem] = field(default_factory=dict)
     targets: dict[str, TargetItem] = field(default_factory=dict)
     cells: dict[tuple[str, str], Cell] = field(default_factory=dict)  # (target's id, source's id)
-    removed: list[tuple[str, int, Item]] = field(default_factory=list)  # (kind, place, item), the last time
+    removed: list[tuple[str, int, Item]] = field(
+        default_factory=list
+    )  # (kind, place, item), the last time
     learning: object | None = None  # a mark of the learning that is under way
     mixing: bool = False  # one row of mixtures instead of the grid
     measuring: bool = False  # show figures below the cells
     looking: tuple[str, str] | None = None  # (target's id, source's id) of the large view
     mix: TargetItem = field(default_factory=lambda: TargetItem("mixture", id=MIX))
     mixed: tuple[Any, ...] = ()  # what `mix` was made of
-    model: str = ""  # the name of the model set that it works with; empty: the one that the page started with
-    aside: dict[str, list[TargetItem]] = field(default_factory=dict)  # by model set: loaded essences that wait for it
+    # the name of the model set that it works with; empty: the one that the page started with
+    model: str = ""
+    aside: dict[str, list[TargetItem]] = field(
+        default_factory=dict
+    )  # by model set: loaded essences that wait for it
     lent: bool = False  # whether each call borrows a GPU (ZeroGPU)
     paces: tuple[float, ...] = ()  # seconds that a picture took, the last few times
     word: str = ""  # what the page calls it by, where Gradio does not name it: see `Visitors`
@@ -150,7 +173,9 @@ class Session:
 
     @property
     def slow(self) -> bool:
-        """Whether a drag cannot have its pictures made while it lasts. Once says nothing: models warm up, others have the device."""
+        """Whether a drag cannot have its pictures made while it lasts. Once says nothing: models
+        warm up, others have the device.
+        """
         return self.lent or (len(self.paces) > 1 and min(self.paces) > SLOW)
 
     def ready(self) -> list[SourceItem]:
@@ -169,7 +194,11 @@ class Session:
         made_of = tuple((item.essence, item.bands, item.share) for item in parts)
         if made_of != self.mixed:
             self.mixed = made_of
-            self.mix.essence = Essence.mixture([item.limited() for item in parts], [item.share for item in parts]) if parts else None
+            self.mix.essence = (
+                Essence.mixture([item.limited() for item in parts], [item.share for item in parts])
+                if parts
+                else None
+            )
         return [self.mix] if parts else []
 
     def row(self, id: str) -> TargetItem | None:
@@ -177,9 +206,12 @@ class Session:
 
     def stale(self, target: TargetItem) -> list[SourceItem]:
         """Sources whose cell in the target's row has to be drawn (again)."""
+
         def fresh(item: SourceItem) -> bool:
             cell = self.cells.get((target.id, item.id))
-            return cell is not None and cell.source is item.source and cell.made_of == recipe(target)
+            return (
+                cell is not None and cell.source is item.source and cell.made_of == recipe(target)
+            )
 
         return [item for item in self.ready() if not fresh(item)]
 

@@ -1,4 +1,6 @@
-"""The settings that a browser remembers and a link carries: how to learn and refine. Never pictures."""
+"""The settings that a browser remembers and a link carries: how to learn and refine. Never
+pictures.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,10 @@ from essence import OptimizeOptions, RefineOptions
 
 from .learning import CHOICES, DEFAULT
 
-STORAGE = {"storage_key": "essence-settings", "secret": "essence"}  # not secret: the same after a restart
+STORAGE = {
+    "storage_key": "essence-settings",
+    "secret": "essence",
+}  # not secret: the same after a restart
 # name: (lowest, highest, default)
 NUMBERS = {
     "steps": (4, 1000, OptimizeOptions().steps),
@@ -37,21 +42,29 @@ def checked(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def restored(saved: Mapping[str, Any] | None, query: Mapping[str, Any]) -> list[Any]:
-    """Values of the controls in the order of `NAMES`: the link's, else the browser's, else the defaults. A preset in the
-    link brings its own steps and lambda."""
+    """Values of the controls in the order of `NAMES`: the link's, else the browser's, else the
+    defaults. A preset in the link brings its own steps and lambda."""
     linked, remembered = checked(query), checked(saved or {})
     preset = linked.get("preset", remembered.get("preset", DEFAULT))
     if "preset" in linked:
         remembered.pop("steps", None), remembered.pop("consistency", None)
     options = CHOICES[preset]
-    defaults = {"preset": preset, "steps": options.steps, "consistency": options.lambda_consistency,
-                "seed": NUMBERS["seed"][2], "refine": NUMBERS["refine"][2]}  # fmt: skip
+    defaults = {
+        "preset": preset,
+        "steps": options.steps,
+        "consistency": options.lambda_consistency,
+        "seed": NUMBERS["seed"][2],
+        "refine": NUMBERS["refine"][2],
+    }
     return list({**defaults, **remembered, **linked}[name] for name in NAMES)
 
 
 def restore(saved: Mapping[str, Any] | None, request: gr.Request) -> list[Any]:
     """From now on they may be changed."""
-    return [gr.update(value=value, interactive=True) for value in restored(saved, dict(request.query_params))]
+    return [
+        gr.update(value=value, interactive=True)
+        for value in restored(saved, dict(request.query_params))
+    ]
 
 
 def remember(*values: Any) -> dict[str, Any]:

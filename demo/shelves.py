@@ -1,5 +1,5 @@
-"""The sources and targets: adding, cropping, ordering, removing. Handlers are plain functions that run without a server:
-the studio, the visitor's session and values in, HTML out."""
+"""The sources and targets: adding, cropping, ordering, removing. Handlers are plain functions that
+run without a server: the studio, the visitor's session and values in, HTML out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any
 
 from PIL import Image
 
-from essence import RefineOptions, Studio, UserError, align, bundled, load_image
+from essence import RefineOptions, Studio, UserError, bundled, load_image
+from essence.pictures import align
 
 from . import crop, views
 from .blending import View, view
@@ -29,8 +30,13 @@ File = str | Path | Image.Image
 
 # ---- sources
 
-def add_sources(studio: Studio, session: Session, files: Sequence[File], aligned: bool, steps: int) -> Iterator[View]:
-    """Crop each picture, then invert all of them together; the ones that cannot be read are told, the others kept."""
+
+def add_sources(
+    studio: Studio, session: Session, files: Sequence[File], aligned: bool, steps: int
+) -> Iterator[View]:
+    """Crop each picture, then invert all of them together; the ones that cannot be read are told,
+    the others kept.
+    """
     added: list[SourceItem] = []
     try:
         for file in files or ():
@@ -52,35 +58,57 @@ def add_sources(studio: Studio, session: Session, files: Sequence[File], aligned
 def cropped(studio: Studio, picture: Image.Image, aligned: bool) -> tuple[Any, ...]:
     """An item's first fields. Raises NoFaceFound."""
     squares = studio.squares(picture, aligned)
-    return tuple(studio.cut(picture, square) for square in squares), 0, new_id(), Photo.of(picture, squares)
+    return (
+        tuple(studio.cut(picture, square) for square in squares),
+        0,
+        new_id(),
+        Photo.of(picture, squares),
+    )
 
 
 def random_face(studio: Studio, session: Session) -> View:
     with told():
         check_room(session.sources, "sources")
         source = studio.random_source(random.randrange(SEEDS))
-        item = SourceItem(free_name(session.sources, "random"), (source.crop,), source=source, progress=1.0)
+        item = SourceItem(
+            free_name(session.sources, "random"), (source.crop,), source=source, progress=1.0
+        )
         session.sources[item.id] = item
     return view(studio, session)
 
 
-def invert(studio: Studio, session: Session, items: Sequence[SourceItem], steps: int) -> Iterator[View]:
-    """Find the latents of sources, showing how the model's pictures of them come closer. Another crop ends it for its source."""
+def invert(
+    studio: Studio, session: Session, items: Sequence[SourceItem], steps: int
+) -> Iterator[View]:
+    """Find the latents of sources, showing how the model's pictures of them come closer. Another
+    crop ends it for its source.
+    """
     if not items:
         return
     pictures = [item.picture for item in items]
     for item in items:
         item.progress = 0.0
     try:
-        with closing(studio.invert_all(pictures, [item.name for item in items], RefineOptions(steps=int(steps)))) as course:
+        with closing(
+            studio.invert_all(
+                pictures, [item.name for item in items], RefineOptions(steps=int(steps))
+            )
+        ) as course:
             for step in course:
-                going = [(item, picture, source) for item, picture, source in zip(items, pictures, step.result, strict=True)
-                         if item.id in session.sources and item.picture is picture]  # fmt: skip
+                going = [
+                    (item, picture, source)
+                    for item, picture, source in zip(items, pictures, step.result, strict=True)
+                    if item.id in session.sources and item.picture is picture
+                ]
                 if not going:
                     return
                 for item, picture, source in going:
-                    # On ZeroGPU the source comes back from another process, with a copy of the picture.
-                    item.source, item.progress = dataclasses.replace(source, crop=picture), step.fraction
+                    # On ZeroGPU the source comes back from another process, with a copy of the
+                    # picture.
+                    item.source, item.progress = (
+                        dataclasses.replace(source, crop=picture),
+                        step.fraction,
+                    )
                 if step.preview is not None:
                     yield views.sources(session), SKIP, SKIP
     finally:
@@ -97,11 +125,15 @@ def drop_unknown(session: Session, items: Sequence[SourceItem]) -> None:
 def invert_stale(studio: Studio, session: Session, steps: int) -> Iterator[View]:
     """Every source whose crop has changed."""
     with told():
-        yield from invert(studio, session, [item for item in list(session.sources.values()) if item.stale], steps)
+        yield from invert(
+            studio, session, [item for item in list(session.sources.values()) if item.stale], steps
+        )
     yield view(studio, session)
 
 
-def choose_source_face(studio: Studio, session: Session, id: str, index: int, steps: int) -> Iterator[View]:
+def choose_source_face(
+    studio: Studio, session: Session, id: str, index: int, steps: int
+) -> Iterator[View]:
     item = session.sources.get(id)
     if item is not None and 0 <= index < len(item.faces) and index != item.chosen:
         item.choose(index)
@@ -110,14 +142,21 @@ def choose_source_face(studio: Studio, session: Session, id: str, index: int, st
 
 # ---- targets
 
-def add_targets(studio: Studio, session: Session, files: Sequence[File], aligned: bool) -> Iterator[View]:
+
+def add_targets(
+    studio: Studio, session: Session, files: Sequence[File], aligned: bool
+) -> Iterator[View]:
     """Crop each picture, or take it as it is where it shows no face; essence files are loaded."""
     for file in files or ():
         name = title_of(file)
         yield SKIP, views.targets(session, pending=name), SKIP
         with told(name):
             check_room(session.targets, "targets")
-            item = load_essence(studio, file) if is_essence(file) else read_target(studio, name, file, aligned)
+            item = (
+                load_essence(studio, file)
+                if is_essence(file)
+                else read_target(studio, name, file, aligned)
+            )
             session.targets[item.id] = item
     yield view(studio, session)
 
@@ -128,7 +167,9 @@ def is_essence(file: File) -> bool:
 
 def load_essence(studio: Studio, file: str | Path) -> TargetItem:
     essence = studio.load_essence(file)
-    return TargetItem(essence.name, essence=essence, strength=views.nearest_strength(essence.strength))
+    return TargetItem(
+        essence.name, essence=essence, strength=views.nearest_strength(essence.strength)
+    )
 
 
 def read_target(studio: Studio, name: str, file: File, aligned: bool) -> TargetItem:
@@ -138,7 +179,9 @@ def read_target(studio: Studio, name: str, file: File, aligned: bool) -> TargetI
         tell_faces(item)
     except align.NoFaceFound:
         item = TargetItem(name, *cropped(studio, picture, True), found=False)
-        inform(f"{name}: no face found, so the picture is taken as it is. Drawings and paintings work too.")
+        inform(
+            f"{name}: no face found, so the picture is taken as it is. Drawings and paintings work too."
+        )
     return item
 
 
@@ -152,6 +195,7 @@ def choose_target_face(studio: Studio, session: Session, id: str, index: int) ->
 
 
 # ---- the crop
+
 
 def edit_crop(session: Session, id: str) -> Any:
     """The photograph with the square of the face on it."""
@@ -167,13 +211,17 @@ def nudge(studio: Studio, session: Session, id: str, values: Mapping[str, object
     wanted = crop.checked(values)
     if wanted != item.nudge:
         square = item.photo.squares[item.chosen].nudged(wanted)
-        item.nudge, item.nudged = wanted, None if wanted == align.Nudge() else studio.cut(item.photo.picture(), square)
+        item.nudge, item.nudged = (
+            wanted,
+            None if wanted == align.Nudge() else studio.cut(item.photo.picture(), square),
+        )
         if isinstance(item, TargetItem):
             item.essence = None
     return view(studio, session)
 
 
 # ---- order
+
 
 def find(session: Session, id: str) -> Item | None:
     return session.sources.get(id) or session.targets.get(id)
@@ -228,13 +276,18 @@ def undo(studio: Studio, session: Session) -> View:
 
 # ---- both
 
+
 def example(kind: str, name: str) -> list[Path]:
     """The bundled file of that name, or none: names come from the browser."""
     return [path for path in bundled(kind) if path.name == name]
 
 
 def title_of(file: File) -> str:
-    return "camera" if isinstance(file, Image.Image) else Path(file).stem.removesuffix(".essence")[:LONGEST_NAME] or "picture"
+    return (
+        "camera"
+        if isinstance(file, Image.Image)
+        else Path(file).stem.removesuffix(".essence")[:LONGEST_NAME] or "picture"
+    )
 
 
 def free_name(items: Mapping[str, Item], name: str) -> str:
@@ -250,4 +303,6 @@ def check_room(items: Mapping[str, Any], what: str) -> None:
 
 def tell_faces(item: Item) -> None:
     if len(item.faces) > 1:
-        inform(f"{item.name}: {len(item.faces)} faces found. The largest was taken; click another one to change.")
+        inform(
+            f"{item.name}: {len(item.faces)} faces found. The largest was taken; click another one to change."
+        )

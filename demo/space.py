@@ -1,4 +1,6 @@
-"""On a ZeroGPU Space the GPU is lent for one call at a time, to a forked worker: everything goes in and out as CPU values."""
+"""On a ZeroGPU Space the GPU is lent for one call at a time, to a forked worker: everything goes in
+and out as CPU values.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ from typing import Any
 
 from PIL import Image
 
-from essence import PRESETS, Essence, OptimizeOptions, RefineOptions, Source, Step, Studio, Studios, registry
+from essence import PRESETS, Essence, OptimizeOptions, RefineOptions, Source, Step, Studio, Studios
+from essence.library import loading
 
 SECONDS_OF_START = 10  # for the loan itself, and the first pictures
 SECONDS_OF_STEP = 0.15  # of learning or refinement with the public models, generously
@@ -19,11 +22,15 @@ def on_zero_gpu() -> bool:
     return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("true", "1")
 
 
-def learning_seconds(target: Image.Image, sources: Sequence[Source], options: OptimizeOptions, *_: Any) -> int:
+def learning_seconds(
+    target: Image.Image, sources: Sequence[Source], options: OptimizeOptions, *_: Any
+) -> int:
     return seconds(options.steps * max(len(sources) / 4, 1))
 
 
-def inversion_seconds(crops: Sequence[Image.Image], names: Sequence[str], options: RefineOptions) -> int:
+def inversion_seconds(
+    crops: Sequence[Image.Image], names: Sequence[str], options: RefineOptions
+) -> int:
     return seconds(options.steps * max(len(crops) / 4, 1))
 
 
@@ -32,7 +39,9 @@ def seconds(steps: float) -> int:
 
 
 class LentStudio(Studio):
-    """A studio whose long work borrows the GPU. Only values cross the fork: pictures, sources and essences on the CPU, steps."""
+    """A studio whose long work borrows the GPU. Only values cross the fork: pictures, sources and
+    essences on the CPU, steps.
+    """
 
     def __init__(self, model: str | None, lend: Callable):
         """`lend`: `spaces.GPU`."""
@@ -40,27 +49,50 @@ class LentStudio(Studio):
         _ = self.models  # before the first fork, so that no worker loads them again
         plain = super()
 
-        def learn(target: Image.Image, sources: Sequence[Source], options: OptimizeOptions, start: Essence | None, name: str
-                  ) -> Iterator[Step]:
+        def learn(
+            target: Image.Image,
+            sources: Sequence[Source],
+            options: OptimizeOptions,
+            start: Essence | None,
+            name: str,
+        ) -> Iterator[Step]:
             yield from plain.extract(target, sources, options, start, name)
 
-        def find(crops: Sequence[Image.Image], names: Sequence[str], options: RefineOptions) -> Iterator[Step]:
+        def find(
+            crops: Sequence[Image.Image], names: Sequence[str], options: RefineOptions
+        ) -> Iterator[Step]:
             yield from plain.invert_all(crops, names, options)
 
-        self._learn, self._find = lend(duration=learning_seconds)(learn), lend(duration=inversion_seconds)(find)
+        self._learn, self._find = (
+            lend(duration=learning_seconds)(learn),
+            lend(duration=inversion_seconds)(find),
+        )
         for short in ("random_source", "from_latents", "blend", "likeness", "identity_distances"):
             setattr(self, short, lend(duration=SECONDS_OF_START)(getattr(plain, short)))
 
-    def extract(self, target: Image.Image, sources: Sequence[Source], options: OptimizeOptions = PRESETS["essence"],  # noqa: B008
-                start: Essence | None = None, name: str = "essence") -> Iterator[Step]:  # fmt: skip
+    def extract(
+        self,
+        target: Image.Image,
+        sources: Sequence[Source],
+        options: OptimizeOptions = PRESETS["essence"],  # noqa: B008
+        start: Essence | None = None,
+        name: str = "essence",
+    ) -> Iterator[Step]:
         return self._learn(target, list(sources), options, start, name)
 
-    def invert_all(self, crops: Sequence[Image.Image], names: Sequence[str], options: RefineOptions = RefineOptions()) -> Iterator[Step]:  # noqa: B008
+    def invert_all(
+        self,
+        crops: Sequence[Image.Image],
+        names: Sequence[str],
+        options: RefineOptions = RefineOptions(),
+    ) -> Iterator[Step]:  # noqa: B008
         return self._find(list(crops), list(names), options)
 
 
-def studios(model: str | None, progress: registry.Progress | None = None) -> Studios:
-    """The studios for this machine; on ZeroGPU one alone, whose models every worker inherits. `spaces` is there on a Space only."""
+def studios(model: str | None, progress: loading.Progress | None = None) -> Studios:
+    """The studios for this machine; on ZeroGPU one alone, whose models every worker inherits.
+    `spaces` is there on a Space only.
+    """
     if not on_zero_gpu():
         return Studios(model, progress)
     import spaces

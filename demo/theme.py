@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import gradio as gr
 
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
+from essence import ASSETS
+
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 FONT_MONO = ("ui-monospace", "SF Mono", "Menlo", "Consolas", "monospace")
 MAX_UPLOAD = "20mb"
-SESSIONS = 100  # Gradio keeps what a closed tab showed; beyond so many the one that was used least recently is forgotten, faces and all
+# Gradio keeps what a closed tab showed; beyond so many the one that was used least recently is
+# forgotten, faces and all
+SESSIONS = 100
 
 
 def theme() -> gr.themes.Base:

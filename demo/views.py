@@ -1,4 +1,6 @@
-"""What the page shows, as HTML made of values. Names come from files and visitors: everything that is text is escaped."""
+"""What the page shows, as HTML made of values. Names come from files and visitors: everything that
+is text is escaped.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,10 @@ CELL_SIDE = 256  # pixels of a cell at most
 QUALITY = 90
 CURVES = ("total", "transfer", "consistency")
 CHART = (320, 120)  # width, height
-CROP_SIGN = ('<svg viewBox="0 0 16 16" width="14" height="14" fill="none" stroke="currentColor" stroke-width="1.5" aria-hidden="true">'
-             '<path d="M4 1v11h11M1 4h11v11"/></svg>')  # fmt: skip
+CROP_SIGN = (
+    '<svg viewBox="0 0 16 16" width="14" height="14" fill="none" stroke="currentColor" stroke-width="1.5" aria-hidden="true">'
+    '<path d="M4 1v11h11M1 4h11v11"/></svg>'
+)
 
 _serial = count()
 
@@ -48,7 +52,9 @@ def data_url(image: Image.Image | np.ndarray, side: int | None = None) -> str:
 
 
 def small_url(pixels: np.ndarray, most: int) -> str:
-    """As `data_url` of a cell, made smaller until it has at most so many characters (or is tiny)."""
+    """As `data_url` of a cell, made smaller until it has at most so many characters (or is
+    tiny).
+    """
     side = CELL_SIDE
     while len(url := data_url(pixels, side)) > most and side > 32:
         side //= 2
@@ -69,21 +75,30 @@ def icon_button(event: str, id: str, sign: str, label: str, **values: object) ->
 
 # ---- sources and targets
 
+
 def sources(session: Session, pending: str = "") -> str:
     """`pending`: the name of a picture that is still being read."""
-    cards = [source_card(item) for item in list(session.sources.values())] + pending_card(pending, 2)
+    cards = [source_card(item) for item in list(session.sources.values())] + pending_card(
+        pending, 2
+    )
     hint = "No source yet. Add photographs, try an example, or start with a random face."
     return shelf(cards, hint, "pairs", undo_note(session, "sources"))
 
 
 def targets(session: Session, pending: str = "") -> str:
-    cards = [target_card(item) for item in list(session.targets.values())] + pending_card(pending, 1)
+    cards = [target_card(item) for item in list(session.targets.values())] + pending_card(
+        pending, 1
+    )
     hint = "No target yet. Add the picture whose essence you want: a face, a painting, a drawing."
     return shelf(cards, hint, "singles", undo_note(session, "targets"))
 
 
 def shelf(cards: Sequence[str], hint: str, kind: str, undo: str) -> str:
-    body = f'<div class="shelf {kind}">{"".join(cards)}</div>' if cards else f'<p class="hint">{hint}</p>'
+    body = (
+        f'<div class="shelf {kind}">{"".join(cards)}</div>'
+        if cards
+        else f'<p class="hint">{hint}</p>'
+    )
     return body + undo
 
 
@@ -97,12 +112,19 @@ def undo_note(session: Session, kind: str) -> str:
 
 def source_card(item: SourceItem) -> str:
     inversion = item.source.inversion if item.source else None
-    model = picture(inversion, "as the model sees it") if inversion else '<span class="blank busy"></span>'
+    model = (
+        picture(inversion, "as the model sees it")
+        if inversion
+        else '<span class="blank busy"></span>'
+    )
     note = "" if item.source and item.progress >= 1 else f"refining {item.progress:.0%}"
-    return card(item, f"""<div class="pair">
+    return card(
+        item,
+        f"""<div class="pair">
         <figure>{picture(item.picture, item.name)}<figcaption>picture</figcaption></figure>
         <figure>{model}<figcaption>{note or "model"}</figcaption></figure>
-    </div>{face_choice(item)}""")
+    </div>{face_choice(item)}""",
+    )
 
 
 def target_card(item: TargetItem) -> str:
@@ -127,7 +149,11 @@ def card(item: SourceItem | TargetItem, body: str) -> str:
     name, remove = escape(item.name), icon_button("remove", item.id, "×", f"Remove {item.name}")
     tools = icon_button("move", item.id, "‹", f"Move {item.name} to the left", by=-1)
     tools += icon_button("move", item.id, "›", f"Move {item.name} to the right", by=1)
-    tools += icon_button("crop", item.id, CROP_SIGN, f"Correct the crop of {item.name}") if item.photo else ""
+    tools += (
+        icon_button("crop", item.id, CROP_SIGN, f"Correct the crop of {item.name}")
+        if item.photo
+        else ""
+    )
     return f"""<article class="item" data-item="{item.id}"><header>
       <b contenteditable="plaintext-only" spellcheck="false" role="textbox" data-name="{item.id}" data-was="{name}"
         title="{name}: click to rename" aria-label="Name of {name}">{name}</b>{remove}</header>
@@ -157,9 +183,20 @@ def examples(paths: Iterable[Path], images: Iterable[Image.Image | None]) -> str
 
 # ---- learning
 
-def learning(target: TargetItem, title: str, step: int, total: int, left: float | None, previews: Sequence[np.ndarray],
-             history: Sequence[dict[str, float]]) -> str:  # fmt: skip
-    pictures = "".join(f"<figure>{picture(image, f'source {i + 1}', None)}</figure>" for i, image in enumerate(previews))
+
+def learning(
+    target: TargetItem,
+    title: str,
+    step: int,
+    total: int,
+    left: float | None,
+    previews: Sequence[np.ndarray],
+    history: Sequence[dict[str, float]],
+) -> str:
+    pictures = "".join(
+        f"<figure>{picture(image, f'source {i + 1}', None)}</figure>"
+        for i, image in enumerate(previews)
+    )
     return f"""<section class="learning">
       <div class="status"><b>{escape(title)}</b><span>step {step} of {total}</span><span>{remaining(left)}</span>
         <progress max="1" value="{step / total:.4f}">{step / total:.0%}</progress><span class="percent">{step / total:.0%}</span></div>
@@ -187,7 +224,10 @@ def chart(history: Sequence[dict[str, float]]) -> str:
         f'<polyline class="{name}" points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y[:, i], strict=True))}"/>'
         for i, name in enumerate(CURVES)
     )
-    legend = "".join(f'<li class="{name}"><span>{name}</span><b>{values[-1, i]:.3f}</b></li>' for i, name in enumerate(CURVES))
+    legend = "".join(
+        f'<li class="{name}"><span>{name}</span><b>{values[-1, i]:.3f}</b></li>'
+        for i, name in enumerate(CURVES)
+    )
     return f"""<div class="chart"><svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" role="img"
         aria-label="losses">{lines}</svg><ul>{legend}</ul></div>"""
 

@@ -15,8 +15,8 @@ from .line import Line
 from .messages import SKIP, inform
 from .session import Session, Visitors
 
-# Long work has a line of its own, so that a visitor who learns does not keep another from adding a picture: the studio lets
-# them take turns after each step.
+# Long work has a line of its own, so that a visitor who learns does not keep another from adding a
+# picture: the studio lets them take turns after each step.
 LEARN = {"concurrency_id": "gpu", "concurrency_limit": 1}
 ADD = {"concurrency_id": "faces", "concurrency_limit": 1}
 STRIPS = {"concurrency_id": "strips", "concurrency_limit": 1}
@@ -28,7 +28,10 @@ Parts = dict[str, gr.components.Component]
 
 
 def own(studios: Studios, handler: Callable, *more: object) -> Callable:
-    """A handler of (studio, session, values) as one of (session, values): with the models that the session works with."""
+    """A handler of (studio, session, values) as one of (session, values): with the models that the
+    session works with.
+    """
+
     def plain(state: Session, *values: object):
         return handler(studios.of(state.model), state, *values, *more)
 
@@ -36,12 +39,17 @@ def own(studios: Studios, handler: Callable, *more: object) -> Callable:
         yield from handler(studios.of(state.model), state, *values, *more)
 
     run = stream if isgeneratorfunction(handler) else plain
-    run.__name__ = handler.__name__  # not functools.wraps: Gradio would count the handler's arguments, the studio among them
+    run.__name__ = (
+        handler.__name__
+    )  # not functools.wraps: Gradio would count the handler's arguments, the studio among them
     return run
 
 
 def redrawing(studios: Studios, visitors: Visitors) -> Callable:
-    """What a slider calls while it is dragged, past Gradio's events: these take longer than a small picture, in the page and here."""
+    """What a slider calls while it is dragged, past Gradio's events: these take longer than a small
+    picture, in the page and here.
+    """
+
     def redraw(values: object) -> list | None:
         asked = values if isinstance(values, dict) else {}
         session, strengths = visitors.find(asked.get("visitor")), asked.get("strengths")
@@ -64,7 +72,14 @@ def wire_page(page: gr.Blocks, session: gr.State, line: Line, visitors: Visitors
     page.unload(gone)
 
 
-def wire_models(studios: Studios, page: gr.Blocks, session: gr.State, view: list, parts: Parts, refine: gr.Slider) -> None:
+def wire_models(
+    studios: Studios,
+    page: gr.Blocks,
+    session: gr.State,
+    view: list,
+    parts: Parts,
+    refine: gr.Slider,
+) -> None:
     def use(state: Session, event: gr.EventData, steps: float):
         yield from choosing.switch(studios, state, str(event.id), int(steps))
 
@@ -75,11 +90,16 @@ def wire_models(studios: Studios, page: gr.Blocks, session: gr.State, view: list
     page.load(lambda state: choosing.arrival(studios, state), session, models, **NOW)
     models.wait(watch, session, models, concurrency_limit=None, **QUIET)
     # In the line of those who add pictures: no inversion by the old models can be under way.
-    models.use(use, [session, refine], [models, parts["faces"], parts["essences"], *view], **ADD, **QUIET)
+    models.use(
+        use, [session, refine], [models, parts["faces"], parts["essences"], *view], **ADD, **QUIET
+    )
 
 
-def wire_pictures(kind: str, add: Callable, session: gr.State, view: list, parts: Parts, inputs: list[str]) -> None:
+def wire_pictures(
+    kind: str, add: Callable, session: gr.State, view: list, parts: Parts, inputs: list[str]
+) -> None:
     """Files, the camera and the examples all go the same way."""
+
     def picked(state: Session, event: gr.EventData, *values: object):
         yield from add(state, shelves.example(kind, str(event.id)), *values)
 
@@ -87,7 +107,10 @@ def wire_pictures(kind: str, add: Callable, session: gr.State, view: list, parts
         yield from add(state, [image] if image is not None else [], *values)
 
     def emptied(fill: Callable) -> Callable:
-        """Empties the control at the first frame, so that the next picture can come while this one is worked on."""
+        """Empties the control at the first frame, so that the next picture can come while this one
+        is worked on.
+        """
+
         def run(state: Session, *values: object):
             for number, frame in enumerate(fill(state, *values)):
                 yield SKIP if number else None, *frame
@@ -104,6 +127,7 @@ def wire_pictures(kind: str, add: Callable, session: gr.State, view: list, parts
 
 def wire_shelf(studios: Studios, kind: str, session: gr.State, view: list, parts: Parts) -> None:
     """Order and names."""
+
     def removed(state: Session, event: gr.EventData):
         return shelves.remove(studios.of(state.model), state, str(event.id))
 
@@ -123,9 +147,13 @@ def wire_shelf(studios: Studios, kind: str, session: gr.State, view: list, parts
 
 def wire_sources(studios: Studios, session: gr.State, view: list, parts: Parts) -> None:
     def face(state: Session, event: gr.EventData, steps: float):
-        yield from shelves.choose_source_face(studios.of(state.model), state, str(event.id), int(event.index), int(steps))
+        yield from shelves.choose_source_face(
+            studios.of(state.model), state, str(event.id), int(event.index), int(steps)
+        )
 
-    wire_pictures("sources", own(studios, shelves.add_sources), session, view, parts, ["aligned", "refine"])
+    wire_pictures(
+        "sources", own(studios, shelves.add_sources), session, view, parts, ["aligned", "refine"]
+    )
     wire_shelf(studios, "sources", session, view, parts)
     parts["random"].click(own(studios, shelves.random_face), session, view, **EACH, **ADD, **QUIET)
     parts["shelf"].face(face, [session, parts["refine"]], view, **ADD, **QUIET)
@@ -133,10 +161,14 @@ def wire_sources(studios: Studios, session: gr.State, view: list, parts: Parts) 
 
 def wire_targets(studios: Studios, session: gr.State, view: list, parts: Parts) -> None:
     def face(state: Session, event: gr.EventData):
-        return shelves.choose_target_face(studios.of(state.model), state, str(event.id), int(event.index))
+        return shelves.choose_target_face(
+            studios.of(state.model), state, str(event.id), int(event.index)
+        )
 
     def ready(state: Session, event: gr.EventData):
-        yield from shelves.add_targets(studios.of(state.model), state, shelves.example("essences", str(event.id)), False)
+        yield from shelves.add_targets(
+            studios.of(state.model), state, shelves.example("essences", str(event.id)), False
+        )
 
     wire_pictures("targets", own(studios, shelves.add_targets), session, view, parts, ["aligned"])
     wire_shelf(studios, "targets", session, view, parts)
@@ -144,7 +176,9 @@ def wire_targets(studios: Studios, session: gr.State, view: list, parts: Parts) 
     parts["shelf"].face(face, session, view, **NOW)
 
 
-def wire_crop(studios: Studios, session: gr.State, view: list, editor: gr.HTML, sources: Parts, targets: Parts) -> None:
+def wire_crop(
+    studios: Studios, session: gr.State, view: list, editor: gr.HTML, sources: Parts, targets: Parts
+) -> None:
     def edit(state: Session, event: gr.EventData):
         return shelves.edit_crop(state, str(event.id))
 
@@ -159,23 +193,48 @@ def wire_crop(studios: Studios, session: gr.State, view: list, editor: gr.HTML, 
     nudging.then(invert, [session, sources["refine"]], view, **EACH, **ADD, **QUIET)
 
 
-def wire_learning(studios: Studios, session: gr.State, line: Line, view: list, parts: Parts) -> None:
+def wire_learning(
+    studios: Studios, session: gr.State, line: Line, view: list, parts: Parts
+) -> None:
     def idle(state: Session):
-        learned = any(item.faces and item.essence for item in state.targets.values())  # then there is more than one way to go on
-        return gr.update(visible=True), gr.update(visible=False), gr.update(active=False), gr.update(visible=learned)
+        learned = any(
+            item.faces and item.essence for item in state.targets.values()
+        )  # then there is more than one way to go on
+        return (
+            gr.update(visible=True),
+            gr.update(visible=False),
+            gr.update(active=False),
+            gr.update(visible=learned),
+        )
 
     def busy(state: Session, request: gr.Request):
         line.join(request.session_hash, state)
-        return gr.update(visible=False), gr.update(visible=True), gr.update(active=True), SKIP, place(request)
+        return (
+            gr.update(visible=False),
+            gr.update(visible=True),
+            gr.update(active=True),
+            SKIP,
+            place(request),
+        )
 
     def place(request: gr.Request):
         ahead = line.ahead(request.session_hash)
         return SKIP if ahead is None else learning.place(ahead)
 
-    def learn(state: Session, mode: str, preset: str, steps: float, seed: float | None, consistency: float, request: gr.Request):
+    def learn(
+        state: Session,
+        mode: str,
+        preset: str,
+        steps: float,
+        seed: float | None,
+        consistency: float,
+        request: gr.Request,
+    ):
         line.begin(request.session_hash)  # from now on the stream says more, to its last word
         try:
-            yield from learning.learn(studios.of(state.model), state, mode, preset, steps, seed, consistency)
+            yield from learning.learn(
+                studios.of(state.model), state, mode, preset, steps, seed, consistency
+            )
         finally:
             line.end(request.session_hash)
 
@@ -184,18 +243,25 @@ def wire_learning(studios: Studios, session: gr.State, line: Line, view: list, p
         return learning.stopped(studios.of(state.model), state)
 
     controls = [parts[name] for name in ("learn", "stop", "timer", "mode")]
-    inputs = [session, *(parts[name] for name in ("mode", "preset", "steps", "seed", "consistency"))]
+    inputs = [
+        session,
+        *(parts[name] for name in ("mode", "preset", "steps", "seed", "consistency")),
+    ]
     outputs = [parts["progress"], *view]
     started = parts["learn"].click(busy, session, [*controls, parts["progress"]], **NOW)
     run = started.then(learn, inputs, outputs, **LEARN, **QUIET)
     run.then(idle, session, controls, **NOW)
     parts["timer"].tick(place, None, parts["progress"], **NOW)
-    parts["stop"].click(stop, session, outputs, cancels=[run], **NOW).then(idle, session, controls, **NOW)
+    parts["stop"].click(stop, session, outputs, cancels=[run], **NOW).then(
+        idle, session, controls, **NOW
+    )
 
 
 def wire_grid(studios: Studios, session: gr.State, parts: Parts) -> None:
     def moved(state: Session, event: gr.EventData):
-        return blending.set_strengths(studios.of(state.model), state, dict(event.strengths), bool(event.drawn))
+        return blending.set_strengths(
+            studios.of(state.model), state, dict(event.strengths), bool(event.drawn)
+        )
 
     def strips(state: Session, event: gr.EventData):
         return blending.strips(studios.of(state.model), state, set(map(str, event.lacking)))
@@ -222,7 +288,9 @@ def wire_grid(studios: Studios, session: gr.State, parts: Parts) -> None:
     board.mixing(mixing, session, board, **NOW)
     board.figures(own(studios, blending.switch_measuring), session, board, **NOW)
     board.rest(own(studios, blending.measure), session, board, trigger_mode="always_last", **NOW)
-    board.look(look, session, compare, **NOW).then(own(studios, blending.details), session, parts["strip"], **NOW)
+    board.look(look, session, compare, **NOW).then(
+        own(studios, blending.details), session, parts["strip"], **NOW
+    )
     board.save(save, session, outbox, **NOW)
     board.grid(own(studios, keeping.download_grid), session, outbox, **NOW)
     board.cells(own(studios, keeping.download_cells), session, outbox, **NOW)
@@ -235,10 +303,18 @@ def wire_settings(page: gr.Blocks, browser: gr.BrowserState, parts: Parts) -> No
     remember = {"fn": settings.remember, "inputs": controls, "outputs": browser, **NOW}
     page.load(settings.restore, browser, controls, **NOW)
     preset, *others = controls
-    preset.input(learning.preset_values, preset, [parts["steps"], parts["consistency"]], **NOW).then(**remember)
+    preset.input(
+        learning.preset_values, preset, [parts["steps"], parts["consistency"]], **NOW
+    ).then(**remember)
     gr.on([control.input for control in others], trigger_mode="always_last", **remember)
     parts["link"].click(told_link, None, None, **NOW)
-    parts["link"].click(None, controls, None, js=f"(...values) => {{ essence.link({list(settings.NAMES)}, values); }}", **NOW)
+    parts["link"].click(
+        None,
+        controls,
+        None,
+        js=f"(...values) => {{ essence.link({list(settings.NAMES)}, values); }}",
+        **NOW,
+    )
 
 
 def told_link() -> None:

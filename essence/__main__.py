@@ -2,7 +2,7 @@ import gc
 import sys
 
 gc.disable()  # half a million objects are imported, and none of them is garbage
-from .cli import main  # noqa: E402
+from .cli.commands import main  # noqa: E402
 
 gc.enable()
 

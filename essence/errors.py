@@ -1,10 +1,14 @@
-"""Errors that are a person's to mend: one readable sentence each, shown as they are by the page and the command line."""
+"""Errors that are a person's to mend: one readable sentence each, shown as they are by the page and
+the command line.
+"""
 
 from __future__ import annotations
 
 
 class UserError(ValueError):
-    """Something a person asked for cannot be done; the message says what was wrong and what to do."""
+    """Something a person asked for cannot be done; the message says what was wrong and what to
+    do.
+    """
 
 
 class UnreadableImage(UserError):

@@ -1,4 +1,6 @@
-"""What the browser tests share: a real server with the bundled models, a real browser, and what a person does with them."""
+"""What the browser tests share: a real server with the bundled models, a real browser, and what a
+person does with them.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,22 @@ from playwright.sync_api import Page, expect, sync_playwright
 from demo import LAUNCH, build
 from essence import Studio
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         "--no-first-run"]  # fmt: skip
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
 PATIENCE = 120_000  # milliseconds; the machine may be busy
 LOAD = "#targets-upload input[type=file]"
-# The words of Gradio and of several Chromiums when a page with an open stream is left, as this test does, and no other.
-LEAVING, LEFT = ("BodyStreamBuffer was aborted", "signal is aborted", "Connection errored out"), "test_a_reload_during_learning_starts_anew"
+# The words of Gradio and of several Chromiums when a page with an open stream is left, as this test
+# does, and no other.
+LEAVING, LEFT = (
+    ("BodyStreamBuffer was aborted", "signal is aborted", "Connection errored out"),
+    "test_a_reload_during_learning_starts_anew",
+)
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
@@ -37,7 +49,9 @@ def address(studio):
 @pytest.fixture(scope="session")
 def browser():
     with sync_playwright() as playwright:
-        chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")  # otherwise Playwright's own
+        chromium = os.environ.get("CHROMIUM") or shutil.which(
+            "chromium"
+        )  # otherwise Playwright's own
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield browser
         browser.close()
@@ -45,7 +59,9 @@ def browser():
 
 @pytest.fixture
 def visit(request, browser, address):
-    """Opens the page for a new visitor. At the end: nothing came from elsewhere, no page had an error."""
+    """Opens the page for a new visitor. At the end: nothing came from elsewhere, no page had an
+    error.
+    """
     contexts, wrong = [], []
 
     def open_page(**options) -> Page:
@@ -54,8 +70,18 @@ def visit(request, browser, address):
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-        page.on("request", lambda request: None if request.url.startswith((address, "data:", "blob:")) else wrong.append(request.url))
+        page.on(
+            "console",
+            lambda message: wrong.append(message.text) if message.type == "error" else None,
+        )
+        page.on(
+            "request",
+            lambda request: (
+                None
+                if request.url.startswith((address, "data:", "blob:"))
+                else wrong.append(request.url)
+            ),
+        )
         page.goto(address)
         page.wait_for_selector("#learn")
         return page
@@ -69,6 +95,7 @@ def visit(request, browser, address):
 
 
 # ---- what a person does
+
 
 def set_number(page: Page, control: str, value: int) -> None:
     """Again where the page was still putting the control in place."""
@@ -132,11 +159,17 @@ def download(page: Page, button: str, path: Path) -> str:
 
 
 def cell(page: Page, row: int, column: int = 0) -> str:
-    return page.locator(f"#board .line:nth-child({row + 2}) .cell img").nth(column).get_attribute("src")
+    return (
+        page.locator(f"#board .line:nth-child({row + 2}) .cell img")
+        .nth(column)
+        .get_attribute("src")
+    )
 
 
 def wait_for_change(page: Page, row: int, before: str) -> None:
-    expect(page.locator(f"#board .line:nth-child({row + 2}) .cell img").first).not_to_have_attribute("src", before, timeout=PATIENCE)
+    expect(
+        page.locator(f"#board .line:nth-child({row + 2}) .cell img").first
+    ).not_to_have_attribute("src", before, timeout=PATIENCE)
 
 
 def message(page: Page, text: str):

@@ -8,17 +8,19 @@ from pathlib import Path
 
 import torch
 
-from essence import catalogue, checkpoints, registry
-from essence.latents import LatentAxes
-from essence.model_set import ModelSet
+from essence.library import checkpoints, loading, manifest
 from essence.models.clip import ImageText
 from essence.models.e4e import Encoder4Editing, EncoderConfig, Inverter
 from essence.models.identity import face_descriptor
+from essence.models.latents import LatentAxes
+from essence.models.model_set import ModelSet
 from essence.models.stylegan2 import Generator, GeneratorConfig
 from essence.studio import Studio
 
 GENERATOR = GeneratorConfig(size=32, style_dim=8, n_mlp=2, channels={4: 8, 8: 8, 16: 8, 32: 4})
-ENCODER = EncoderConfig(widths=(4, 6, 8, 10), depths=(1, 1, 1, 1), input_size=32, layers=8, style_dim=8, head_width=8)
+ENCODER = EncoderConfig(
+    widths=(4, 6, 8, 10), depths=(1, 1, 1, 1), input_size=32, layers=8, style_dim=8, head_width=8
+)
 CLIP = {
     "embed_dim": 8,
     "vision_cfg": {"image_size": 32, "layers": 1, "width": 16, "patch_size": 8, "head_width": 8},
@@ -33,7 +35,9 @@ def model_set(with_axes: bool = True) -> ModelSet:
         from open_clip.model import CLIP as OpenClip
 
         generator = Generator(GENERATOR).eval().requires_grad_(False)
-        inverter = Inverter(Encoder4Editing(ENCODER), generator.latent_avg).eval().requires_grad_(False)
+        inverter = (
+            Inverter(Encoder4Editing(ENCODER), generator.latent_avg).eval().requires_grad_(False)
+        )
         clip = ImageText.from_config(CLIP, OpenClip(**CLIP).state_dict())
         spread = torch.randn(8, 8)
     axes = LatentAxes.of(torch.zeros(8), spread @ spread.T) if with_axes else None
@@ -47,6 +51,7 @@ def studio(with_axes: bool = True) -> Studio:
 
 # ---- on the disk
 
+
 def files(folder: Path, seed: int = 0) -> Path:
     """The set's files, with a generator of their own for each seed."""
     folder.mkdir(parents=True)
@@ -56,20 +61,28 @@ def files(folder: Path, seed: int = 0) -> Path:
         generator = Generator(GENERATOR).eval().requires_grad_(False)
     checkpoints.save_generator(generator, folder / "generator.safetensors", half=False)
     checkpoints.save_inverter(models.inverter, folder / "inverter.safetensors", half=False)
-    checkpoints.save_clip(CLIP, models.clip.model.state_dict(), folder / "clip.safetensors", half=False)
+    checkpoints.save_clip(
+        CLIP, models.clip.model.state_dict(), folder / "clip.safetensors", half=False
+    )
     checkpoints.save_latents(torch.zeros(8), torch.eye(8), folder / "latents.safetensors", 1)
     return folder
 
 
-def manifest(folder: Path, monkeypatch, sets: dict[str, str | None]) -> None:
-    """A folder of weights with these sets, by name "face" or "square"; None: its files are not here."""
+def write_manifest(folder: Path, monkeypatch, sets: dict[str, str | None]) -> None:
+    """A folder of weights with these sets, by name "face" or "square"; None: its files are not
+    here.
+    """
     tables = []
     for seed, (name, aligned) in enumerate(sets.items(), 1):
         if aligned:
             files(folder / name, seed)
-        parts = "".join(f'{part} = {{file = "{name}/{part}.safetensors"}}\n' for part in catalogue.PARTS)
-        tables.append(f'[{name}]\ntitle = "Set {name}: for tests"\naligned = "{aligned or "face"}"\n{parts}')
+        parts = "".join(
+            f'{part} = {{file = "{name}/{part}.safetensors"}}\n' for part in manifest.PARTS
+        )
+        tables.append(
+            f'[{name}]\ntitle = "Set {name}: for tests"\naligned = "{aligned or "face"}"\n{parts}'
+        )
     (folder / "manifest.toml").write_text("\n".join(tables))
-    monkeypatch.setattr(catalogue, "WEIGHTS", folder)
+    monkeypatch.setattr(manifest, "WEIGHTS", folder)
     monkeypatch.setenv("ESSENCE_CACHE", str(folder / "cache"))
-    monkeypatch.setattr(registry, "default", lambda: next(iter(sets)))
+    monkeypatch.setattr(loading, "default", lambda: next(iter(sets)))

@@ -23,7 +23,9 @@ def face(number: int, side: int) -> Image.Image:
 def photograph(path: Path, numbers: tuple[int, ...] = (0,), side: int = 420) -> Path:
     """Faces side by side on grey, the first one somewhat larger."""
     sides = [side + 40 * (i == 0) for i in range(len(numbers))]
-    canvas = Image.new("RGB", (sum(sides) + 40 * (len(sides) + 1), max(sides) + 160), (140, 140, 135))
+    canvas = Image.new(
+        "RGB", (sum(sides) + 40 * (len(sides) + 1), max(sides) + 160), (140, 140, 135)
+    )
     left = 40
     for number, size in zip(numbers, sides, strict=True):
         canvas.paste(face(number, size), (left, 80))
@@ -54,16 +56,22 @@ def text(path: Path) -> Path:
 
 
 def huge(path: Path, side: int = 20_000) -> Path:
-    """A PNG of side x side pixels in black and white, written without ever being decoded: some 50 KB."""
+    """A PNG of side x side pixels in black and white, written without ever being decoded: some 50
+    KB.
+    """
     row = b"\0" + bytes((side + 7) // 8)
     squeeze = zlib.compressobj(9)
     data = b"".join(squeeze.compress(row) for _ in range(side)) + squeeze.flush()
 
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b""))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    )
     return path
 
 

@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from essence import align
 from essence.errors import BadFile, NoFaceFound, UnreadableImage, UserError
-from essence.images import resize
 from essence.models import identity
+from essence.pictures import align
+from essence.pictures.tensors import resize
 
 
 def landmarks_at(centre=(100.0, 100.0), eyes=50.0, mouth=55.0, angle=0.0) -> np.ndarray:
-    """68 points of which eyes and mouth corners are placed: `eyes` apart, `mouth` below them, turned by `angle`."""
+    """68 points of which eyes and mouth corners are placed: `eyes` apart, `mouth` below them,
+    turned by `angle`.
+    """
     points = np.zeros((68, 2))
     points[36:42], points[42:48] = (-eyes / 2, 0), (eyes / 2, 0)
     points[48], points[54] = (-15, mouth), (15, mouth)
@@ -35,6 +37,7 @@ def difference(a: Image.Image, b: Image.Image) -> float:
 
 
 # ---- the square
+
 
 @pytest.mark.parametrize("eyes, mouth, half", [(50, 40, 100), (40, 60, 108)])
 def test_the_square_has_the_datasets_size_and_place(eyes, mouth, half):
@@ -60,6 +63,7 @@ def test_landmarks_of_another_kind_are_refused():
 
 # ---- the crop
 
+
 @pytest.mark.parametrize("angle", [0.0, 0.5, pi / 2, -2.0])
 @pytest.mark.parametrize("size", [32, 64, 333])
 def test_every_pixel_of_the_crop_comes_from_its_place(angle, size):
@@ -75,7 +79,9 @@ def test_every_pixel_of_the_crop_comes_from_its_place(angle, size):
 
 
 def test_fine_detail_averages_out_instead_of_aliasing():
-    checks = Image.fromarray((np.indices((900, 900)).sum(0) % 2 * 255).astype(np.uint8)).convert("RGB")
+    checks = Image.fromarray((np.indices((900, 900)).sum(0) % 2 * 255).astype(np.uint8)).convert(
+        "RGB"
+    )
     for angle in (0.0, 0.3):
         got = np.asarray(align.crop(checks, landmarks_at((450, 450), 180, 180, angle), 64), float)
         assert np.abs(got - 127.5).max() < 8
@@ -88,7 +94,10 @@ def test_a_crop_that_leaves_the_picture_reflects_and_fades():
     inside = align.crop(image, points, 200)
     cut = align.crop(image.crop((0, 40, 200, 240)), points - (0, 40), 200)
     assert difference(inside, cut) > 1
-    own, padding = np.s_[50:], np.s_[:40]  # the square begins 5 rows above the cut picture's former top
+    own, padding = (
+        np.s_[50:],
+        np.s_[:40],
+    )  # the square begins 5 rows above the cut picture's former top
     np.testing.assert_allclose(np.asarray(cut, int)[own], np.asarray(inside, int)[own], atol=1)
     pixels = np.asarray(cut, float)
     assert pixels[padding].std() < 0.8 * pixels[own].std()
@@ -104,19 +113,29 @@ def test_any_square_gives_a_picture(centre):
 
 # ---- finding faces
 
+
 def test_a_face_is_found_where_it_is(face_image):
-    face, = align.detect(face_image)
+    (face,) = align.detect(face_image)
     left, top, right, bottom = face.box
     assert 128 < left < right < 384 and 128 < top < bottom < 384 and face.score > 0
     assert face.landmarks.shape == (68, 2) and face.landmarks.dtype == np.float64
-    eye, other, mouth = face.landmarks[36:42].mean(0), face.landmarks[42:48].mean(0), face.landmarks[48:68].mean(0)
+    eye, other, mouth = (
+        face.landmarks[36:42].mean(0),
+        face.landmarks[42:48].mean(0),
+        face.landmarks[48:68].mean(0),
+    )
     assert left < eye[0] < mouth[0] < other[0] < right and top < eye[1] < mouth[1] < bottom
 
 
-@pytest.mark.parametrize("angle, scale, shift", [(0, 1.0, (0, 0)), (10, 1.0, (20, -30)), (-15, 1.6, (0, 40)), (0, 0.4, (9, 9))])
+@pytest.mark.parametrize(
+    "angle, scale, shift",
+    [(0, 1.0, (0, 0)), (10, 1.0, (20, -30)), (-15, 1.6, (0, 40)), (0, 0.4, (9, 9))],
+)
 def test_aligning_undoes_turning_scaling_and_moving(face_image, angle, scale, shift):
     expected = align.align(face_image, 128)
-    moved = face_image.rotate(angle, Image.Resampling.BICUBIC, translate=shift, fillcolor=face_image.getpixel((0, 0)))
+    moved = face_image.rotate(
+        angle, Image.Resampling.BICUBIC, translate=shift, fillcolor=face_image.getpixel((0, 0))
+    )
     moved = resize(moved, round(512 * scale))
     got = align.align(moved, 128)
     middle = (24, 24, 104, 104)
@@ -127,19 +146,35 @@ def test_aligning_undoes_turning_scaling_and_moving(face_image, angle, scale, sh
 def test_faces_come_largest_first_even_small_ones(face_image):
     face = face_image.crop((128, 128, 384, 384))
     canvas = Image.new("RGB", (2600, 1400), (128, 128, 128))
-    for side, place in ((190, (100, 100)), (700, (500, 300)), (400, (1500, 200)), (200, (2100, 900)), (260, (1300, 1000))):
+    for side, place in (
+        (190, (100, 100)),
+        (700, (500, 300)),
+        (400, (1500, 200)),
+        (200, (2100, 900)),
+        (260, (1300, 1000)),
+    ):
         canvas.paste(resize(face, side), place)
     found = align.detect(canvas)
     assert [round(face.box[0] // 100) for face in found] == [6, 15, 13, 21, 1]
-    assert align.align(canvas, 64, index=3).tobytes() == align.crop(canvas, found[3].landmarks, 64).tobytes()
+    assert (
+        align.align(canvas, 64, index=3).tobytes()
+        == align.crop(canvas, found[3].landmarks, 64).tobytes()
+    )
 
 
 def test_every_face_can_be_asked_for_by_number(face_image):
     canvas = Image.new("RGB", (900, 400), (128, 128, 128))
     canvas.paste(face_image.crop((128, 128, 384, 384)), (40, 60))
-    canvas.paste(face_image.crop((96, 96, 416, 416)).transpose(Image.Transpose.FLIP_LEFT_RIGHT).resize((400, 400)), (450, 0))
+    canvas.paste(
+        face_image.crop((96, 96, 416, 416))
+        .transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        .resize((400, 400)),
+        (450, 0),
+    )
     crops = align.align_all(canvas, 64)
-    assert [align.align(canvas, 64, index).tobytes() for index in (0, 1)] == [image.tobytes() for image in crops]
+    assert [align.align(canvas, 64, index).tobytes() for index in (0, 1)] == [
+        image.tobytes() for image in crops
+    ]
     for index in (2, -1):
         with pytest.raises(NoFaceFound, match="2 found"):
             align.align(canvas, index=index)
@@ -155,7 +190,9 @@ def test_no_face_says_what_to_do(size):
     noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), np.uint8)
     assert align.detect(Image.fromarray(noise)) == []
     for function in (align.align, align.align_all):
-        with pytest.raises(NoFaceFound, match=rf"{size[0]} x {size[1]}.*already aligned.*--aligned"):
+        with pytest.raises(
+            NoFaceFound, match=rf"{size[0]} x {size[1]}.*already aligned.*--aligned"
+        ):
             function(noise)
 
 
@@ -176,7 +213,9 @@ def test_files_are_read_and_their_faults_named(face_image, tmp_path):
 def test_threads_share_the_detector(face_image):
     expected = align.align(face_image, 64).tobytes()
     with ThreadPoolExecutor(4) as pool:
-        assert {image.tobytes() for image in pool.map(lambda _: align.align(face_image, 64), range(8))} == {expected}
+        assert {
+            image.tobytes() for image in pool.map(lambda _: align.align(face_image, 64), range(8))
+        } == {expected}
 
 
 def test_a_missing_predictor_says_what_to_install(monkeypatch):
@@ -187,5 +226,5 @@ def test_a_missing_predictor_says_what_to_install(monkeypatch):
 
 
 def test_importing_loads_neither_dlib_nor_the_models_package():
-    code = "import sys, essence.align; sys.exit(bool({'dlib', 'face_recognition_models', 'pkg_resources'} & set(sys.modules)))"
+    code = "import sys, essence.pictures.align; sys.exit(bool({'dlib', 'face_recognition_models', 'pkg_resources'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -44,12 +44,21 @@ def latents(studio, count: int = 2) -> list:
 
 
 def test_only_the_endpoints_for_programs_are_public(client):
-    assert set(client.view_api(return_format="dict", print_info=False)["named_endpoints"]) == {"/align", "/invert", "/learn", "/blend"}
+    assert set(client.view_api(return_format="dict", print_info=False)["named_endpoints"]) == {
+        "/align",
+        "/invert",
+        "/learn",
+        "/blend",
+    }
 
 
 def test_the_example_of_the_readme(client, studio, tmp_path, monkeypatch):
     """Its very text, against this page: from photographs to a blend."""
-    code = next(part.split("```")[0] for part in (pictures.ROOT / "README.md").read_text().split("```python\n") if "gradio_client" in part)
+    code = next(
+        part.split("```")[0]
+        for part in (pictures.ROOT / "README.md").read_text().split("```python\n")
+        if "gradio_client" in part
+    )
     pictures.photograph(tmp_path / "ann.jpg")
     pictures.photograph(tmp_path / "target.jpg", (1,))
     monkeypatch.chdir(tmp_path)
@@ -57,7 +66,9 @@ def test_the_example_of_the_readme(client, studio, tmp_path, monkeypatch):
     exec(code.replace("http://127.0.0.1:7860", client.src), found)
     assert image(found["face"]).size == (studio.models.face_size,) * 2
     assert np.shape(found["source"]) == studio.models.latent_shape
-    assert [step["step"] for step in found["steps"]] == list(range(1, len(found["steps"]) + 1)) and "essence" in found["steps"][-1]
+    assert [step["step"] for step in found["steps"]] == list(
+        range(1, len(found["steps"]) + 1)
+    ) and "essence" in found["steps"][-1]
     assert all("essence" not in step for step in found["steps"][:-1])
     assert image(found["rows"][0][0]).size == (32, 32)
 
@@ -66,7 +77,9 @@ def test_blend_is_what_the_studio_gives(client, studio):
     strong = Essence(3 * studio.random_source(9).w, "strong", studio.models.id)
     data = text(essence_bytes(strong))
     rows = client.predict(latents(studio, 3), [data, data], [0.5, -1], api_name="/blend")
-    wanted = studio.blend([studio.random_source(seed) for seed in range(3)], [strong, strong], [0.5, -1])
+    wanted = studio.blend(
+        [studio.random_source(seed) for seed in range(3)], [strong, strong], [0.5, -1]
+    )
     assert len(rows) == 2 and len(rows[0]) == 3
     for row, pixels in zip(rows, wanted, strict=True):
         for cell, one in zip(row, pixels, strict=True):
@@ -89,11 +102,27 @@ WRONG = {
     "too many": (lambda s: (face(), [[[0.0] * 8] * 8] * 99), "/learn", "1 to 12"),
     "unknown preset": (lambda s: (face(), latents(s), "fast"), "/learn", "quick, balanced"),
     "no steps": (lambda s: (face(), latents(s), "quick", -5), "/learn", "at least 1"),
-    "no essence": (lambda s: (latents(s), [text(b"x" * 99)], [1.0]), "/blend", "essence.safetensors"),
-    "a strength missing": (lambda s: (latents(s), [], [1.0]), "/blend", "0 essences and 1 strengths"),
+    "no essence": (
+        lambda s: (latents(s), [text(b"x" * 99)], [1.0]),
+        "/blend",
+        "essence.safetensors",
+    ),
+    "a strength missing": (
+        lambda s: (latents(s), [], [1.0]),
+        "/blend",
+        "0 essences and 1 strengths",
+    ),
     "no number": (lambda s: (latents(s), [essence(s)], ["strong"]), "/blend", "'strong'"),
-    "unknown set": (lambda s: (face(), 0, True, "nowhere"), "/align", "no model set 'nowhere'.*There are: fake"),
-    "no set's name": (lambda s: (latents(s), [], [], ["fake"]), "/blend", "must be a model set's name"),
+    "unknown set": (
+        lambda s: (face(), 0, True, "nowhere"),
+        "/align",
+        "no model set 'nowhere'.*There are: fake",
+    ),
+    "no set's name": (
+        lambda s: (latents(s), [], [], ["fake"]),
+        "/blend",
+        "must be a model set's name",
+    ),
     "no face number": (lambda s: (face(), "second"), "/align", "'second'"),
 }
 
@@ -120,9 +149,11 @@ def test_what_is_wrong_is_said(client, studio, arguments, endpoint, expected):
 
 def test_every_endpoint_takes_another_set(tmp_path, monkeypatch):
     """Its latents, pictures and essences are that set's."""
-    fakes.manifest(tmp_path, monkeypatch, {"one": "face", "two": "square"})
+    fakes.write_manifest(tmp_path, monkeypatch, {"one": "face", "two": "square"})
     several = Studios("one")
-    align, invert, learn, blend = (make(several) for make in (programs.align, programs.invert, programs.learn, programs.blend))
+    align, invert, learn, blend = (
+        make(several) for make in (programs.align, programs.invert, programs.learn, programs.blend)
+    )
     square = align(text(pictures.SOURCES[0].read_bytes()), model="two")["picture"]
     found = {name: invert(square, 1, model=name) for name in ("", "one", "two")}
     assert found[""] == found["one"] != found["two"]

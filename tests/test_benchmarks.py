@@ -7,10 +7,23 @@ import torch.nn.functional as F
 from benchmarks import __main__ as benchmarks
 from benchmarks import cases, rival
 from benchmarks.networks import FFHQ, random_models
-from essence import machine, ops
-from essence.images import resample
+from essence import ops
+from essence.pictures.tensors import resample
+from essence.runtime import memory
 
-TINY = ["--size", "32", "--sources", "2", "--repeats", "1", "--tiny", "--device", "cpu", "--clock", "processor"]
+TINY = [
+    "--size",
+    "32",
+    "--sources",
+    "2",
+    "--repeats",
+    "1",
+    "--tiny",
+    "--device",
+    "cpu",
+    "--clock",
+    "processor",
+]
 
 
 def test_rival_renders_the_same_picture():
@@ -19,21 +32,36 @@ def test_rival_renders_the_same_picture():
     for convolution in (models.generator.convs[0].conv, models.generator.convs[1].conv):
         convolution.modulation.weight.data *= 3  # styles that differ from picture to picture
     with torch.no_grad():
-        torch.testing.assert_close(rival.synthesis(models.generator, w), models.generator.synthesis(w), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            rival.synthesis(models.generator, w),
+            models.generator.synthesis(w),
+            atol=1e-4,
+            rtol=1e-4,
+        )
 
 
 def test_rivals_enlarging_and_pooling_is_our_box_filter():
     x = torch.randn(1, 3, 32, 32)
     large = x.repeat_interleave(rival.ENLARGE, 2).repeat_interleave(rival.ENLARGE, 3)
-    torch.testing.assert_close(F.avg_pool2d(large, 32 * rival.ENLARGE // 16), resample(x, 16, "box"), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        F.avg_pool2d(large, 32 * rival.ENLARGE // 16), resample(x, 16, "box"), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_rival_learns_and_wastes_as_it_should():
     models = random_models(32, torch.device("cpu"), half=False, tiny=True)
-    work = rival.Rival(models.generator, models.clip.model.visual, models.clip.size, cases.latents(models, 2), torch.randn(1, 16))
+    work = rival.Rival(
+        models.generator,
+        models.clip.model.visual,
+        models.clip.size,
+        cases.latents(models, 2),
+        torch.randn(1, 16),
+    )
     losses = [work.step() for _ in range(12)]
     assert min(losses) < losses[0]
-    assert models.generator.convs[0].conv.weight.grad is not None  # gradients of weights that nobody wants
+    assert (
+        models.generator.convs[0].conv.weight.grad is not None
+    )  # gradients of weights that nobody wants
     assert not torch.equal(work.c, torch.ones_like(work.c))
 
 
@@ -41,15 +69,26 @@ def test_table_has_every_case_and_says_what_was_not_measured(capsys):
     benchmarks.main([*TINY, "--only", "steps", "--only", "render"])
     said = capsys.readouterr().out
     lines = said.strip().splitlines()
-    assert "threads" in lines[0] and lines[1].startswith("| case | device | ours | rival | ratio | target |")
+    assert "threads" in lines[0] and lines[1].startswith(
+        "| case | device | ours | rival | ratio | target |"
+    )
     precision = "bf16" if ops.bfloat16_pays("cpu") else "fp32"
-    assert "step, 32, 2 sources, exact, fp32" in said and f"loss at 16, {precision}" in said and "render, 32" in said
-    assert all("not measured" in text for text in lines if "| cuda |" in text) and said.count("| cuda |") == 4
-    assert all(float(text.split("|")[5].strip(" x")) > 0 for text in lines if text.startswith("| step, 32"))
+    assert (
+        "step, 32, 2 sources, exact, fp32" in said
+        and f"loss at 16, {precision}" in said
+        and "render, 32" in said
+    )
+    assert (
+        all("not measured" in text for text in lines if "| cuda |" in text)
+        and said.count("| cuda |") == 4
+    )
+    assert all(
+        float(text.split("|")[5].strip(" x")) > 0 for text in lines if text.startswith("| step, 32")
+    )
 
 
 def test_rival_too_large_for_the_memory_is_left_out(monkeypatch, capsys):
-    monkeypatch.setattr(machine, "free_memory", lambda device: 1000)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 1000)
     benchmarks.main([*TINY, "--only", "steps"])
     assert "not measured: does not fit the memory" in capsys.readouterr().out
 

@@ -38,11 +38,20 @@ pytest_plugins = ["tests.browsing"]
 
 # ---- the whole job
 
-def test_from_photographs_and_a_target_to_an_essence_on_disk_and_back(visit, tmp_path, record_property):
+
+def test_from_photographs_and_a_target_to_an_essence_on_disk_and_back(
+    visit, tmp_path, record_property
+):
     page = visit()
     quickly(page)
-    add_sources(page, pictures.photograph(tmp_path / "ann.jpg", (0,)), pictures.photograph(tmp_path / "bob.jpg", (1,)))
-    assert page.locator("#sources .item").first.locator("img").count() == 2  # the crop, and what the model understood
+    add_sources(
+        page,
+        pictures.photograph(tmp_path / "ann.jpg", (0,)),
+        pictures.photograph(tmp_path / "bob.jpg", (1,)),
+    )
+    assert (
+        page.locator("#sources .item").first.locator("img").count() == 2
+    )  # the crop, and what the model understood
 
     add_targets(page, pictures.photograph(tmp_path / "idol.jpg", (2,)))
     set_number(page, "#steps", 60)
@@ -56,22 +65,30 @@ def test_from_photographs_and_a_target_to_an_essence_on_disk_and_back(visit, tmp
     set_number(page, "#steps", 1000)
     add_targets(page, pictures.ROOT / "assets" / "targets" / "drawn-redhead.jpg")
     page.click("#learn")
-    expect(page.locator("#progress")).to_contain_text(re.compile(r"step ([5-9]|\d\d) of 1000"), timeout=PATIENCE)
+    expect(page.locator("#progress")).to_contain_text(
+        re.compile(r"step ([5-9]|\d\d) of 1000"), timeout=PATIENCE
+    )
     began = time.monotonic()
     page.click("#stop")
-    expect(page.locator("#progress")).to_contain_text("best essence so far is kept", timeout=PATIENCE)
+    expect(page.locator("#progress")).to_contain_text(
+        "best essence so far is kept", timeout=PATIENCE
+    )
     record_property("seconds from stop to its answer", round(time.monotonic() - began, 2))
     expect(page.locator("#learn")).to_be_visible()
     expect(page.locator("#board .cell img")).to_have_count(4)
     page.wait_for_timeout(1500)
-    expect(page.locator("#progress")).to_contain_text("best essence so far is kept")  # nothing goes on behind
+    expect(page.locator("#progress")).to_contain_text(
+        "best essence so far is kept"
+    )  # nothing goes on behind
 
     first, second = cell(page, 0), cell(page, 1)
     drag(page, "#board .line:nth-child(2) input[type=range]", 0.1)
     wait_for_change(page, 0, first)
     assert cell(page, 1) == second
     page.wait_for_timeout(500)
-    assert float(page.locator("#board .line:nth-child(2) input[type=range]").input_value()) < -0.5  # it stays where the hand left it
+    assert (
+        float(page.locator("#board .line:nth-child(2) input[type=range]").input_value()) < -0.5
+    )  # it stays where the hand left it
     drag(page, "#board .line.first input[type=range]", 0.95)
     wait_for_change(page, 1, second)
     values = page.locator("#board input[type=range]").evaluate_all("all => all.map(e => e.value)")
@@ -80,7 +97,10 @@ def test_from_photographs_and_a_target_to_an_essence_on_disk_and_back(visit, tmp
     page.locator("#board .cell").first.click()
     expect(page.locator("dialog[open] .stack img:visible")).to_have_count(2)
     drag(page, "dialog[open] .stack input", 0.2)
-    assert page.locator("dialog .stack").evaluate("e => parseFloat(e.style.getPropertyValue('--cut'))") < 30
+    assert (
+        page.locator("dialog .stack").evaluate("e => parseFloat(e.style.getPropertyValue('--cut'))")
+        < 30
+    )
     page.keyboard.press("Escape")
     expect(page.locator("dialog[open]")).to_have_count(0)
 
@@ -89,7 +109,9 @@ def test_from_photographs_and_a_target_to_an_essence_on_disk_and_back(visit, tmp
         grid.load()
         assert grid.format == "PNG" and grid.width > 300 and grid.height > 300
     name = download(page, "#board [data-event=save]", tmp_path / "idol.essence.safetensors")
-    assert name == "idol.essence.safetensors" and Essence.load(tmp_path / name).thumbnail is not None
+    assert (
+        name == "idol.essence.safetensors" and Essence.load(tmp_path / name).thumbnail is not None
+    )
 
     page.reload()
     page.wait_for_selector("#learn")
@@ -111,7 +133,9 @@ def test_bad_files_are_told_and_the_page_goes_on(visit, tmp_path):
         pictures.text(tmp_path / "letter.png"): "not a picture",
         pictures.huge(tmp_path / "huge.png"): "20000 x 20000",
     }
-    page.set_input_files("#sources-upload input[type=file]", [*bad, pictures.animation(tmp_path / "wink.gif")])
+    page.set_input_files(
+        "#sources-upload input[type=file]", [*bad, pictures.animation(tmp_path / "wink.gif")]
+    )
     for text in bad.values():
         expect(message(page, text)).to_be_visible(timeout=PATIENCE)
     settled(page, 1)
@@ -125,7 +149,9 @@ def test_bad_files_are_told_and_the_page_goes_on(visit, tmp_path):
     settled(page, 2)
 
     other = pictures.strange_essence(tmp_path / "other.essence.safetensors")
-    page.set_input_files(LOAD, [other, pictures.corrupted_essence(tmp_path / "torn.essence.safetensors")])
+    page.set_input_files(
+        LOAD, [other, pictures.corrupted_essence(tmp_path / "torn.essence.safetensors")]
+    )
     expect(message(page, "18, 512")).to_be_visible(timeout=PATIENCE)
     expect(message(page, "torn")).to_be_visible(timeout=PATIENCE)
     expect(page.locator("#targets .item")).to_have_count(0)
@@ -137,8 +163,12 @@ def test_two_visitors_do_not_mix(visit, tmp_path, studio):
     first, second = visit(), visit()
     for page in (first, second):
         quickly(page)
-    first.set_input_files("#sources-upload input[type=file]", pictures.photograph(tmp_path / "ann.jpg", (0,)))
-    second.set_input_files("#sources-upload input[type=file]", pictures.photograph(tmp_path / "bob.jpg", (1,)))
+    first.set_input_files(
+        "#sources-upload input[type=file]", pictures.photograph(tmp_path / "ann.jpg", (0,))
+    )
+    second.set_input_files(
+        "#sources-upload input[type=file]", pictures.photograph(tmp_path / "bob.jpg", (1,))
+    )
     settled(first, 1), settled(second, 1)
     expect(first.locator("#sources")).to_contain_text("ann")
     expect(second.locator("#sources")).to_contain_text("bob")
@@ -156,7 +186,9 @@ def test_two_visitors_do_not_mix(visit, tmp_path, studio):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_on_a_phone_nothing_sticks_out(visit, tmp_path, studio, scheme):
     page = visit(viewport=PHONE, color_scheme=scheme)
-    essence = Essence(studio.random_source(1).w - studio.random_source(2).w, "difference", studio.models.id)
+    essence = Essence(
+        studio.random_source(1).w - studio.random_source(2).w, "difference", studio.models.id
+    )
     essence.save(tmp_path / "difference.essence.safetensors")
     for count in (1, 2, 3):
         page.click("#random-face")
@@ -164,11 +196,14 @@ def test_on_a_phone_nothing_sticks_out(visit, tmp_path, studio, scheme):
     page.set_input_files(LOAD, tmp_path / "difference.essence.safetensors")
     expect(page.locator("#board .cell img")).to_have_count(3, timeout=PATIENCE)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-    brightness = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)")
+    brightness = page.evaluate(
+        "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)"
+    )
     assert (max(brightness) < 64) == (scheme == "dark")
 
 
 # ---- the command
+
 
 @contextmanager
 def served(*words: str):
@@ -177,7 +212,9 @@ def served(*words: str):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "app.py", "--port", str(port), *words]
-    server = subprocess.Popen(command, cwd=pictures.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    server = subprocess.Popen(
+        command, cwd=pictures.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
     try:
         yield f"http://127.0.0.1:{port}", server
     finally:

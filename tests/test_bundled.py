@@ -10,9 +10,19 @@ import pytest
 import torch
 from PIL import Image
 
-from essence import Essence, NoFaceFound, OptimizeOptions, RefineOptions, Studio, align, bundled, load_image, registry
-from essence.images import to_tensor
-from essence.metrics import distance_between_people, distances
+from essence import (
+    Essence,
+    NoFaceFound,
+    OptimizeOptions,
+    RefineOptions,
+    Studio,
+    bundled,
+    load_image,
+)
+from essence.evaluate.metrics import distance_between_people, distances
+from essence.library import loading
+from essence.pictures import align
+from essence.pictures.tensors import to_tensor
 from essence.studio import last
 
 QUICK = OptimizeOptions(steps=30)
@@ -34,13 +44,15 @@ def unseen(studio):
 
 
 def describe(studio, pictures):
-    return studio.models.describe(torch.tensor(np.stack([np.asarray(p) for p in pictures])).permute(0, 3, 1, 2) / 127.5 - 1)
+    return studio.models.describe(
+        torch.tensor(np.stack([np.asarray(p) for p in pictures])).permute(0, 3, 1, 2) / 127.5 - 1
+    )
 
 
 FREED = """
 import gc, weakref
 from essence import registry
-models = registry.load("mini")
+models = loading.load("mini")
 generator = weakref.ref(models.generator)
 del models
 gc.collect()
@@ -49,50 +61,69 @@ print(generator() is None)
 
 
 def test_the_first_models_of_a_process_can_be_freed():
-    """What their loading imports must not keep hold of them: a page that goes over to others would have both in memory."""
+    """What their loading imports must not keep hold of them: a page that goes over to others would
+    have both in memory.
+    """
     done = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True"]
 
 
 def test_faces_are_found_while_the_models_load(monkeypatch):
-    """The same squares as afterwards; and what is wrong with a picture is said, though the models came to nothing."""
+    """The same squares as afterwards; and what is wrong with a picture is said, though the models
+    came to nothing.
+    """
     portrait = Studio("mini", "cpu").random_source(20).inversion
     studio, loaded = Studio("mini", "cpu"), []
-    found, first = align.square, registry.load
-    monkeypatch.setattr(registry, "load", lambda *a, **k: loaded.append("loading") or first(*a, **k))
+    found, first = align.square, loading.load
+    monkeypatch.setattr(loading, "load", lambda *a, **k: loaded.append("loading") or first(*a, **k))
     monkeypatch.setattr(align, "square", lambda *a, **k: loaded.append("finding") or found(*a, **k))
     crops = studio.crops([portrait, portrait])
     assert sorted(loaded) == ["finding", "finding", "loading"]
-    assert [np.asarray(c).tolist() for c in crops] == [np.asarray(studio.crop(portrait)).tolist()] * 2
+    assert [np.asarray(c).tolist() for c in crops] == [
+        np.asarray(studio.crop(portrait)).tolist()
+    ] * 2
     with pytest.raises(NoFaceFound):
         Studio("mini", "cpu").crops([Image.new("RGB", (300, 300))])
 
 
 def test_manifest_knows_every_bundled_file_and_its_hash():
-    for part in registry.manifest()["mini"].values():
+    for part in loading.manifest()["mini"].values():
         assert len(part.sha256) == 64
-        registry.verified(part)
+        loading.verified(part)
 
 
 def test_weights_are_small():
-    assert sum(path.stat().st_size for path in (registry.WEIGHTS / "mini").iterdir()) < 60e6
+    assert sum(path.stat().st_size for path in (loading.WEIGHTS / "mini").iterdir()) < 60e6
 
 
 def test_inversion_brings_back_the_person(studio, unseen):
-    """Pictures made by the generator: refined inversions are nearer to their own original than people are to each other."""
-    found = [last(studio.invert(source.inversion, options=RefineOptions(steps=12))).result for source in unseen[:4]]
-    before, after = (describe(studio, [s.inversion for s in group]) for group in (unseen[:4], found))
-    assert distances(before, after).mean() < 0.5 * distance_between_people(describe(studio, [s.inversion for s in unseen]))
+    """Pictures made by the generator: refined inversions are nearer to their own original than
+    people are to each other.
+    """
+    found = [
+        last(studio.invert(source.inversion, options=RefineOptions(steps=12))).result
+        for source in unseen[:4]
+    ]
+    before, after = (
+        describe(studio, [s.inversion for s in group]) for group in (unseen[:4], found)
+    )
+    assert distances(before, after).mean() < 0.5 * distance_between_people(
+        describe(studio, [s.inversion for s in unseen])
+    )
 
 
 @pytest.mark.parametrize("name", ["auburn", "drawn-greybeard"])
 def test_an_essence_moves_over_and_the_person_stays(studio, sources, unseen, name):
-    target, _ = studio.crop_target(load_image(next(p for p in bundled("targets") if p.stem == name)), aligned=True)
+    target, _ = studio.crop_target(
+        load_image(next(p for p in bundled("targets") if p.stem == name)), aligned=True
+    )
     essence = last(studio.extract(target, sources, QUICK)).result
     before, after = studio.cosines(target, unseen, essence)
     assert after > before + 0.1
     own = [s.inversion for s in unseen]
-    moved = distances(describe(studio, own), describe(studio, studio.blend(unseen, [essence], [1.0])[0]))
+    moved = distances(
+        describe(studio, own), describe(studio, studio.blend(unseen, [essence], [1.0])[0])
+    )
     assert moved.mean() < distance_between_people(describe(studio, own))
 
 
@@ -106,10 +137,16 @@ def test_bundled_essences_belong_to_the_bundled_generator(studio):
 
 
 def test_texts_and_pictures_share_a_space(studio):
-    """A drawing of a smiling red-haired woman is nearer to those words than a white-bearded man's is, and the other way round."""
-    pictures = [next(p for p in bundled("targets") if name in p.stem) for name in ("redhead", "greybeard")]
+    """A drawing of a smiling red-haired woman is nearer to those words than a white-bearded man's
+    is, and the other way round.
+    """
+    pictures = [
+        next(p for p in bundled("targets") if name in p.stem) for name in ("redhead", "greybeard")
+    ]
     images = torch.cat([studio.models.encode(to_square(studio, path)) for path in pictures])
-    texts = studio.models.clip.embed_texts(["a smiling young woman with red hair", "an old man with a white beard"])
+    texts = studio.models.clip.embed_texts(
+        ["a smiling young woman with red hair", "an old man with a white beard"]
+    )
     scores = torch.nn.functional.normalize(images, dim=1) @ texts.T
     assert scores[0, 0] - scores[1, 0] > 0 and scores[1, 1] - scores[0, 1] > 0
 

@@ -1,4 +1,6 @@
-"""Which models the page shows, and what a visitor keeps who goes over to others: the handlers, with small sets on the disk."""
+"""Which models the page shows, and what a visitor keeps who goes over to others: the handlers, with
+small sets on the disk.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from playwright.sync_api import expect
 
 from demo import LAUNCH, build, choosing, learning, shelves
 from demo.session import MAX_ITEMS, Session, TargetItem
-from essence import Essence, Studios, align, registry
+from essence import Essence, Studios
+from essence.library import loading
+from essence.pictures import align
 
 from . import fakes, pictures
 from .browsing import PATIENCE, PHONE, settled
@@ -33,17 +37,27 @@ def messages(monkeypatch):
 
 @pytest.fixture
 def several(tmp_path, monkeypatch):
-    fakes.manifest(tmp_path / "weights", monkeypatch, SETS)
+    fakes.write_manifest(tmp_path / "weights", monkeypatch, SETS)
     return Studios()
 
 
 @pytest.fixture
 def session(several, tmp_path):
-    """A photograph and a random face as sources; a photograph and a loaded essence as targets; all of it learned, of set "one"."""
+    """A photograph and a random face as sources; a photograph and a loaded essence as targets; all
+    of it learned, of set "one".
+    """
     studio, session = several.of(), Session()
-    run(shelves.add_sources(studio, session, [pictures.photograph(tmp_path / "two.jpg", (0, 1))], False, 1))
+    run(
+        shelves.add_sources(
+            studio, session, [pictures.photograph(tmp_path / "two.jpg", (0, 1))], False, 1
+        )
+    )
     shelves.random_face(studio, session)
-    run(shelves.add_targets(studio, session, [pictures.photograph(tmp_path / "idol.jpg", (2, 3))], False))
+    run(
+        shelves.add_targets(
+            studio, session, [pictures.photograph(tmp_path / "idol.jpg", (2, 3))], False
+        )
+    )
     run(learn(studio, session))
     Essence(torch.randn(8, 8), "loaded", studio.models.id).save(tmp_path / "loaded.safetensors")
     run(shelves.add_targets(studio, session, [tmp_path / "loaded.safetensors"], False))
@@ -56,6 +70,7 @@ def switch(several, session, name, steps=1):
 
 # ---- what is shown
 
+
 def test_every_set_is_shown_with_what_can_be_done(several):
     html = choosing.sets(several, Session())
     assert html.count("<li>") == 4 and html.count("in use") == 1
@@ -64,15 +79,22 @@ def test_every_set_is_shown_with_what_can_be_done(several):
 
 
 def test_the_bundled_set_alone_has_no_control(monkeypatch, tmp_path):
-    """As the project is delivered: a line with title, size and licence; the public sets with their commands, nothing to press."""
+    """As the project is delivered: a line with title, size and licence; the public sets with their
+    commands, nothing to press.
+    """
     monkeypatch.setenv("ESSENCE_CACHE", str(tmp_path))
     html = choosing.sets(Studios("mini"), Session())
     assert "<button" not in html and "<summary" in html and "Research and play only" in html
-    assert "generator and inverter: Research and other non-commercial use" in html and "clip: Any use" in html
+    assert (
+        "generator and inverter: Research and other non-commercial use" in html
+        and "clip: Any use" in html
+    )
     assert re.search(r"mini · \d+ MB", html) and "more than 1.2 GB" in html
     for name in ("ffhq", "church"):
         assert f"python -m essence fetch {name}" in html
-    assert "Not here: generator, clip." in html  # of ffhq: its inverter lies in the generator's file
+    assert (
+        "Not here: generator, clip." in html
+    )  # of ffhq: its inverter lies in the generator's file
 
 
 def test_names_of_sets_are_escaped(several, tmp_path):
@@ -82,17 +104,18 @@ def test_names_of_sets_are_escaped(several, tmp_path):
 
 # ---- loading
 
+
 @pytest.fixture
 def slow(monkeypatch):
     """Loading tells how far it is, and goes on when the returned event is set."""
-    load, go_on = registry.load, threading.Event()
+    load, go_on = loading.load, threading.Event()
 
     def slowly(*args, progress, **options):
         progress("measuring", 250, 1000)
         assert go_on.wait(30)
         return load(*args, progress=progress, **options)
 
-    monkeypatch.setattr(registry, "load", slowly)
+    monkeypatch.setattr(loading, "load", slowly)
     monkeypatch.setattr(choosing, "LOOK_SECONDS", 0.05)
     return go_on
 
@@ -129,22 +152,41 @@ def test_who_leaves_meanwhile_stops_nobody(several, slow):
 
 def test_models_that_cannot_be_loaded_are_told_to_who_waits(several, messages, tmp_path):
     (tmp_path / "weights" / "one" / "generator.safetensors").write_bytes(b"nothing")
-    assert "Loading" not in run(choosing.watch(several, Session()))[-1] and "generator.safetensors" in messages[-1]
+    assert (
+        "Loading" not in run(choosing.watch(several, Session()))[-1]
+        and "generator.safetensors" in messages[-1]
+    )
 
 
 # ---- going over
+
 
 def test_photographs_and_targets_stay_and_are_of_the_new_models(several, session, messages):
     (ann, made_up), (idol, _) = session.sources.values(), session.targets.values()
     before, crop = ann.source, ann.picture
     frames = switch(several, session, "two")
-    assert "Loading Set two" in frames[0][0] and frames[-1][0] == choosing.SKIP and "Set two" in frames[1][0]
+    assert (
+        "Loading Set two" in frames[0][0]
+        and frames[-1][0] == choosing.SKIP
+        and "Set two" in frames[1][0]
+    )
     two = several.of("two")
-    assert session.model == "two" and list(session.sources.values()) == [ann, made_up] and list(session.targets.values()) == [idol]
-    assert {item.source.model for item in session.ready()} == {two.models.id} and len(session.ready()) == 2
+    assert (
+        session.model == "two"
+        and list(session.sources.values()) == [ann, made_up]
+        and list(session.targets.values()) == [idol]
+    )
+    assert {item.source.model for item in session.ready()} == {two.models.id} and len(
+        session.ready()
+    ) == 2
     assert ann.source is not before and not ann.stale and len(ann.faces) == 2
-    assert np.array_equal(np.asarray(ann.picture), np.asarray(align.cut(ann.photo.picture(), ann.photo.squares[0], ann.picture.width)))
-    assert np.abs(np.asarray(ann.picture, float) - np.asarray(crop, float)).mean() < 3  # but for JPEG
+    assert np.array_equal(
+        np.asarray(ann.picture),
+        np.asarray(align.cut(ann.photo.picture(), ann.photo.squares[0], ann.picture.width)),
+    )
+    assert (
+        np.abs(np.asarray(ann.picture, float) - np.asarray(crop, float)).mean() < 3
+    )  # but for JPEG
     assert idol.essence is None and not session.cells and "2 essences will be back" in messages[-1]
     run(learn(two, session))
     assert idol.essence.model == two.models.id and len(session.cells) == 2
@@ -157,7 +199,11 @@ def test_who_comes_back_finds_the_essences_again(several, session, messages):
     run(learn(several.of("two"), session))
     other = idol.essence
     switch(several, session, "one")
-    assert idol.essence is learned and list(session.targets.values()) == [idol, loaded] and len(session.cells) == 4
+    assert (
+        idol.essence is learned
+        and list(session.targets.values()) == [idol, loaded]
+        and len(session.cells) == 4
+    )
     switch(several, session, "two")
     assert idol.essence is other
 
@@ -174,9 +220,21 @@ def test_faces_become_squares_and_squares_faces(several, session, tmp_path, mess
     ann, idol = next(iter(session.sources.values())), next(iter(session.targets.values()))
     shelves.nudge(several.of(), session, ann.id, {"zoom": 1.3})
     switch(several, session, "yard")
-    assert len(ann.faces) == len(idol.faces) == 1 and ann.nudge == align.Nudge() and len(session.ready()) == 2
-    run(shelves.add_sources(several.of("yard"), session, [pictures.no_face(tmp_path / "wall.png")], False, 1))
-    run(shelves.add_targets(several.of("yard"), session, [pictures.no_face(tmp_path / "wall.png")], False))
+    assert (
+        len(ann.faces) == len(idol.faces) == 1
+        and ann.nudge == align.Nudge()
+        and len(session.ready()) == 2
+    )
+    run(
+        shelves.add_sources(
+            several.of("yard"), session, [pictures.no_face(tmp_path / "wall.png")], False, 1
+        )
+    )
+    run(
+        shelves.add_targets(
+            several.of("yard"), session, [pictures.no_face(tmp_path / "wall.png")], False
+        )
+    )
     switch(several, session, "one")
     assert len(ann.faces) == len(idol.faces) == 2 and len(session.ready()) == 3
     assert [item.found for item in session.targets.values()] == [True, False, True]
@@ -224,7 +282,9 @@ def test_two_sessions_work_with_models_of_their_own(several, session):
     switch(several, other, "two")
     shelves.random_face(several.of(other.model), other)
     assert only(other.sources).source.model == several.of("two").models.id
-    assert {item.source.model for item in session.ready()} == {several.of("one").models.id} and session.model == ""
+    assert {item.source.model for item in session.ready()} == {
+        several.of("one").models.id
+    } and session.model == ""
 
 
 def test_no_model_lies_in_a_session(several, session):
@@ -253,13 +313,23 @@ def test_what_waits_for_room_waits_on(several, session):
         item = TargetItem("filler", essence=Essence(torch.zeros(8, 8), "filler"))
         session.targets[item.id] = item
     switch(several, session, "one")
-    assert len(session.targets) == MAX_ITEMS and [item.name for item in session.aside["one"]] == ["loaded"]
+    assert len(session.targets) == MAX_ITEMS and [item.name for item in session.aside["one"]] == [
+        "loaded"
+    ]
 
 
 def test_the_examples_that_fit_are_shown(several, session):
-    assert choosing.shown(several, "yard") == (False, False) and choosing.shown(Studios("one"), "one") == (True, False)
-    assert [update["visible"] for update in switch(several, session, "yard")[1][1:3]] == [False, False]
-    assert [update["visible"] for update in switch(several, session, "one")[1][1:3]] == [True, False]
+    assert choosing.shown(several, "yard") == (False, False) and choosing.shown(
+        Studios("one"), "one"
+    ) == (True, False)
+    assert [update["visible"] for update in switch(several, session, "yard")[1][1:3]] == [
+        False,
+        False,
+    ]
+    assert [update["visible"] for update in switch(several, session, "one")[1][1:3]] == [
+        True,
+        False,
+    ]
 
 
 def test_the_bundled_essences_are_shown_with_the_bundled_models():
@@ -267,6 +337,7 @@ def test_the_bundled_essences_are_shown_with_the_bundled_models():
 
 
 # ---- in the browser
+
 
 def test_a_visitor_goes_over_and_back_and_another_does_not(several, browser):
     app = build(several)
@@ -283,7 +354,9 @@ def test_a_visitor_goes_over_and_back_and_another_does_not(several, browser):
             if not first.locator("#models details[open]").count():
                 first.click("#models summary")
             first.click(f"#models button[data-id={name}]")
-            expect(first.locator("#models summary")).to_have_text(f"Models {words}", timeout=PATIENCE)
+            expect(first.locator("#models summary")).to_have_text(
+                f"Models {words}", timeout=PATIENCE
+            )
             expect(first.locator("#models .used")).to_have_count(1)
             settled(first, 1)
             assert first.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]

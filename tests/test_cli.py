@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from essence import Essence, cli
+from essence import Essence
+from essence.cli import commands
 from essence.errors import UserError
 
 from . import fakes
@@ -19,14 +20,14 @@ PICTURE = Image.effect_mandelbrot((64, 64), (-2, -1.5, 1, 1.5), 40).convert("RGB
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path):
     """Run a command on the fake models; (exit code, stdout, stderr)."""
-    monkeypatch.setattr(cli, "Studio", lambda model, device, progress: fakes.studio())
+    monkeypatch.setattr(commands, "Studio", lambda model, device, progress: fakes.studio())
     monkeypatch.chdir(tmp_path)
     PICTURE.save("t.png")
     PICTURE.rotate(90).save("a.png")
 
     def call(line):
         try:
-            code = cli.main(line.split())
+            code = commands.main(line.split())
         except SystemExit as stop:
             code = stop.code
         return code, *capsys.readouterr()
@@ -35,14 +36,23 @@ def run(monkeypatch, capsys, tmp_path):
 
 
 def test_extract_apply_grid(run, tmp_path):
-    code, out, _ = run("extract --target t.png --sources a.png t.png --aligned --refine 2 --steps 5 --out e.safetensors --json")
+    code, out, _ = run(
+        "extract --target t.png --sources a.png t.png --aligned --refine 2 --steps 5 --out e.safetensors --json"
+    )
     found = json.loads(out)
     assert code == 0 and found["steps"] == 5 and found["sources"] == 2 and found["device"] == "cpu"
     assert {"loss_first", "loss_best", "cosine_before", "cosine_after", "seconds"} <= set(found)
     assert Essence.load("e.safetensors").name == "t"
-    assert run("apply --source a.png --aligned --refine 0 --essence e.safetensors --strength 0.8 --out out.png")[0] == 0
+    assert (
+        run(
+            "apply --source a.png --aligned --refine 0 --essence e.safetensors --strength 0.8 --out out.png"
+        )[0]
+        == 0
+    )
     assert Image.open("out.png").size == (32, 32)
-    code, *_ = run("grid --sources a.png t.png --aligned --refine 0 --essences e.safetensors e.safetensors --strength 1 0.5 --out grid.png")
+    code, *_ = run(
+        "grid --sources a.png t.png --aligned --refine 0 --essences e.safetensors e.safetensors --strength 1 0.5 --out grid.png"
+    )
     assert code == 0 and Image.open("grid.png").width > 3 * 32
 
 
@@ -57,7 +67,9 @@ def test_extract_continues(run):
 def test_latents_out_and_in(run):
     assert run("invert --image a.png --aligned --refine 1 --out i.png --latents w.npy")[0] == 0
     assert np.load("w.npy").shape == (8, 8)
-    code, out, _ = run("extract --target t.png --sources w.npy --aligned --steps 1 --out e.safetensors --json")
+    code, out, _ = run(
+        "extract --target t.png --sources w.npy --aligned --steps 1 --out e.safetensors --json"
+    )
     assert code == 0 and json.loads(out)["sources"] == 1
 
 
@@ -74,11 +86,17 @@ MISTAKES = [
     ("align --image a.png --aligned --out o.tiff", "o.tiff"),
     ("align --image empty.png --out o.png", "empty.png"),
     ("extract --target t.png --steps 0 --out e.safetensors", "at least 1"),
-    ("extract --target t.png --sources a.png --aligned --lambda-consistency -1 --out e.safetensors", "lambda_consistency"),
+    (
+        "extract --target t.png --sources a.png --aligned --lambda-consistency -1 --out e.safetensors",
+        "lambda_consistency",
+    ),
     ("extract --target t.png --preset wild --out e.safetensors", "wild"),
     ("apply --source a.png --aligned --essence big.npy --out o.png", "[18, 512]"),
     ("apply --source a.png --aligned --essence empty.png --out o.png", "empty.png"),
-    ("grid --sources a.png --aligned --essences small.npy small.npy --strength 1 2 3 --out o.png", "--strength"),
+    (
+        "grid --sources a.png --aligned --essences small.npy small.npy --strength 1 2 3 --out o.png",
+        "--strength",
+    ),
     ("apply --source big.npy --essence small.npy --out o.png", "[8, 8]"),
     ("extract --target t.png --sources a.png --aligned --device cuda --out e.safetensors", "CUDA"),
     ("nonsense", "nonsense"),
@@ -106,11 +124,17 @@ def test_a_mistake_is_one_line_and_exit_code_2(run, line, says):
     assert code == 2 and out == "" and says in err and len(lines) == 1 and "Traceback" not in err
 
 
-@pytest.mark.parametrize("line, module", [
-    ("train generator", "train.generator"), ("train teeth", "train.teeth"),
-    ("train inverter", "train.inverter"), ("train clip", "train.clip"),
-    ("evaluate models", "train.report"), ("evaluate essences", "train.evaluate"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "line, module",
+    [
+        ("train generator", "train.generator"),
+        ("train teeth", "train.teeth"),
+        ("train inverter", "train.inverter"),
+        ("train clip", "train.clip"),
+        ("evaluate models", "train.report"),
+        ("evaluate essences", "train.evaluate"),
+    ],
+)
 def test_recipes_get_their_words_untouched(run, monkeypatch, line, module):
     got = []
     recipe = types.ModuleType(f"essence.{module}")
@@ -142,13 +166,20 @@ def test_a_recipes_own_help_is_shown(run):
 
 
 def test_module_runs_as_a_program():
-    done = subprocess.run([sys.executable, "-m", "essence", "--help"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "essence", "--help"], capture_output=True, text=True
+    )
     assert done.returncode == 0 and "extract" in done.stdout
 
 
 def test_who_reads_no_further_hears_no_complaint():
     """As `python -m essence doctor | head -1`."""
-    work = subprocess.Popen([sys.executable, "-m", "essence", "doctor"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    work = subprocess.Popen(
+        [sys.executable, "-m", "essence", "doctor"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     work.stdout.close()
     assert work.stderr.read() == "" and work.wait() == 141
     work.stderr.close()

@@ -1,4 +1,6 @@
-"""The page's handlers as plain functions: sessions, messages, learning and its end, downloads. No server, a tiny studio."""
+"""The page's handlers as plain functions: sessions, messages, learning and its end, downloads. No
+server, a tiny studio.
+"""
 
 from __future__ import annotations
 
@@ -71,13 +73,21 @@ def content(html: str) -> tuple[str, bytes]:
 
 # ---- sources and targets
 
+
 def test_a_photograph_becomes_a_source_while_its_inversion_streams(studio, messages, tmp_path):
     session = Session()
-    frames = run(shelves.add_sources(studio, session, [pictures.photograph(tmp_path / "ann.jpg")], False, 6))
+    frames = run(
+        shelves.add_sources(studio, session, [pictures.photograph(tmp_path / "ann.jpg")], False, 6)
+    )
     item = only(session.sources)
     assert len(frames) >= 3 and item.name == "ann" and not messages
     assert item.source.w.shape == studio.models.latent_shape and item.picture.size == (256, 256)
-    assert "ann" in frames[-1][0] and "refining" not in frames[-1][0] and "refining" in frames[1][0] and "looking" in frames[0][0]
+    assert (
+        "ann" in frames[-1][0]
+        and "refining" not in frames[-1][0]
+        and "refining" in frames[1][0]
+        and "looking" in frames[0][0]
+    )
 
 
 BAD = {
@@ -90,7 +100,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("make, name, expected", BAD.values(), ids=BAD)
-def test_bad_pictures_are_told_and_the_good_one_of_the_batch_is_kept(studio, messages, tmp_path, make, name, expected):
+def test_bad_pictures_are_told_and_the_good_one_of_the_batch_is_kept(
+    studio, messages, tmp_path, make, name, expected
+):
     session = Session()
     files = [make(tmp_path / name), pictures.photograph(tmp_path / "good.jpg")]
     run(shelves.add_sources(studio, session, files, False, 0))
@@ -123,9 +135,19 @@ def test_an_animation_gives_its_first_frame(studio, messages, tmp_path):
     assert only(session.sources).source is not None and not messages
 
 
-def test_of_several_faces_the_largest_is_taken_and_another_can_be_chosen(studio, messages, tmp_path):
+def test_of_several_faces_the_largest_is_taken_and_another_can_be_chosen(
+    studio, messages, tmp_path
+):
     session = Session()
-    run(shelves.add_sources(studio, session, [pictures.photograph(tmp_path / "five.jpg", (0, 1, 2, 3, 4), 260)], False, 0))
+    run(
+        shelves.add_sources(
+            studio,
+            session,
+            [pictures.photograph(tmp_path / "five.jpg", (0, 1, 2, 3, 4), 260)],
+            False,
+            0,
+        )
+    )
     item = only(session.sources)
     assert len(item.faces) == 5 and "5 faces" in messages[0]
     first = item.source
@@ -139,13 +161,21 @@ def test_a_target_without_a_face_is_taken_as_it_is(studio, messages, tmp_path):
     session = Session()
     run(shelves.add_targets(studio, session, [pictures.no_face(tmp_path / "abstract.png")], False))
     item = only(session.targets)
-    assert not item.found and "taken as it is" in messages[0] and "taken as it is" in views.targets(session)
+    assert (
+        not item.found
+        and "taken as it is" in messages[0]
+        and "taken as it is" in views.targets(session)
+    )
 
 
 def test_another_face_of_a_target_is_another_essence(studio, messages, tmp_path):
     session = Session()
     shelves.random_face(studio, session)
-    run(shelves.add_targets(studio, session, [pictures.photograph(tmp_path / "two.jpg", (0, 1))], False))
+    run(
+        shelves.add_targets(
+            studio, session, [pictures.photograph(tmp_path / "two.jpg", (0, 1))], False
+        )
+    )
     run(learn(studio, session))
     item = only(session.targets)
     assert item.essence is not None
@@ -186,7 +216,10 @@ def test_names_are_text_not_html(studio, messages):
     essence = Essence(studio.random_source(0).w, name, studio.models.id)
     item = TargetItem(name, essence=essence)
     session.targets[item.id] = item
-    for html in (*blending.view(studio, session), blending.look(studio, session, item.id, next(iter(session.sources)))):
+    for html in (
+        *blending.view(studio, session),
+        blending.look(studio, session, item.id, next(iter(session.sources))),
+    ):
         assert name not in html and "onerror" in html and "<img src=x" not in html
 
 
@@ -197,13 +230,21 @@ def test_examples_are_only_what_is_bundled():
 
 # ---- learning
 
+
 def test_learning_streams_and_ends_with_the_grid(studio, session):
     frames = run(learn(studio, session, steps=4))
     shown = [frame[0] for frame in frames if isinstance(frame[0], str)]
-    assert "step 4 of 4" in shown[-2] and "100%" in shown[-2] and "<polyline" in shown[-2] and "Learned 1 essence " in shown[-1]
+    assert (
+        "step 4 of 4" in shown[-2]
+        and "100%" in shown[-2]
+        and "<polyline" in shown[-2]
+        and "Learned 1 essence " in shown[-1]
+    )
     target = only(session.targets)
     assert target.essence.provenance["options"]["steps"] == 4
-    assert len(session.cells) == 2 and all(cell.url in frames[-1][3] for cell in session.cells.values())
+    assert len(session.cells) == 2 and all(
+        cell.url in frames[-1][3] for cell in session.cells.values()
+    )
 
 
 def test_stopping_keeps_the_best_so_far_and_frees_the_studio(studio, session):
@@ -238,7 +279,9 @@ def test_learning_again_continues_or_starts_over_as_asked(studio, session, messa
     assert target.essence.provenance["continues"] == first.name
     run(learn(studio, session, learning.AGAIN, steps=6))
     assert target.essence.provenance["continues"] is None
-    assert (target.essence.delta - first.delta).abs().max() < 1e-5  # the same seed, the same essence
+    assert (
+        target.essence.delta - first.delta
+    ).abs().max() < 1e-5  # the same seed, the same essence
 
 
 @pytest.mark.parametrize("missing", ["sources", "targets"])
@@ -260,19 +303,28 @@ def test_a_picture_added_while_learning_is_not_lost(studio, session):
 def test_presets_fill_the_controls_and_come_back_as_options(preset):
     steps, consistency = learning.preset_values(preset)
     options = learning.options_of(preset, steps, 5, consistency)
-    assert options.seed == 5 and options.steps == steps and options.lambda_consistency == consistency
+    assert (
+        options.seed == 5 and options.steps == steps and options.lambda_consistency == consistency
+    )
     published = PRESETS.get(preset, PRESETS["essence"])
-    assert (options.start, options.space, options.penalty) == (published.start, published.space, published.penalty)
+    assert (options.start, options.space, options.penalty) == (
+        published.start,
+        published.space,
+        published.penalty,
+    )
 
 
 # ---- the grid
+
 
 def test_a_slider_draws_its_own_row_only(studio, session, monkeypatch):
     run(shelves.add_targets(studio, session, [pictures.SOURCES[1]], True))
     give_essences(studio, session)
     drawn = []
     blend = studio.blend
-    monkeypatch.setattr(studio, "blend", lambda s, e, k: drawn.append((len(s), list(k))) or blend(s, e, k))
+    monkeypatch.setattr(
+        studio, "blend", lambda s, e, k: drawn.append((len(s), list(k))) or blend(s, e, k)
+    )
     moved, still = session.targets.values()
     before = {key: cell.url for key, cell in session.cells.items()}
     board = blending.set_strengths(studio, session, {moved.id: -1.5, still.id: 1.0})
@@ -283,7 +335,10 @@ def test_a_slider_draws_its_own_row_only(studio, session, monkeypatch):
     assert drawn[1:] == [(1, [-1.5, 1.0])]
 
 
-@pytest.mark.parametrize("value, kept", [(99, 2.0), (-99, -1.5), (float("nan"), 1.0), ("1; drop", 1.0), (None, 1.0), ([], 1.0)])
+@pytest.mark.parametrize(
+    "value, kept",
+    [(99, 2.0), (-99, -1.5), (float("nan"), 1.0), ("1; drop", 1.0), (None, 1.0), ([], 1.0)],
+)
 def test_strengths_from_the_browser_are_checked(studio, session, value, kept):
     target = only(session.targets)
     blending.set_strengths(studio, session, {target.id: value, "nobody": 1.0})
@@ -295,11 +350,14 @@ def test_looking_closely_shows_before_and_after(studio, session):
     assert blending.look(studio, session, target, source) == SKIP  # nothing learned yet
     give_essences(studio, session)
     html = blending.look(studio, session, target, source)
-    assert len(set(re.findall(r"base64,([^\"]+)", html))) == 2  # a random face is its own photograph
+    assert (
+        len(set(re.findall(r"base64,([^\"]+)", html))) == 2
+    )  # a random face is its own photograph
     assert blending.look(studio, session, "nobody", source) == SKIP
 
 
 # ---- files
+
 
 def test_the_grid_downloads_as_png(studio, session, messages):
     assert keeping.download_grid(studio, session) == SKIP and messages
@@ -307,7 +365,12 @@ def test_the_grid_downloads_as_png(studio, session, messages):
     name, data = content(keeping.download_grid(studio, session))
     side = studio.models.size
     with Image.open(io.BytesIO(data)) as image:
-        assert name.endswith(".png") and image.format == "PNG" and image.width > 3 * side and image.height > 2 * side
+        assert (
+            name.endswith(".png")
+            and image.format == "PNG"
+            and image.width > 3 * side
+            and image.height > 2 * side
+        )
 
 
 def test_an_essence_downloads_and_loads_with_its_strength_and_thumbnail(studio, session, tmp_path):
@@ -337,11 +400,14 @@ def test_files_that_are_no_essence_of_this_generator(studio, session, messages, 
     count = len(session.targets)
     run(shelves.add_targets(studio, session, files, False))
     assert len(session.targets) == count + 1 and len(messages) == 5
-    for message, expected in zip(messages, ("18, 512", "another-generator", "half", "letter.npy", "nothing.pt"), strict=True):
+    for message, expected in zip(
+        messages, ("18, 512", "another-generator", "half", "letter.npy", "nothing.pt"), strict=True
+    ):
         assert expected in message
 
 
 # ---- sessions
+
 
 def test_sessions_share_nothing(studio, session):
     other = Session()
@@ -354,5 +420,9 @@ def test_sessions_share_nothing(studio, session):
 
 def test_a_session_holds_values_only(studio, session):
     run(learn(studio, session, steps=2))
-    tensors = [item.source.w for item in session.sources.values()] + [item.essence.delta for item in session.targets.values()]
-    assert all(t.device.type == "cpu" and not t.requires_grad and t.grad_fn is None for t in tensors)
+    tensors = [item.source.w for item in session.sources.values()] + [
+        item.essence.delta for item in session.targets.values()
+    ]
+    assert all(
+        t.device.type == "cpu" and not t.requires_grad and t.grad_fn is None for t in tensors
+    )

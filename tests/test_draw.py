@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from essence import align
-from essence.train import draw
-from essence.train.canvas import BLACK, Canvas, curve, mirror
-from essence.train.hair import EXTRAS, HAIR
-from essence.train.parts import EYE, MOUTH
-from essence.train.strokes import oil, pencil
+from essence.pictures import align
+from essence.train.data.drawing import draw
+from essence.train.data.drawing.canvas import BLACK, Canvas, curve, mirror
+from essence.train.data.drawing.hair import EXTRAS, HAIR
+from essence.train.data.drawing.parts import EYE, MOUTH
+from essence.train.data.drawing.strokes import oil, pencil
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def drawings() -> dict[str, Image.Image]:
 def colour_at(image: Image.Image, x: float, y: float) -> np.ndarray:
     """The mean colour around a place given in [0, 1]."""
     pixels, row, column = np.asarray(image, float), round(y * image.height), round(x * image.width)
-    return pixels[max(row - 2, 0):row + 3, max(column - 2, 0):column + 3].mean((0, 1))
+    return pixels[max(row - 2, 0) : row + 3, max(column - 2, 0) : column + 3].mean((0, 1))
 
 
 def test_a_drawing_is_the_same_every_time(drawings):
@@ -49,9 +49,11 @@ def test_eyes_are_where_the_alignment_has_them(drawings):
 
 
 def test_the_detector_takes_drawings_for_aligned_faces(drawings):
-    """They act as already aligned targets: the square that dlib would cut is nearly the whole picture."""
+    """They act as already aligned targets: the square that dlib would cut is nearly the whole
+    picture.
+    """
     for image in drawings.values():
-        face, = align.detect(image)
+        (face,) = align.detect(image)
         centre, x = align.ffhq_square(face.landmarks)
         assert np.abs(centre - 64).max() < 3 and abs(x[0] - 64) < 8 and abs(x[1]) < 3
 
@@ -82,12 +84,19 @@ def test_an_unknown_name_lists_the_known():
 
 @pytest.mark.parametrize("style", [oil, pencil])
 def test_strokes_follow_the_picture_but_are_not_it(style):
-    """Any picture can be done again: blurred, the result keeps its light and dark; by pixels it is another."""
+    """Any picture can be done again: blurred, the result keeps its light and dark; by pixels it is
+    another.
+    """
     x, y = np.meshgrid(np.linspace(-1, 1, 200), np.linspace(-1, 1, 200))
-    disc = Image.fromarray(np.where((x**2 + y**2 < 0.4)[..., None], (40, 60, 150), (240, 230, 200)).astype(np.uint8))
+    disc = Image.fromarray(
+        np.where((x**2 + y**2 < 0.4)[..., None], (40, 60, 150), (240, 230, 200)).astype(np.uint8)
+    )
     done = style(disc, seed=3)
     assert done.size == disc.size and done.tobytes() == style(disc, seed=3).tobytes()
-    assert colour_at(done.reduce(20), 0.5, 0.5).mean() < colour_at(done.reduce(20), 0.05, 0.05).mean() - 30
+    assert (
+        colour_at(done.reduce(20), 0.5, 0.5).mean()
+        < colour_at(done.reduce(20), 0.05, 0.05).mean() - 30
+    )
     assert np.asarray(done, float)[20:40, 20:40].std() > 1
 
 

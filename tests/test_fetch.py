@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from essence import catalogue, checkpoints, cli, fetch, registry
-from essence.catalogue import Entry, Mirror, Part
+from essence.cli import commands
 from essence.errors import BadFile, UserError
+from essence.library import checkpoints, download, loading, manifest
+from essence.library.manifest import Entry, Mirror, Part
 
 GOLDEN = Path(__file__).parent / "golden"
 BODY = bytes(range(256)) * 40
@@ -19,14 +20,24 @@ SHA = hashlib.sha256(BODY).hexdigest()
 
 
 class Server(ThreadingHTTPServer):
-    """`files`: path -> {"body", "drops": bytes to send before each drop, "ranges", "etag", "kind"}. Keeps the Range of each request."""
+    """`files`: path -> {"body", "drops": bytes to send before each drop, "ranges", "etag", "kind"}.
+    Keeps the Range of each request.
+    """
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files, self.asked = {}, []
 
-    def add(self, name, body=BODY, drops=(), ranges=True, etag='"one"', kind="application/octet-stream"):
-        self.files["/" + name] = {"body": body, "drops": list(drops), "ranges": ranges, "etag": etag, "kind": kind}
+    def add(
+        self, name, body=BODY, drops=(), ranges=True, etag='"one"', kind="application/octet-stream"
+    ):
+        self.files["/" + name] = {
+            "body": body,
+            "drops": list(drops),
+            "ranges": ranges,
+            "etag": etag,
+            "kind": kind,
+        }
         return Mirror(url=f"http://127.0.0.1:{self.server_port}/{name}")
 
 
@@ -62,11 +73,13 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch, tmp_path):
-    monkeypatch.setattr(catalogue, "WEIGHTS", tmp_path / "weights")
-    monkeypatch.setattr(fetch, "PAUSE", 0)
-    monkeypatch.setattr(fetch, "BLOCK", 1000)
+    monkeypatch.setattr(manifest, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(download, "PAUSE", 0)
+    monkeypatch.setattr(download, "BLOCK", 1000)
     server = Server()
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+    ).start()
     yield server
     server.shutdown()
     server.server_close()
@@ -86,20 +99,24 @@ def body(tmp_path):
 
 def test_a_file_arrives_whole_and_progress_is_told(server, tmp_path):
     told = []
-    found = fetch.fetch(entry(server.add("a")), progress=lambda *words: told.append(words))
+    found = download.fetch(entry(server.add("a")), progress=lambda *words: told.append(words))
     assert body(tmp_path) == BODY and files(tmp_path) == ["file.pt"]
-    assert found[0].how == "sha256" and told[-1] == ("file.pt", len(BODY), len(BODY)) and len(told) > 5
-    assert fetch.fetch(entry(server.add("a")))[0].how == "here already" and len(server.asked) == 1
+    assert (
+        found[0].how == "sha256" and told[-1] == ("file.pt", len(BODY), len(BODY)) and len(told) > 5
+    )
+    assert (
+        download.fetch(entry(server.add("a")))[0].how == "here already" and len(server.asked) == 1
+    )
 
 
 def test_a_dropped_connection_is_taken_up_where_it_broke(server, tmp_path):
-    fetch.fetch(entry(server.add("a", drops=[3000, 4000])))
+    download.fetch(entry(server.add("a", drops=[3000, 4000])))
     assert body(tmp_path) == BODY
     assert [wanted for _, wanted in server.asked] == [None, "bytes=3000-", "bytes=7000-"]
 
 
 def test_without_ranges_it_starts_anew(server, tmp_path):
-    fetch.fetch(entry(server.add("a", drops=[3000], ranges=False)))
+    download.fetch(entry(server.add("a", drops=[3000], ranges=False)))
     assert body(tmp_path) == BODY and len(server.asked) == 2
 
 
@@ -109,18 +126,18 @@ def test_a_file_that_changed_meanwhile_is_not_mixed(server, tmp_path):
     def change(name, done, total):
         server.add("a", etag='"new"')
 
-    fetch.fetch(entry(old), progress=change)
+    download.fetch(entry(old), progress=change)
     assert body(tmp_path) == BODY and server.asked[1][1] == "bytes=3000-"
 
 
 def test_a_second_run_goes_on_with_the_first_ones_half(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(fetch, "ATTEMPTS", 1)
+    monkeypatch.setattr(download, "ATTEMPTS", 1)
     mirror = server.add("a", drops=[3000, 0, 0])
     with pytest.raises(UserError, match="broke off"):
-        fetch.fetch(entry(mirror))
+        download.fetch(entry(mirror))
     assert not (tmp_path / "weights" / "set" / "file.pt").exists()
     server.add("a")
-    fetch.fetch(entry(mirror))
+    download.fetch(entry(mirror))
     assert body(tmp_path) == BODY and server.asked[-1][1] == "bytes=3000-"
 
 
@@ -128,9 +145,14 @@ def test_a_spoilt_half_is_thrown_away_and_fetched_again(server, tmp_path):
     mirror, folder = server.add("a"), tmp_path / "weights" / "set"
     folder.mkdir(parents=True)
     (folder / "file.part.pt").write_bytes(bytes(3000))
-    (folder / "file.part.pt.json").write_text(json.dumps({"address": mirror.address, "etag": '"one"'}))
-    fetch.fetch(entry(mirror))
-    assert body(tmp_path) == BODY and [wanted for _, wanted in server.asked] == ["bytes=3000-", None]
+    (folder / "file.part.pt.json").write_text(
+        json.dumps({"address": mirror.address, "etag": '"one"'})
+    )
+    download.fetch(entry(mirror))
+    assert body(tmp_path) == BODY and [wanted for _, wanted in server.asked] == [
+        "bytes=3000-",
+        None,
+    ]
 
 
 @pytest.mark.parametrize("half", [len(BODY), len(BODY) + 7])
@@ -139,7 +161,7 @@ def test_a_half_that_is_too_long_is_started_anew(server, tmp_path, half):
     folder.mkdir(parents=True)
     (folder / "file.part.pt").write_bytes(bytes(half))
     (folder / "file.part.pt.json").write_text(json.dumps({"address": mirror.address, "etag": ""}))
-    fetch.fetch(entry(mirror))
+    download.fetch(entry(mirror))
     assert body(tmp_path) == BODY
 
 
@@ -152,45 +174,76 @@ BAD = {
 
 @pytest.mark.parametrize("kind", [*BAD, "missing"])
 def test_the_next_source_serves_where_one_is_bad(server, tmp_path, kind):
-    bad = server.add("bad", **BAD[kind]) if kind in BAD else Mirror(url=f"http://127.0.0.1:{server.server_port}/none")
-    found = fetch.fetch(entry(bad, server.add("good")))
-    assert body(tmp_path) == BODY and found[0].source.endswith("/good") and files(tmp_path) == ["file.pt"]
+    bad = (
+        server.add("bad", **BAD[kind])
+        if kind in BAD
+        else Mirror(url=f"http://127.0.0.1:{server.server_port}/none")
+    )
+    found = download.fetch(entry(bad, server.add("good")))
+    assert (
+        body(tmp_path) == BODY
+        and found[0].source.endswith("/good")
+        and files(tmp_path) == ["file.pt"]
+    )
 
 
-@pytest.mark.parametrize("kind, says", [("bytes", SHA), ("length", "another file"), ("page", "web page"), ("missing", "404")])
+@pytest.mark.parametrize(
+    "kind, says",
+    [("bytes", SHA), ("length", "another file"), ("page", "web page"), ("missing", "404")],
+)
 def test_where_no_source_has_it_the_error_says_what_to_do_by_hand(server, tmp_path, kind, says):
-    bad = server.add("bad", **BAD[kind]) if kind in BAD else Mirror(url=f"http://127.0.0.1:{server.server_port}/bad")
+    bad = (
+        server.add("bad", **BAD[kind])
+        if kind in BAD
+        else Mirror(url=f"http://127.0.0.1:{server.server_port}/bad")
+    )
     with pytest.raises(UserError) as error:
-        fetch.fetch(entry(bad))
+        download.fetch(entry(bad))
     assert says in str(error.value) and bad.address in str(error.value)
-    assert "python -m essence fetch remote --part latents --from file.pt" in str(error.value) and files(tmp_path) == []
+    assert (
+        "python -m essence fetch remote --part latents --from file.pt" in str(error.value)
+        and files(tmp_path) == []
+    )
 
 
 def test_offline_is_said_at_once(server):
     server.shutdown()
     server.server_close()
     with pytest.raises(UserError, match="refused.*fetch remote --part latents --from"):
-        fetch.fetch(entry(Mirror(url=f"http://127.0.0.1:{server.server_port}/a")))
+        download.fetch(entry(Mirror(url=f"http://127.0.0.1:{server.server_port}/a")))
 
 
 def test_where_no_hash_is_known_the_tensors_decide_and_the_hash_seen_is_kept(server, tmp_path):
     good = (GOLDEN / "e4e_narrow.pt").read_bytes()
-    damaged, other = server.add("damaged", body=good[:-3000]), server.add("other", body=(GOLDEN / "optimizer_trace.pt").read_bytes())
-    wanted = entry(damaged, other, server.add("good", body=good), sha256="", size=0, part="inverter")
-    found = fetch.fetch(wanted)[0]
+    damaged, other = (
+        server.add("damaged", body=good[:-3000]),
+        server.add("other", body=(GOLDEN / "optimizer_trace.pt").read_bytes()),
+    )
+    wanted = entry(
+        damaged, other, server.add("good", body=good), sha256="", size=0, part="inverter"
+    )
+    found = download.fetch(wanted)[0]
     seen = hashlib.sha256(good).hexdigest()
-    assert found.how == "structure" and "no hash is published" in str(found) and seen in str(found) and body(tmp_path) == good
+    assert (
+        found.how == "structure"
+        and "no hash is published" in str(found)
+        and seen in str(found)
+        and body(tmp_path) == good
+    )
     part = wanted.parts["inverter"]
-    assert json.loads(part.record.read_text())["sha256"] == seen and catalogue.verified(part) == part.path
+    assert (
+        json.loads(part.record.read_text())["sha256"] == seen
+        and manifest.verified(part) == part.path
+    )
     part.path.write_bytes(good[:-1] + b"x")
     with pytest.raises(BadFile, match="sha256 differs"):
-        catalogue.verified(part)
+        manifest.verified(part)
 
 
 def test_a_full_disk_is_said_before_the_download(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(fetch, "ROOM", 1 << 62)
+    monkeypatch.setattr(download, "ROOM", 1 << 62)
     with pytest.raises(UserError, match="GB free"):
-        fetch.fetch(entry(server.add("a")))
+        download.fetch(entry(server.add("a")))
 
 
 @pytest.mark.parametrize("given", ["file", "another name", "folder"])
@@ -198,20 +251,25 @@ def test_a_persons_own_file_is_taken_in(server, tmp_path, given):
     own = tmp_path / "own" / ("file.pt" if given != "another name" else "download (1).pt")
     own.parent.mkdir()
     own.write_bytes(BODY)
-    found = fetch.take_in(entry(), own.parent if given == "folder" else own)
-    assert body(tmp_path) == BODY and own.exists() and found[0].how == "sha256" and files(tmp_path) == ["file.pt"]
+    found = download.take_in(entry(), own.parent if given == "folder" else own)
+    assert (
+        body(tmp_path) == BODY
+        and own.exists()
+        and found[0].how == "sha256"
+        and files(tmp_path) == ["file.pt"]
+    )
 
 
 def test_a_persons_other_file_is_not(server, tmp_path):
     own = tmp_path / "file.pt"
     own.write_bytes(BODY[::-1])
     with pytest.raises(UserError, match="not taken in.*sha256.*--model"):
-        fetch.take_in(entry(), own)
+        download.take_in(entry(), own)
     assert files(tmp_path) == [] and own.read_bytes() == BODY[::-1]
     with pytest.raises(UserError, match="no file or folder"):
-        fetch.take_in(entry(), tmp_path / "nope.pt")
+        download.take_in(entry(), tmp_path / "nope.pt")
     with pytest.raises(UserError, match="holds none of the files"):
-        fetch.take_in(entry(), tmp_path / "weights")
+        download.take_in(entry(), tmp_path / "weights")
 
 
 def test_fetch_from_then_load_gives_the_recorded_pictures(server, tmp_path, capsys):
@@ -230,15 +288,17 @@ same_as = "generator"
 """
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "manifest.toml").write_text(manifest)
-    assert cli.main(["fetch", "narrow", "--from", str(path), "--json"]) == 0
+    assert commands.main(["fetch", "narrow", "--from", str(path), "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["checked"] == ["sha256"] and "For tests." in err
     io = torch.load(GOLDEN / "e4e_narrow_io.pt")
-    parts = registry.manifest()["narrow"]
-    generator = checkpoints.load_generator(registry.verified(parts["generator"]))
-    inverter = checkpoints.load_inverter(registry.verified(parts["inverter"]))
+    parts = loading.manifest()["narrow"]
+    generator = checkpoints.load_generator(loading.verified(parts["generator"]))
+    inverter = checkpoints.load_inverter(loading.verified(parts["inverter"]))
     with torch.no_grad():
-        torch.testing.assert_close(generator.synthesis(inverter(io["x"].float())), io["image"], atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            generator.synthesis(inverter(io["x"].float())), io["image"], atol=1e-4, rtol=0
+        )
 
 
 def test_the_command_to_run_by_hand_works(server, tmp_path, monkeypatch, capsys):
@@ -246,11 +306,13 @@ def test_the_command_to_run_by_hand_works(server, tmp_path, monkeypatch, capsys)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights").mkdir()
     manifest = f'[far.generator]\nfile = "far/ours.pt"\nsha256 = "{SHA}"\nsources = [{{hub = "a/b", revision = "c", file = "theirs.pt"}}]\n'
-    (tmp_path / "weights" / "manifest.toml").write_text(manifest + '[far.clip]\nfile = "far/clip.pt"\n')
+    (tmp_path / "weights" / "manifest.toml").write_text(
+        manifest + '[far.clip]\nfile = "far/clip.pt"\n'
+    )
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    assert cli.main(["fetch", "far", "--part", "generator"]) == 2
+    assert commands.main(["fetch", "far", "--part", "generator"]) == 2
     says = capsys.readouterr().err
     assert f"127.0.0.1:{server.server_port}/a/b/resolve/c/theirs.pt" in says
     (tmp_path / "theirs.pt").write_bytes(BODY)
-    assert cli.main(says.split("`python -m essence ")[1].split("`")[0].split()) == 0
+    assert commands.main(says.split("`python -m essence ")[1].split("`")[0].split()) == 0
     assert (tmp_path / "weights" / "far" / "ours.pt").read_bytes() == BODY

@@ -1,4 +1,6 @@
-"""Full-size networks through the page, from files in the public formats with random weights: churches, and 1024 pixels in a browser."""
+"""Full-size networks through the page, from files in the public formats with random weights:
+churches, and 1024 pixels in a browser.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,9 @@ from playwright.sync_api import expect
 
 from demo import LAUNCH, blending, build, choosing, keeping, shelves
 from demo.session import Session
-from essence import Studios, latents
-from essence.images import square_crop
+from essence import Studios
+from essence.models import latents
+from essence.pictures.tensors import square_crop
 
 from . import pictures
 from .browsing import PATIENCE, add_sources, add_targets, download, unfold
@@ -29,7 +32,9 @@ MINUTES = 10 * 60_000  # milliseconds: a step of learning takes seconds here
 
 
 def gentle(key, shape):
-    """Random weights whose latents and pictures stay in bounds: the encoder's answer is its last biases."""
+    """Random weights whose latents and pictures stay in bounds: the encoder's answer is its last
+    biases.
+    """
     if key.startswith("styles.") and "linear" in key:
         return torch.randn(shape) * (0 if key.endswith("weight") else 1)
     if key.startswith(("styles.", "input_layer.", "body.", "latlayer")):
@@ -56,18 +61,31 @@ def test_churches_from_pictures_to_a_blend(tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(gr, "Warning", lambda message, *_, **__: told.append(message))
     monkeypatch.setattr(gr, "Info", lambda message, *_, **__: told.append(message))
-    studios, session = model_set(tmp_path / "chapel", "square", "stylegan2_church_256", "e4e_encoder_256", 14), Session()
+    studios, session = (
+        model_set(tmp_path / "chapel", "square", "stylegan2_church_256", "e4e_encoder_256", 14),
+        Session(),
+    )
     studio = studios.of(session.model)
     wall = pictures.no_face(tmp_path / "wall.png")
     run(shelves.add_sources(studio, session, [wall], False, 2))
-    run(shelves.add_targets(studio, session, [pictures.photograph(tmp_path / "people.jpg", (0, 1))], False))
+    run(
+        shelves.add_targets(
+            studio, session, [pictures.photograph(tmp_path / "people.jpg", (0, 1))], False
+        )
+    )
     source, target = only(session.sources), only(session.targets)
     assert len(target.faces) == 1 and target.found and not told  # squares, whatever is in them
     with Image.open(wall) as image:
-        centre = square_crop(image.convert("RGB")).resize(source.picture.size, Image.Resampling.LANCZOS)
+        centre = square_crop(image.convert("RGB")).resize(
+            source.picture.size, Image.Resampling.LANCZOS
+        )
     assert np.abs(np.asarray(centre, float) - np.asarray(source.picture, float)).mean() < 2
     run(learn(studio, session, steps=2, preset="paper"))  # which does not start from zero
-    assert target.essence.delta.shape == (14, 512) and target.essence.delta.abs().max() > 0 and len(session.cells) == 1
+    assert (
+        target.essence.delta.shape == (14, 512)
+        and target.essence.delta.abs().max() > 0
+        and len(session.cells) == 1
+    )
     assert "chapel" in choosing.sets(studios, session) and not told
     html = blending.switch_measuring(studio, session)
     assert "likeness" in html and "identity " not in html.split('class="explain"')[0]
@@ -85,9 +103,13 @@ def test_1024_pixels_in_the_browser(tmp_path, browser):
     page.set_default_timeout(MINUTES)
     try:
         page.goto(f"{url}?preset=paper&steps=4&refine=1")  # the paper's does not start from zero
-        expect(page.locator("#models summary")).to_have_text("Models Random weights", timeout=PATIENCE)
+        expect(page.locator("#models summary")).to_have_text(
+            "Models Random weights", timeout=PATIENCE
+        )
         unfold(page, 0, "Options")
-        expect(page.locator("#refine-steps input[type=number]")).to_have_value("1", timeout=PATIENCE)
+        expect(page.locator("#refine-steps input[type=number]")).to_have_value(
+            "1", timeout=PATIENCE
+        )
         add_sources(page, pictures.photograph(tmp_path / "ann.jpg", (0,), 700))
         add_targets(page, pictures.photograph(tmp_path / "idol.jpg", (1,), 700))
         page.click("#learn")
@@ -103,7 +125,9 @@ def test_1024_pixels_in_the_browser(tmp_path, browser):
         assert after.evaluate("e => [e.naturalWidth, e.naturalHeight]") == [1024, 1024]
         before = page.locator("dialog.compare img.before").get_attribute("src").partition(",")[2]
         assert difference(picture, Image.open(io.BytesIO(base64.b64decode(before)))) > 1
-        expect(page.locator("dialog.compare .readout")).not_to_contain_text("Measuring", timeout=MINUTES)  # nothing goes on when we leave
+        expect(page.locator("dialog.compare .readout")).not_to_contain_text(
+            "Measuring", timeout=MINUTES
+        )  # nothing goes on when we leave
     finally:
         page.close()
         app.close()

@@ -1,4 +1,6 @@
-"""Parity with the public implementations: recorded outputs of networks in the public file formats."""
+"""Parity with the public implementations: recorded outputs of networks in the public file
+formats.
+"""
 
 import dataclasses
 import json
@@ -8,16 +10,19 @@ import pytest
 import torch
 from PIL import Image
 
-from essence import checkpoints, cli, latents
+from essence.cli import commands
 from essence.errors import BadFile
-from essence.images import load_image, to_tensor
+from essence.library import checkpoints
 from essence.methods.optimize import PRESETS, optimize
-from essence.model_set import ModelSet
+from essence.models import latents
 from essence.models.clip import ImageText
 from essence.models.e4e import Encoder4Editing, EncoderConfig
 from essence.models.identity import face_descriptor
+from essence.models.model_set import ModelSet
 from essence.models.stylegan2 import Generator, GeneratorConfig
-from essence.types import Essence
+from essence.pictures.loading import load_image
+from essence.pictures.tensors import to_tensor
+from essence.values import Essence
 
 from . import nvidia_pickle
 
@@ -31,10 +36,17 @@ def recorded(name):
 
 @torch.no_grad()
 def test_generator_gives_the_recorded_pictures():
-    io, generator = recorded("stylegan2_narrow_32_io"), checkpoints.load_generator(GOLDEN / "stylegan2_narrow_32.pt")
+    io, generator = (
+        recorded("stylegan2_narrow_32_io"),
+        checkpoints.load_generator(GOLDEN / "stylegan2_narrow_32.pt"),
+    )
     torch.testing.assert_close(generator.mapping(io["z"]), io["w"], atol=1e-5, rtol=0)
-    torch.testing.assert_close(generator.synthesis(io["w_plus"]), io["image_from_w_plus"], atol=1e-4, rtol=0)
-    torch.testing.assert_close(generator(io["z"], io["truncation"]), io["image_from_z_truncated"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        generator.synthesis(io["w_plus"]), io["image_from_w_plus"], atol=1e-4, rtol=0
+    )
+    torch.testing.assert_close(
+        generator(io["z"], io["truncation"]), io["image_from_z_truncated"], atol=1e-4, rtol=0
+    )
 
 
 @torch.no_grad()
@@ -50,13 +62,24 @@ def test_e4e_gives_the_recorded_codes_and_its_decoder_the_picture():
 def test_released_preset_follows_the_recorded_optimiser():
     trace, clip = recorded("optimizer_trace"), recorded("clip_narrow")
     generator = checkpoints.load_generator(GOLDEN / "stylegan2_narrow_32.pt")
-    models = ModelSet("narrow", "narrow", generator, None, ImageText.from_config(clip["config"], clip["state_dict"]), face_descriptor())
+    models = ModelSet(
+        "narrow",
+        "narrow",
+        generator,
+        None,
+        ImageText.from_config(clip["config"], clip["state_dict"]),
+        face_descriptor(),
+    )
     options = dataclasses.replace(PRESETS["released"], steps=len(trace["steps"]))
     target = to_tensor(load_image(GOLDEN / "target.png"))
-    steps = optimize(models, trace["sources"], target, options, start=Essence(trace["initial_direction"]))
+    steps = optimize(
+        models, trace["sources"], target, options, start=Essence(trace["initial_direction"])
+    )
     for step, expected in zip(steps, trace["steps"][:5], strict=False):
         ours = [step.losses[name] for name in ("total", "transfer", "consistency")]
-        assert ours == pytest.approx([expected["loss"], expected["transfer"], expected["consistency"]], abs=1e-3), step.index
+        assert ours == pytest.approx(
+            [expected["loss"], expected["transfer"], expected["consistency"]], abs=1e-3
+        ), step.index
 
 
 @pytest.mark.parametrize("name", ["stylegan2_ffhq_1024", "stylegan2_church_256"])
@@ -88,11 +111,16 @@ def test_another_networks_tensors_are_refused_by_name(tmp_path):
 @torch.no_grad()
 @pytest.mark.parametrize("half, tolerance", [(False, 0), (True, 2e-2)])
 def test_our_own_files_give_the_same_pictures(tmp_path, half, tolerance):
-    generator, inverter = checkpoints.load_generator(GOLDEN / "e4e_narrow.pt"), checkpoints.load_inverter(GOLDEN / "e4e_narrow.pt")
+    generator, inverter = (
+        checkpoints.load_generator(GOLDEN / "e4e_narrow.pt"),
+        checkpoints.load_inverter(GOLDEN / "e4e_narrow.pt"),
+    )
     checkpoints.save_generator(generator, tmp_path / "g.safetensors", half)
     checkpoints.save_inverter(inverter, tmp_path / "i.safetensors", half)
     x = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    again = checkpoints.load_generator(tmp_path / "g.safetensors").synthesis(checkpoints.load_inverter(tmp_path / "i.safetensors")(x))
+    again = checkpoints.load_generator(tmp_path / "g.safetensors").synthesis(
+        checkpoints.load_inverter(tmp_path / "i.safetensors")(x)
+    )
     torch.testing.assert_close(again, generator.synthesis(inverter(x)), atol=tolerance, rtol=0)
 
 
@@ -103,18 +131,35 @@ def one_number(key, shape):
 
 def calm(key, shape):
     """As above, for an encoder that is to be run: nothing explodes."""
-    return (torch.ones(1) if "running_var" in key else 0.01 * torch.rand(1)).expand(shape) if shape else torch.tensor(1)
+    return (
+        (torch.ones(1) if "running_var" in key else 0.01 * torch.rand(1)).expand(shape)
+        if shape
+        else torch.tensor(1)
+    )
 
 
 def full_size(name, path, number=one_number, **more):
     """A checkpoint with the public names and shapes."""
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
     fill = {key: number(key, shape) for key, shape in SHAPES[name].items()}
-    state = {key: torch.outer(taps, taps) / 16 if key.endswith(".kernel") else value for key, value in fill.items()}
-    torch.save(more | ({"g_ema": state} if "stylegan" in name else {"state_dict": {f"encoder.{k}": v for k, v in state.items()}}), path)
+    state = {
+        key: torch.outer(taps, taps) / 16 if key.endswith(".kernel") else value
+        for key, value in fill.items()
+    }
+    torch.save(
+        more
+        | (
+            {"g_ema": state}
+            if "stylegan" in name
+            else {"state_dict": {f"encoder.{k}": v for k, v in state.items()}}
+        ),
+        path,
+    )
 
 
-@pytest.mark.parametrize("name, size, layers", [("stylegan2_ffhq_1024", 1024, 18), ("stylegan2_church_256", 256, 14)])
+@pytest.mark.parametrize(
+    "name, size, layers", [("stylegan2_ffhq_1024", 1024, 18), ("stylegan2_church_256", 256, 14)]
+)
 def test_full_size_generators_load_from_a_file(tmp_path, name, size, layers):
     full_size(name, tmp_path / "g.pt", latent_avg=torch.zeros(512))
     config = checkpoints.load_generator(tmp_path / "g.pt").config
@@ -131,21 +176,62 @@ def test_full_size_encoders_load_from_a_file(tmp_path, name, layers):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("aligned, generator, encoder, layers", [
-    ("face", "stylegan2_ffhq_1024", "e4e_encoder_1024", 18), ("square", "stylegan2_church_256", "e4e_encoder_256", 14),
-])  # fmt: skip
-def test_full_size_sets_run_end_to_end(tmp_path, monkeypatch, capsys, aligned, generator, encoder, layers):
-    """From files in the public format, random weights, on the command line: invert, refine, learn, apply."""
+@pytest.mark.parametrize(
+    "aligned, generator, encoder, layers",
+    [
+        ("face", "stylegan2_ffhq_1024", "e4e_encoder_1024", 18),
+        ("square", "stylegan2_church_256", "e4e_encoder_256", 14),
+    ],
+)
+def test_full_size_sets_run_end_to_end(
+    tmp_path, monkeypatch, capsys, aligned, generator, encoder, layers
+):
+    """From files in the public format, random weights, on the command line: invert, refine, learn,
+    apply.
+    """
     monkeypatch.setattr(latents, "SAMPLES", 2000)
     monkeypatch.chdir(tmp_path)
-    full_size(generator, tmp_path / "g.pt", lambda key, shape: torch.randn(shape), latent_avg=torch.zeros(512))
+    full_size(
+        generator,
+        tmp_path / "g.pt",
+        lambda key, shape: torch.randn(shape),
+        latent_avg=torch.zeros(512),
+    )
     full_size(encoder, tmp_path / "e.pt", calm, latent_avg=torch.zeros(layers, 512))
     parts = 'generator = {file = "g.pt"}\ninverter = {file = "e.pt"}\n'
     (tmp_path / "model.toml").write_text(f'aligned = "{aligned}"\n{parts}')
     Image.effect_mandelbrot((300, 260), (-2, -1.5, 1, 1.5), 40).convert("RGB").save("a.png")
-    common = ["--model", str(tmp_path), "--refine", "1", "--json", *(["--aligned"] if aligned == "face" else [])]
-    assert cli.main(["extract", "--target", "a.png", "--sources", "a.png", "--steps", "2", "--out", "e.safetensors", *common]) == 0
-    assert cli.main(["apply", "--source", "a.png", "--essence", "e.safetensors", "--out", "o.png", *common]) == 0
+    common = [
+        "--model",
+        str(tmp_path),
+        "--refine",
+        "1",
+        "--json",
+        *(["--aligned"] if aligned == "face" else []),
+    ]
+    assert (
+        commands.main(
+            [
+                "extract",
+                "--target",
+                "a.png",
+                "--sources",
+                "a.png",
+                "--steps",
+                "2",
+                "--out",
+                "e.safetensors",
+                *common,
+            ]
+        )
+        == 0
+    )
+    assert (
+        commands.main(
+            ["apply", "--source", "a.png", "--essence", "e.safetensors", "--out", "o.png", *common]
+        )
+        == 0
+    )
     assert json.loads(capsys.readouterr().out.splitlines()[0])["steps"] == 2
     assert Image.open("o.png").size == (2 ** (layers // 2 + 1),) * 2
 
@@ -153,19 +239,31 @@ def test_full_size_sets_run_end_to_end(tmp_path, monkeypatch, capsys, aligned, g
 @torch.no_grad()
 @pytest.mark.parametrize("half, tolerance", [(False, 1e-4), (True, 2e-2)])
 def test_convert_keeps_the_recorded_numbers(tmp_path, half, tolerance):
-    io, words = recorded("e4e_narrow_io"), ["convert", str(GOLDEN / "e4e_narrow.pt"), str(tmp_path / "g.safetensors")]
-    assert cli.main([*words, *(["--half"] if half else [])]) == 0
+    io, words = (
+        recorded("e4e_narrow_io"),
+        ["convert", str(GOLDEN / "e4e_narrow.pt"), str(tmp_path / "g.safetensors")],
+    )
+    assert commands.main([*words, *(["--half"] if half else [])]) == 0
     generator = checkpoints.load_generator(tmp_path / "g.safetensors")
     inverter = checkpoints.load_inverter(tmp_path / "g-inverter.safetensors")
     torch.testing.assert_close(inverter(io["x"].float()), io["w_plus"], atol=tolerance, rtol=0)
-    torch.testing.assert_close(generator.synthesis(io["w_plus"]), io["image"], atol=tolerance, rtol=0)
+    torch.testing.assert_close(
+        generator.synthesis(io["w_plus"]), io["image"], atol=tolerance, rtol=0
+    )
 
 
 @torch.no_grad()
 def test_convert_reads_a_pickle(tmp_path):
-    io, generator = recorded("stylegan2_narrow_32_io"), checkpoints.load_generator(GOLDEN / "stylegan2_narrow_32.pt")
+    io, generator = (
+        recorded("stylegan2_narrow_32_io"),
+        checkpoints.load_generator(GOLDEN / "stylegan2_narrow_32.pt"),
+    )
     nvidia_pickle.write(generator, tmp_path / "g.pkl")
-    assert cli.main(["convert", str(tmp_path / "g.pkl"), str(tmp_path / "g.safetensors")]) == 0
+    assert commands.main(["convert", str(tmp_path / "g.pkl"), str(tmp_path / "g.safetensors")]) == 0
     again = checkpoints.load_generator(tmp_path / "g.safetensors")
-    torch.testing.assert_close(again.synthesis(io["w_plus"]), io["image_from_w_plus"], atol=1e-4, rtol=0)
-    torch.testing.assert_close(again(io["z"], io["truncation"]), io["image_from_z_truncated"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        again.synthesis(io["w_plus"]), io["image_from_w_plus"], atol=1e-4, rtol=0
+    )
+    torch.testing.assert_close(
+        again(io["z"], io["truncation"]), io["image_from_z_truncated"], atol=1e-4, rtol=0
+    )

@@ -25,11 +25,17 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 
 def imported(path: Path) -> set[str]:
-    """Modules of `essence` that a file imports, by the first part of their name inside the package."""
+    """Modules of `essence` that a file imports, by the first part of their name inside the
+    package.
+    """
     found, here = set(), path.relative_to(ROOT).with_suffix("").parts
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
-            base = [*here[: -node.level], *(node.module or "").split(".")] if node.level else (node.module or "").split(".")
+            base = (
+                [*here[: -node.level], *(node.module or "").split(".")]
+                if node.level
+                else (node.module or "").split(".")
+            )
             names = [[*filter(None, base), alias.name] for alias in node.names]
         elif isinstance(node, ast.Import):
             names = [alias.name.split(".") for alias in node.names]
@@ -39,7 +45,9 @@ def imported(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "essence").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "essence").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT))
+)
 def test_imports_point_down(path):
     here = path.relative_to(ROOT / "essence").parts[0].removesuffix(".py")
     for name in imported(path):
@@ -49,7 +57,9 @@ def test_imports_point_down(path):
             assert RANK[parts[1]] <= RANK[here], f"{here} imports {name}"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "demo").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "demo").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT))
+)
 def test_the_page_uses_the_public_names_only(path):
     inner = [name for name in imported(path) if name.startswith("essence.") and name.count(".") > 1]
     assert not inner

@@ -29,10 +29,17 @@ def address(app):
 def test_two_sessions_for_some_seconds(address, monkeypatch):
     monkeypatch.setattr(load, "REFINE", 0)
     log = load.measure(address, os.getpid(), 2, 8, every=1)
-    assert not log.errors and log.visits >= 2 and log.calls["learn click"] >= 1 and log.calls["slider moved"] >= 4
+    assert (
+        not log.errors
+        and log.visits >= 2
+        and log.calls["learn click"] >= 1
+        and log.calls["slider moved"] >= 4
+    )
     assert len(log.memory) >= 3 and log.memory[0][1] > 50 and len(log.seconds["page"]) >= 3
     lines = list(load.table(log))
-    assert "| errors but \"queue full\" | 0 |" in lines and all(line.count("|") == 3 for line in lines)
+    assert '| errors but "queue full" | 0 |' in lines and all(
+        line.count("|") == 3 for line in lines
+    )
 
 
 def test_what_goes_wrong_is_counted(address, monkeypatch):
@@ -42,7 +49,9 @@ def test_what_goes_wrong_is_counted(address, monkeypatch):
 
 
 def test_a_full_queue_is_no_error(address, monkeypatch):
-    monkeypatch.setattr(Visitor, "call", lambda *_: (_ for _ in ()).throw(QueueFull("queue is full")))
+    monkeypatch.setattr(
+        Visitor, "call", lambda *_: (_ for _ in ()).throw(QueueFull("queue is full"))
+    )
     monkeypatch.setattr(load, "AGAIN", 0.1)
     log = load.measure(address, os.getpid(), 1, 1)
     assert log.full > 1 and not log.calls
@@ -69,4 +78,7 @@ def test_the_page_forgets_old_sessions(app, address, monkeypatch):
 
 
 def test_quantiles():
-    assert load.quantiles([0.1] * 98 + [0.5, 2.0]) == "0.100 s, 0.100 s, 2.000 s" and load.quantiles([]) == "none"
+    assert (
+        load.quantiles([0.1] * 98 + [0.5, 2.0]) == "0.100 s, 0.100 s, 2.000 s"
+        and load.quantiles([]) == "none"
+    )

@@ -4,24 +4,24 @@ import sys
 
 import pytest
 
-from essence import machine
+from essence.runtime import hardware, memory
 
 from .pictures import ROOT
 
 
 def test_processors_are_the_containers(monkeypatch, tmp_path):
-    monkeypatch.setattr(machine, "QUOTA", tmp_path / "cpu.max")
-    free = machine.processors()
-    machine.QUOTA.write_text("max 100000\n")
-    assert machine.processors() == free >= 1
-    machine.QUOTA.write_text("100000 100000\n")
-    assert machine.processors() == 1
+    monkeypatch.setattr(hardware, "QUOTA", tmp_path / "cpu.max")
+    free = hardware.processors()
+    hardware.QUOTA.write_text("max 100000\n")
+    assert hardware.processors() == free >= 1
+    hardware.QUOTA.write_text("100000 100000\n")
+    assert hardware.processors() == 1
 
 
 STEP = """
 import resource, threading, torch
-from essence import machine
-machine.{}()
+from essence.runtime import hardware, memory
+{}()
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -55,21 +55,31 @@ thread.join()
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
 def test_memory_that_is_asked_for_again_is_still_there():
-    """Page faults of a thread that keeps, uses and frees feature maps of three sizes again and again, in a process of its own.
+    """Page faults of a thread that keeps, uses and frees feature maps of three sizes again and
+    again, in a process of its own.
 
-    Counted from the ninth step to the last: now and then the heap, cut up by smaller blocks, grows once more in a late step.
+    Counted from the ninth step to the last: now and then the heap, cut up by smaller blocks, grows
+    once more in a late step.
     """
     plain, kept = (
-        int(subprocess.run([sys.executable, "-c", STEP.format(name)], cwd=ROOT, capture_output=True, text=True, check=True).stdout)
-        for name in ("processors", "keep_memory")
+        int(
+            subprocess.run(
+                [sys.executable, "-c", STEP.format(name)],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        )
+        for name in ("hardware.processors", "memory.keep_memory")
     )
     assert kept < plain / 4
 
 
 RELEASE = """
 import torch
-from essence import machine
-machine.keep_memory()
+from essence.runtime import memory
+memory.keep_memory()
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
@@ -79,14 +89,16 @@ kept = [torch.ones(8 << 20) for _ in range(8)]  # 32 MB each
 fence = torch.ones(1000)
 del kept
 after = resident()
-machine.release_memory()
+memory.release_memory()
 print((after - before) >> 20, (resident() - before) >> 20)
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
 def test_memory_is_given_back_at_the_end():
-    said = subprocess.run([sys.executable, "-c", RELEASE], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        [sys.executable, "-c", RELEASE], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     kept, left = map(int, said.split())
     assert kept > 200 and left < 40
 
@@ -96,6 +108,6 @@ def test_another_c_library_is_left_alone(monkeypatch, error):
     def missing(_):
         raise error
 
-    monkeypatch.setattr(machine.ctypes, "CDLL", missing)
-    machine.keep_memory()
-    machine.release_memory()
+    monkeypatch.setattr(memory.ctypes, "CDLL", missing)
+    memory.keep_memory()
+    memory.release_memory()

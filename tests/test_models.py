@@ -3,12 +3,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from essence.images import to_tensor
-from essence.latents import LatentAxes
-from essence.models.identity import CHIP, FILE, face_chip, face_descriptor, package_file
+from essence.evaluate.quality import chip_descriptors
+from essence.models.identity import CHIP, FILE, face_chip, face_descriptor
+from essence.models.latents import LatentAxes
 from essence.models.stylegan2 import BLUR, ModulatedConv, Styles
 from essence.ops import Known, leaky_relu, styled_conv, upfirdn2d
-from essence.train.quality import chip_descriptors
+from essence.pictures.tensors import to_tensor
+from essence.runtime.folders import package_file
 
 from . import fakes
 
@@ -33,7 +34,12 @@ def test_upfirdn_has_two_derivatives():
 def test_modulation_of_activations_equals_modulation_of_weights():
     """The paper's own order of operations, for each picture by itself."""
     conv = fakes.model_set().generator.convs[1].conv
-    x, w, bias, noise = torch.randn(3, 8, 8, 8), torch.randn(3, 8), torch.randn(8), torch.randn(1, 1, 8, 8)
+    x, w, bias, noise = (
+        torch.randn(3, 8, 8, 8),
+        torch.randn(3, 8),
+        torch.randn(8),
+        torch.randn(1, 1, 8, 8),
+    )
     weight = conv.scale * conv.weight * conv.modulation(w)[:, None, :, None, None]
     weight = weight * torch.rsqrt(weight.square().sum(dim=(2, 3, 4), keepdim=True) + 1e-8)
     expected = torch.cat([F.conv2d(x[i : i + 1], weight[i], padding=1) for i in range(3)])
@@ -44,7 +50,11 @@ def test_modulation_of_activations_equals_modulation_of_weights():
 
 def test_styles_of_many_convolutions_are_those_of_each():
     """Wide and narrow ones, colours among them, with the gradients of latents and weights."""
-    convs = [ModulatedConv(6, 4, 3, 5), ModulatedConv(4, 3, 1, 5), ModulatedConv(4, 8, 3, 5, upsample=True)]
+    convs = [
+        ModulatedConv(6, 4, 3, 5),
+        ModulatedConv(4, 3, 1, 5),
+        ModulatedConv(4, 8, 3, 5, upsample=True),
+    ]
     w = torch.randn(2, 3, 5, requires_grad=True)
     styles, scales = Styles(convs)(w)
     assert sorted(scales) == [0, 2]
@@ -53,15 +63,25 @@ def test_styles_of_many_convolutions_are_those_of_each():
         torch.testing.assert_close(styles[i], expected)
         if i in scales:
             filters = conv.weight * expected[:, None, :, None, None]
-            torch.testing.assert_close(scales[i], torch.rsqrt(filters.square().sum(dim=(2, 3, 4)) + 1e-8))
+            torch.testing.assert_close(
+                scales[i], torch.rsqrt(filters.square().sum(dim=(2, 3, 4)) + 1e-8)
+            )
     sum(style.sum() for style in [*styles, *scales.values()]).backward()
-    parameters = [p for conv in convs for p in (conv.weight, conv.modulation.weight, conv.modulation.bias)]
-    assert all(t.grad is not None and t.grad.abs().sum() > 0 for t in [w, *parameters] if t is not convs[1].weight)
+    parameters = [
+        p for conv in convs for p in (conv.weight, conv.modulation.weight, conv.modulation.bias)
+    ]
+    assert all(
+        t.grad is not None and t.grad.abs().sum() > 0
+        for t in [w, *parameters]
+        if t is not convs[1].weight
+    )
 
 
 @torch.no_grad()
 def test_what_is_known_of_a_weight_follows_the_weight():
-    """It is remembered while nobody learns it; an average of generators, and a file, write into it all the same."""
+    """It is remembered while nobody learns it; an average of generators, and a file, write into it
+    all the same.
+    """
     known, layer = Known(), torch.nn.Linear(3, 2).requires_grad_(False)
 
     def energy():
@@ -108,7 +128,9 @@ def test_descriptor_agrees_with_dlib():
     import dlib
 
     picture = np.random.default_rng(0).integers(0, 256, (CHIP, CHIP, 3), dtype=np.uint8)
-    expected = np.array(dlib.face_recognition_model_v1(str(package_file(FILE))).compute_face_descriptor(picture))
+    expected = np.array(
+        dlib.face_recognition_model_v1(str(package_file(FILE))).compute_face_descriptor(picture)
+    )
     ours = face_descriptor()(torch.from_numpy(picture).permute(2, 0, 1)[None] / 127.5 - 1)[0]
     np.testing.assert_allclose(ours.numpy(), expected, atol=1e-5)
 
@@ -124,7 +146,10 @@ def test_axes_are_one_standard_deviation_long():
 
 def test_clip_reads_pictures_of_any_side_and_texts():
     clip = fakes.model_set().clip
-    pictures, texts = clip.embed_images(torch.rand(2, 3, 50, 70)), clip.embed_texts(["a face", "another face"])
+    pictures, texts = (
+        clip.embed_images(torch.rand(2, 3, 50, 70)),
+        clip.embed_texts(["a face", "another face"]),
+    )
     assert pictures.shape == texts.shape == (2, 8)
     torch.testing.assert_close(torch.cat([pictures, texts]).norm(dim=1), torch.ones(4))
 
@@ -142,12 +167,19 @@ def people(count=40, layers=6, width=5):
     random = torch.Generator().manual_seed(7)
     mix = torch.randn(width, width, generator=random)
     axes = LatentAxes.of(torch.randn(width, generator=random), mix @ mix.T)
-    common, own = torch.randn(count, 1, width, generator=random), torch.randn(count, layers, width, generator=random)
-    return axes, axes.mean + torch.linspace(0.2, 6, count).view(-1, 1, 1) * (common + 0.3 * own) @ mix.T
+    common, own = (
+        torch.randn(count, 1, width, generator=random),
+        torch.randn(count, layers, width, generator=random),
+    )
+    return axes, axes.mean + torch.linspace(0.2, 6, count).view(-1, 1, 1) * (
+        common + 0.3 * own
+    ) @ mix.T
 
 
 def place(axes, w, delta):
-    """Where on the line of `delta` each w lies, in standard deviations, found without the code under test."""
+    """Where on the line of `delta` each w lies, in standard deviations, found without the code
+    under test.
+    """
     line = delta.mean(0)
     people = axes.sample(200_000, torch.Generator().manual_seed(9)) @ line
     return (w.mean(1) @ line - people.mean()) / people.std()
@@ -161,11 +193,17 @@ def test_an_essence_ends_where_the_generators_people_end(sign):
     ways = [axes.held(w, strength * delta, 3.0) for strength in (0.0, 0.1, 0.5, 1.0, 2.0, 50.0)]
     went = torch.stack([place(axes, w + way, delta) - before for way in ways])
     assert (went.diff(dim=0) > -1e-4).all()  # a stronger essence never moves less
-    assert (before + went[-1] <= before.clamp(min=2.5) + 0.52).all()  # nobody passes 3, or goes on by more than a half
+    assert (
+        before + went[-1] <= before.clamp(min=2.5) + 0.52
+    ).all()  # nobody passes 3, or goes on by more than a half
     assert before.max() > 3  # some were beyond it already
     near = before < 1
-    assert near.any() and torch.allclose(ways[1][near], 0.1 * delta.expand(int(near.sum()), -1, -1), rtol=0.01)
-    assert all(torch.allclose(way / way.norm(), delta / delta.norm(), atol=1e-4) for way in ways[3])  # shorter, not another
+    assert near.any() and torch.allclose(
+        ways[1][near], 0.1 * delta.expand(int(near.sum()), -1, -1), rtol=0.01
+    )
+    assert all(
+        torch.allclose(way / way.norm(), delta / delta.norm(), atol=1e-4) for way in ways[3]
+    )  # shorter, not another
 
 
 def test_without_a_reach_or_a_way_nothing_is_held():
@@ -174,4 +212,6 @@ def test_without_a_reach_or_a_way_nothing_is_held():
     assert axes.held(w, delta, None) is delta
     still = torch.zeros(6, 5, requires_grad=True)
     axes.held(w, still, 4.0).sum().backward()
-    assert torch.equal(still.grad, torch.full((6, 5), float(len(w))))  # the first step of learning goes anywhere
+    assert torch.equal(
+        still.grad, torch.full((6, 5), float(len(w)))
+    )  # the first step of learning goes anywhere

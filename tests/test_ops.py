@@ -1,6 +1,8 @@
-"""The operations: the reference against its definition, the kernels against the reference, and when which is taken.
+"""The operations: the reference against its definition, the kernels against the reference, and when
+which is taken.
 
-The kernels' source also compiles as C++ that runs the threads in turn ("host"): the arithmetic is held without a GPU, the launches are not.
+The kernels' source also compiles as C++ that runs the threads in turn ("host"): the arithmetic is
+held without a GPU, the launches are not.
 """
 
 import ctypes
@@ -19,11 +21,20 @@ from essence.ops import build, cuda, reference
 
 ARCHITECTURES = ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90"]
 SIZES = [(2, 3, 7, 5), (1, 5, 1, 1), (3, 4, 16, 12), (2, 2, 33, 19)]
-GEOMETRIES = [(1, (1, 1), BLUR), (2, (2, 1), BLUR), (1, (0, 0), (1.0,)), (3, (3, 4), (0.1, 0.2, 0.3, 0.25, 0.15)), (1, (3, 2), BLUR)]
+GEOMETRIES = [
+    (1, (1, 1), BLUR),
+    (2, (2, 1), BLUR),
+    (1, (0, 0), (1.0,)),
+    (3, (3, 4), (0.1, 0.2, 0.3, 0.25, 0.15)),
+    (1, (3, 2), BLUR),
+]
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-ON_GPU = [pytest.param(("cuda", dtype), marks=[pytest.mark.gpu, needs_gpu], id=f"cuda-{dtype}") for dtype in TOLERANCE]
+ON_GPU = [
+    pytest.param(("cuda", dtype), marks=[pytest.mark.gpu, needs_gpu], id=f"cuda-{dtype}")
+    for dtype in TOLERANCE
+]
 
 
 def toolkit():
@@ -36,7 +47,19 @@ def toolkit():
 @pytest.fixture(scope="session")
 def host_library(tmp_path_factory):
     path = tmp_path_factory.mktemp("ops") / "host.so"
-    command = ["-x", "c++", "-std=c++17", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", str(build.SOURCE), "-o", str(path)]
+    command = [
+        "-x",
+        "c++",
+        "-std=c++17",
+        "-O1",
+        "-Wall",
+        "-Werror",
+        "-shared",
+        "-fPIC",
+        str(build.SOURCE),
+        "-o",
+        str(path),
+    ]
     if not shutil.which("g++"):
         pytest.skip("needs g++")
     subprocess.run(["g++", *command], check=True)
@@ -65,7 +88,10 @@ def derivatives(function, *inputs):
     y = function(*inputs)
     g = torch.linspace(-1, 1, y.numel(), device=y.device).to(y.dtype).view(y.shape).requires_grad_()
     first = torch.autograd.grad(y, inputs, g, create_graph=True)
-    loss = sum((d.float() * (1 + torch.arange(d.numel(), device=d.device).view(d.shape) % 3)).sum() for d in first)
+    loss = sum(
+        (d.float() * (1 + torch.arange(d.numel(), device=d.device).view(d.shape) % 3)).sum()
+        for d in first
+    )
     second = torch.autograd.grad(loss, [g, *inputs], allow_unused=True, materialize_grads=True)
     return [y, *first, *second]
 
@@ -74,12 +100,16 @@ def agree(ours, expected, dtype):
     for a, b in zip(ours, expected, strict=True):
         assert a.dtype == b.dtype
         scale = 1 + b.abs().max().item()  # sums over a picture in half precision
-        torch.testing.assert_close(a.float() / scale, b.float() / scale, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+        torch.testing.assert_close(
+            a.float() / scale, b.float() / scale, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype]
+        )
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["nchw", "nhwc"])
 @pytest.mark.parametrize("shape", SIZES)
-@pytest.mark.parametrize("with_bias, noises", [(True, 1), (False, 1), (True, None), (False, None), (True, "each")])
+@pytest.mark.parametrize(
+    "with_bias, noises", [(True, 1), (False, 1), (True, None), (False, None), (True, "each")]
+)
 def test_kernel_activates_as_the_reference(place, shape, with_bias, noises, last):
     x, b, h, w = tensor(place, *shape, last=last), shape[0], *shape[2:]
     inputs = [x]
@@ -103,12 +133,21 @@ def test_kernel_activates_as_the_reference(place, shape, with_bias, noises, last
 
 def test_kernel_activates_rows(place):
     x, bias = tensor(place, 3, 10), tensor(place, 10)
-    agree(derivatives(cuda.leaky_relu, x, bias), derivatives(reference.leaky_relu, x, bias), place[1])
+    agree(
+        derivatives(cuda.leaky_relu, x, bias), derivatives(reference.leaky_relu, x, bias), place[1]
+    )
 
 
 def test_kernel_activates_what_is_yet_to_be_scaled(place):
-    inputs = tensor(place, 2, 3, 5, 7), tensor(place, 3), tensor(place, 1, 1, 5, 7), tensor(place, 2, 3)
-    agree(derivatives(cuda.leaky_relu, *inputs), derivatives(reference.leaky_relu, *inputs), place[1])
+    inputs = (
+        tensor(place, 2, 3, 5, 7),
+        tensor(place, 3),
+        tensor(place, 1, 1, 5, 7),
+        tensor(place, 2, 3),
+    )
+    agree(
+        derivatives(cuda.leaky_relu, *inputs), derivatives(reference.leaky_relu, *inputs), place[1]
+    )
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["nchw", "nhwc"])
@@ -118,7 +157,9 @@ def test_kernel_resamples_as_the_reference(place, shape, up, pad, taps, last):
     if min(shape[2:]) * up + sum(pad) < len(taps):
         pytest.skip("nothing comes out")
     x = tensor(place, *shape, last=last)
-    ours, expected = (derivatives(lambda x, m=m: m.upfirdn2d(x, taps, up, pad), x) for m in (cuda, reference))
+    ours, expected = (
+        derivatives(lambda x, m=m: m.upfirdn2d(x, taps, up, pad), x) for m in (cuda, reference)
+    )
     agree(ours, expected, place[1])
 
 
@@ -127,7 +168,11 @@ def test_kernel_takes_views(place):
     x = tensor(place, 2, 6, 9, 8)
     for view in (x[:, ::2], x.transpose(2, 3), x.flatten()[1 : 1 + 2 * 3 * 4 * 8].view(2, 3, 4, 8)):
         agree([cuda.leaky_relu(view)], [reference.leaky_relu(view)], place[1])
-        agree([cuda.upfirdn2d(view, BLUR, 1, (1, 1))], [reference.upfirdn2d(view, BLUR, 1, (1, 1))], place[1])
+        agree(
+            [cuda.upfirdn2d(view, BLUR, 1, (1, 1))],
+            [reference.upfirdn2d(view, BLUR, 1, (1, 1))],
+            place[1],
+        )
 
 
 @pytest.mark.parametrize("up, pad, taps", GEOMETRIES[:4])
@@ -146,18 +191,33 @@ def test_reference_activation_has_two_derivatives():
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["nchw", "nhwc"])
-@pytest.mark.parametrize("with_bias, with_noise, with_scale", list(itertools.product([False, True], repeat=3)))
+@pytest.mark.parametrize(
+    "with_bias, with_noise, with_scale", list(itertools.product([False, True], repeat=3))
+)
 def test_reference_is_the_sum_through_the_slope(with_bias, with_noise, with_scale, last):
-    x, bias, noise, scale = torch.randn(2, 3, 4, 5), torch.randn(3), torch.randn(2, 1, 4, 5), torch.randn(2, 3)
+    x, bias, noise, scale = (
+        torch.randn(2, 3, 4, 5),
+        torch.randn(3),
+        torch.randn(2, 1, 4, 5),
+        torch.randn(2, 3),
+    )
     x = x.contiguous(memory_format=torch.channels_last) if last else x
-    total = (scale[:, :, None, None] if with_scale else 1) * x + with_bias * bias[:, None, None] + with_noise * noise
-    kept, parts = x.clone(), (bias if with_bias else None, noise if with_noise else None, scale if with_scale else None)
+    total = (
+        (scale[:, :, None, None] if with_scale else 1) * x
+        + with_bias * bias[:, None, None]
+        + with_noise * noise
+    )
+    kept, parts = (
+        x.clone(),
+        (bias if with_bias else None, noise if with_noise else None, scale if with_scale else None),
+    )
     y = reference.leaky_relu(x, *parts)
     torch.testing.assert_close(y, 2**0.5 * torch.where(total > 0, total, 0.2 * total))
     assert y.stride() == x.stride() and torch.equal(x, kept)
 
 
 # -- which is taken
+
 
 @pytest.fixture
 def chooser(monkeypatch):
@@ -217,14 +277,20 @@ def test_a_failing_compiler_is_a_reason(monkeypatch, tmp_path):
         build.compiled(["sm_90"])
 
 
-@pytest.mark.skipif(toolkit() is None or torch.version.cuda is None, reason="needs nvcc and a torch with CUDA")
+@pytest.mark.skipif(
+    toolkit() is None or torch.version.cuda is None, reason="needs nvcc and a torch with CUDA"
+)
 def test_kernels_compile_for_every_architecture(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
     library = ctypes.CDLL(build.compiled(ARCHITECTURES))
-    assert all(hasattr(library, name) for name in ("essence_activate", "essence_slope", "essence_resample"))
+    assert all(
+        hasattr(library, name) for name in ("essence_activate", "essence_slope", "essence_resample")
+    )
     code = build.toolkit() / "bin" / "cuobjdump"
     if code.is_file():
-        listed = subprocess.run([code, "--list-elf", library._name], capture_output=True, text=True).stdout
+        listed = subprocess.run(
+            [code, "--list-elf", library._name], capture_output=True, text=True
+        ).stdout
         assert all(a in listed for a in ARCHITECTURES)
     before = [path.stat().st_mtime_ns for path in tmp_path.rglob("*.so")]
     build.compiled(ARCHITECTURES)

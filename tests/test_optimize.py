@@ -8,12 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from essence import Essence, EssenceMismatch, OptimizeOptions, UserError, losses, machine
+from essence import Essence, EssenceMismatch, OptimizeOptions, UserError
+from essence.methods import batching, losses
 from essence.methods import optimize as optimizer
-from essence.methods import stepping
 from essence.methods.optimize import PRESETS, optimize, schedule
 from essence.models.clip import ImageText
 from essence.models.stylegan2 import Generator, GeneratorConfig
+from essence.runtime import memory
 
 from . import fakes
 
@@ -28,7 +29,9 @@ def sources():
 @pytest.fixture
 def target():
     with torch.no_grad():
-        return fakes.model_set().images(2 * torch.randn(1, 8, 8, generator=torch.Generator().manual_seed(2)))
+        return fakes.model_set().images(
+            2 * torch.randn(1, 8, 8, generator=torch.Generator().manual_seed(2))
+        )
 
 
 def learn(sources, target, options=QUICK, models=None, **more):
@@ -75,7 +78,10 @@ def test_the_papers_essences_have_no_reach_and_ours_say_theirs(sources, target):
 @pytest.mark.parametrize("space", ["axes", "w+"])
 def test_what_is_kept_is_what_was_measured(sources, target, space):
     """Rendering the kept essence gives the transfer loss that it was chosen for."""
-    models, essence = fakes.model_set(), learn(sources, target, dataclasses.replace(QUICK, space=space))[-1].result
+    models, essence = (
+        fakes.model_set(),
+        learn(sources, target, dataclasses.replace(QUICK, space=space))[-1].result,
+    )
     with torch.no_grad():
         edited = essence.apply(sources, 1.0, axes=models.latents)
         again = losses.transfer(models.encode(models.images(edited)), models.encode(target))
@@ -93,8 +99,12 @@ def test_same_seed_same_essence_and_nothing_global_moves(sources, target):
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("with_axes", [True, False])
-def test_every_preset_runs_on_one_source_and_without_consistency(sources, target, preset, with_axes):
-    options = dataclasses.replace(PRESETS[preset], steps=3, lambda_consistency=0, penalty=0.0)  # random networks gain little
+def test_every_preset_runs_on_one_source_and_without_consistency(
+    sources, target, preset, with_axes
+):
+    options = dataclasses.replace(
+        PRESETS[preset], steps=3, lambda_consistency=0, penalty=0.0
+    )  # random networks gain little
     steps = learn(sources[:1], target, options, fakes.model_set(with_axes))
     assert all(math.isfinite(step.losses["total"]) for step in steps)
     assert steps[-1].result.delta.abs().max() > 0
@@ -105,13 +115,17 @@ def test_continuing_starts_where_the_essence_was(sources, target, space):
     options = dataclasses.replace(QUICK, space=space)
     first = learn(sources, target, options)[-1].result
     more = learn(sources, target, options, start=first)
-    assert more[0].losses["transfer"] == pytest.approx(first.provenance["losses"]["transfer"], abs=1e-4)
+    assert more[0].losses["transfer"] == pytest.approx(
+        first.provenance["losses"]["transfer"], abs=1e-4
+    )
     assert more[-1].result.provenance["continues"] == first.name
 
 
 def test_a_start_outside_the_axes_is_not_bent_into_them(sources, target):
     models = fakes.model_set()
-    flat = dataclasses.replace(models, latents=dataclasses.replace(models.latents, axes=models.latents.axes[:2]))
+    flat = dataclasses.replace(
+        models, latents=dataclasses.replace(models.latents, axes=models.latents.axes[:2])
+    )
     start = Essence(torch.randn(8, 8))
     first = next(optimize(flat, sources, target, QUICK, start))
     torch.testing.assert_close(first.result.delta, start.delta, atol=1e-5, rtol=1e-4)
@@ -130,11 +144,26 @@ def test_networks_stay_frozen_and_closing_frees_the_graph(sources, target):
     assert torch.is_grad_enabled()
     steps.close()
     gc.collect()
-    assert all(p.grad is None for net in (models.generator, models.clip, models.inverter) for p in net.parameters())
-    assert not [t for t in gc.get_objects() if isinstance(t, torch.Tensor) and t.grad_fn is not None]
+    assert all(
+        p.grad is None
+        for net in (models.generator, models.clip, models.inverter)
+        for p in net.parameters()
+    )
+    assert not [
+        t for t in gc.get_objects() if isinstance(t, torch.Tensor) and t.grad_fn is not None
+    ]
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"lambda_consistency": -1}, {"space": "z"}, {"start": "?"}, {"learning_rate": math.nan}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0},
+        {"lambda_consistency": -1},
+        {"space": "z"},
+        {"start": "?"},
+        {"learning_rate": math.nan},
+    ],
+)
 def test_impossible_options_are_named(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         OptimizeOptions(**wrong)
@@ -150,6 +179,7 @@ def test_impossible_sources_are_named(target):
 
 
 # -- the loss's resolution
+
 
 def small_eyed():
     """The fake models with a CLIP that looks at 16 pixels; the generator makes 32."""
@@ -176,7 +206,9 @@ def test_loss_sees_the_early_picture_and_previews_are_full(sources, target):
 
 
 @pytest.mark.parametrize("agreement, side", [(-1.0, 16), (1.01, 32)])
-def test_early_picture_is_taken_only_where_clip_sees_the_same(sources, target, monkeypatch, agreement, side):
+def test_early_picture_is_taken_only_where_clip_sees_the_same(
+    sources, target, monkeypatch, agreement, side
+):
     monkeypatch.setattr(optimizer, "CLOSE_ENOUGH", agreement)
     step = next(optimize(small_eyed(), sources, target, QUICK))
     assert step.result.provenance["loss_resolution"] == side
@@ -188,7 +220,9 @@ def test_early_picture_is_taken_only_where_clip_sees_the_same(sources, target, m
 def test_sources_are_rendered_once_for_all_runs(sources, target, monkeypatch):
     models, rendered = dataclasses.replace(fakes.model_set()), []
     synthesis = models.generator.synthesis
-    monkeypatch.setattr(models.generator, "synthesis", lambda w, r=None: rendered.append(len(w)) or synthesis(w, r))
+    monkeypatch.setattr(
+        models.generator, "synthesis", lambda w, r=None: rendered.append(len(w)) or synthesis(w, r)
+    )
     one = dataclasses.replace(QUICK, steps=1)
     first = learn(sources, target, one, models)[0]
     assert rendered == [3, 3]  # the sources, and the step
@@ -200,28 +234,38 @@ def test_sources_are_rendered_once_for_all_runs(sources, target, monkeypatch):
 
 def test_remembered_embeddings_are_the_pictures_own(sources):
     models = dataclasses.replace(fakes.model_set())
-    for w, side, batch in ((sources[:2], 32, 3), (sources, 16, 3), (sources, 32, 2), (sources, 32, 2)):
+    for w, side, batch in (
+        (sources[:2], 32, 3),
+        (sources, 16, 3),
+        (sources, 32, 2),
+        (sources, 32, 2),
+    ):
         with torch.no_grad():
             expected = models.encode(models.images(w, side))
-        torch.testing.assert_close(stepping.embeddings(models, w, side, False, batch), expected)
+        torch.testing.assert_close(batching.embeddings(models, w, side, False, batch), expected)
 
 
 @pytest.mark.parametrize("batch", [3, 2, 1])
 def test_an_essence_of_zero_changes_nothing_not_even_by_rounding(sources, batch):
     models = dataclasses.replace(fakes.model_set())
-    before = stepping.embeddings(models, sources, 32, False, batch)
-    after = stepping.pictures(models, sources + torch.zeros(8, 8, requires_grad=True), 32, False, batch)[1]
+    before = batching.embeddings(models, sources, 32, False, batch)
+    after = batching.pictures(
+        models, sources + torch.zeros(8, 8, requires_grad=True), 32, False, batch
+    )[1]
     assert torch.equal(before, after)
 
 
 def test_rounding_is_no_direction():
-    """Differences that are rounding alone, as where a start of zero meets other batches, must not drown the rest of the gradient."""
+    """Differences that are rounding alone, as where a start of zero meets other batches, must not
+    drown the rest of the gradient.
+    """
     d = (1e-7 * torch.randn(4, 8)).requires_grad_()
     losses.consistency(d).backward()
     assert d.grad.norm() < 1
 
 
 # -- memory
+
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_parts_give_the_same_essence(sources, target, monkeypatch, batch):
@@ -232,7 +276,9 @@ def test_parts_give_the_same_essence(sources, target, monkeypatch, batch):
 
 def same_way(steps, expected):
     """The same losses but for rounding, which random networks amplify from step to step."""
-    assert [s.losses["total"] for s in steps] == pytest.approx([s.losses["total"] for s in expected], abs=1e-3)
+    assert [s.losses["total"] for s in steps] == pytest.approx(
+        [s.losses["total"] for s in expected], abs=1e-3
+    )
 
 
 def short_of_memory(monkeypatch, models, limit):
@@ -254,14 +300,21 @@ def test_out_of_memory_halves_the_batch_and_gives_the_same(sources, target, monk
     tried = short_of_memory(monkeypatch, models, limit=1)
     steps = learn(sources, target, models=models)
     same_way(steps, whole)
-    assert tried[:2] == [3, 2] and set(tried[2:]) == {1}, "it must not try the large batch again at every step"
-    assert len(tried) == 2 + 3 + 12 * (3 + 3)  # the sources; each step's pictures, and again on the way back
+    assert tried[:2] == [3, 2] and set(tried[2:]) == {1}, (
+        "it must not try the large batch again at every step"
+    )
+    assert len(tried) == 2 + 3 + 12 * (
+        3 + 3
+    )  # the sources; each step's pictures, and again on the way back
 
 
 def test_one_picture_too_many_is_an_error_for_people(sources, target, monkeypatch):
     models = dataclasses.replace(fakes.model_set())
     short_of_memory(monkeypatch, models, limit=0)
-    with pytest.raises(UserError, match="Not even one picture.*Tried|Not even one picture.*out of memory.*loss_resolution"):
+    with pytest.raises(
+        UserError,
+        match="Not even one picture.*Tried|Not even one picture.*out of memory.*loss_resolution",
+    ):
         learn(sources, target, models=models)
     with pytest.raises(UserError, match="Not even one picture"):
         models.render(sources)
@@ -274,11 +327,14 @@ def test_rendering_survives_too_little_memory(sources, monkeypatch):
 
 
 def test_the_estimate_covers_what_autograd_keeps(sources, monkeypatch):
-    """Feature maps of the way back, counted as autograd stores them, for a generator wide enough that they are what counts.
+    """Feature maps of the way back, counted as autograd stores them, for a generator wide enough
+    that they are what counts.
 
     A processor's kernels keep two at each resolution, plain torch 6.5; the estimate is for both.
     """
-    config = GeneratorConfig(size=64, style_dim=8, n_mlp=1, channels=dict.fromkeys((4, 8, 16, 32, 64), 32))
+    config = GeneratorConfig(
+        size=64, style_dim=8, n_mlp=1, channels=dict.fromkeys((4, 8, 16, 32, 64), 32)
+    )
     generator, stored = Generator(config).requires_grad_(False), {}
     w = torch.randn(2, config.layers, 8, requires_grad=True)
 
@@ -289,12 +345,14 @@ def test_the_estimate_covers_what_autograd_keeps(sources, monkeypatch):
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
         picture = generator.synthesis(w)
     maps = 4 * sum(32 * side**2 for side in config.resolutions)
-    assert picture.shape[-1] == 64 and 2 * maps < sum(stored.values()) / 2 < stepping.MAPS * maps
+    assert picture.shape[-1] == 64 and 2 * maps < sum(stored.values()) / 2 < batching.MAPS * maps
     models = dataclasses.replace(fakes.model_set(), generator=generator)
-    one = stepping.MAPS * maps + stepping.CLIP_BYTES
+    one = batching.MAPS * maps + batching.CLIP_BYTES
     for pictures, expected in ((0.5, 1), (1, 1), (2.5, 2), (100, 4)):
-        monkeypatch.setattr(machine, "free_memory", lambda _, n=pictures: int(n * one / stepping.SHARE) + 9)
-        assert stepping.batch_for(models, 4, 64) == expected
+        monkeypatch.setattr(
+            memory, "free_memory", lambda _, n=pictures: int(n * one / batching.SHARE) + 9
+        )
+        assert batching.batch_for(models, 4, 64) == expected
 
 
 @pytest.mark.parametrize("half, expected", [(False, 2), (True, 4)])
@@ -302,15 +360,18 @@ def test_four_sources_at_1024_are_planned_for_eight_gigabytes(monkeypatch, half,
     widths = {4: 512, 8: 512, 16: 512, 32: 512, 64: 512, 128: 256, 256: 128, 512: 64, 1024: 32}
     generator = SimpleNamespace(config=GeneratorConfig(1024, 512, 8, widths))
     models = SimpleNamespace(device=torch.device("cpu"), generator=generator, half=half)
-    monkeypatch.setattr(machine, "free_memory", lambda _: 8 * 10**9)
-    assert stepping.batch_for(models, 4, 1024) == expected
-    assert stepping.batch_for(models, 4, 256) == 4
+    monkeypatch.setattr(memory, "free_memory", lambda _: 8 * 10**9)
+    assert batching.batch_for(models, 4, 1024) == expected
+    assert batching.batch_for(models, 4, 256) == 4
 
 
 # -- the recorded step; the recording itself needs a GPU
 
+
 class Replayed:
-    """What a CUDA graph is to its caller: the first run's outputs and gradients, overwritten in place by each replay."""
+    """What a CUDA graph is to its caller: the first run's outputs and gradients, overwritten in
+    place by each replay.
+    """
 
     def __init__(self, function, parameters):
         self.function, self.parameters = function, parameters
@@ -321,7 +382,9 @@ class Replayed:
         gradients = [p.grad.clone() for p in self.parameters]
         if self.values is None:
             self.values, self.gradients = values, gradients
-        for old, new in zip([*self.values.values(), *self.gradients], [*values.values(), *gradients], strict=True):
+        for old, new in zip(
+            [*self.values.values(), *self.gradients], [*values.values(), *gradients], strict=True
+        ):
             old.copy_(new)
         for p, gradient in zip(self.parameters, self.gradients, strict=True):
             p.grad = gradient
@@ -330,7 +393,7 @@ class Replayed:
 
 @pytest.fixture
 def capturing(monkeypatch):
-    class Stepper(stepping.Stepper):
+    class Stepper(batching.Stepper):
         def __init__(self, *arguments):
             super().__init__(*arguments[:-1], True)
 
@@ -342,9 +405,9 @@ def capturing(monkeypatch):
 def test_a_replayed_step_gives_the_same_essence(sources, target, capturing, change):
     options = dataclasses.replace(QUICK, **change)
     with capturing.context() as patch:
-        patch.setattr(optimizer, "Stepper", stepping.Stepper)
+        patch.setattr(optimizer, "Stepper", batching.Stepper)
         launched = learn(sources, target, options)
-    capturing.setattr(stepping, "Recording", Replayed)
+    capturing.setattr(batching, "Recording", Replayed)
     replayed = learn(sources, target, options)
     assert [s.losses for s in replayed] == [s.losses for s in launched]
     assert torch.equal(replayed[-1].result.delta, launched[-1].result.delta)
@@ -357,7 +420,7 @@ def test_what_cannot_be_recorded_is_launched(sources, target, capturing, caplog)
         tried.append(1)
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    capturing.setattr(stepping, "Recording", refuse)
+    capturing.setattr(batching, "Recording", refuse)
     steps = learn(sources, target)
     assert len(tried) == 1 and "not permitted" in caplog.text
     assert min(s.losses["total"] for s in steps) < steps[0].losses["total"]
@@ -367,7 +430,10 @@ def test_what_cannot_be_recorded_is_launched(sources, target, capturing, caplog)
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_graph_on_a_gpu_gives_the_launched_steps(sources, target, caplog):
     fake = fakes.model_set()
-    parts = {name: copy.deepcopy(getattr(fake, name)).cuda() for name in ("generator", "inverter", "clip")}
+    parts = {
+        name: copy.deepcopy(getattr(fake, name)).cuda()
+        for name in ("generator", "inverter", "clip")
+    }
     models = dataclasses.replace(fake, **parts, latents=fake.latents.to("cuda"))
     options = dataclasses.replace(QUICK, steps=30)
     recorded = learn(sources, target, options, models)

@@ -1,4 +1,6 @@
-"""200 malformed uploads, by seed, through the running page: each is a clear message, and nothing stays behind."""
+"""200 malformed uploads, by seed, through the running page: each is a clear message, and nothing
+stays behind.
+"""
 
 from __future__ import annotations
 
@@ -28,18 +30,27 @@ from essence import Essence
 from . import fakes, pictures
 
 SEED, COUNT = 6, 200
-GROWTH = 600  # MB: a picture of nearly 64 million pixels is among them, and is refused only once it is decoded
+# MB: a picture of nearly 64 million pixels is among them, and is refused only once it is decoded
+GROWTH = 600
 TRACEBACK = re.compile(r'Traceback|File \\?"|\.py\b|line \d+, in ')
 FORMATS = {
-    "plain.jpg": ("JPEG", {}), "progressive.jpg": ("JPEG", {"progressive": True}), "a.png": ("PNG", {}), "a.webp": ("WEBP", {}),
-    "a.gif": ("GIF", {}), "plain.tif": ("TIFF", {}), "lzw.tif": ("TIFF", {"compression": "tiff_lzw"}),
-    "zip.tiff": ("TIFF", {"compression": "tiff_deflate"}), "a.avif": ("AVIF", {}), "a.bmp": ("BMP", {}),
-}  # fmt: skip
+    "plain.jpg": ("JPEG", {}),
+    "progressive.jpg": ("JPEG", {"progressive": True}),
+    "a.png": ("PNG", {}),
+    "a.webp": ("WEBP", {}),
+    "a.gif": ("GIF", {}),
+    "plain.tif": ("TIFF", {}),
+    "lzw.tif": ("TIFF", {"compression": "tiff_lzw"}),
+    "zip.tiff": ("TIFF", {"compression": "tiff_deflate"}),
+    "a.avif": ("AVIF", {}),
+    "a.bmp": ("BMP", {}),
+}
 
 Upload = tuple[str, bytes]
 
 
 # ---- the files
+
 
 def uploads(good: Path) -> list[Upload]:
     """The same ones each time; `good` is an essence of this generator."""
@@ -68,11 +79,18 @@ def essence_files(good: Path) -> dict[str, bytes]:
     np.save(array, np.zeros((8, 8), np.float32))
     torch.save(torch.zeros(8, 8), tensor)
     torch.save({"delta": torch.zeros(8, 8)}, archive, _use_new_zipfile_serialization=False)
-    return {"e.safetensors": good.read_bytes(), "e.npy": array.getvalue(), "e.pt": tensor.getvalue(), "old.pth": archive.getvalue()}
+    return {
+        "e.safetensors": good.read_bytes(),
+        "e.npy": array.getvalue(),
+        "e.pt": tensor.getvalue(),
+        "old.pth": archive.getvalue(),
+    }
 
 
 def cut_and_mutated(chance: random.Random, intact: dict[str, bytes]) -> Iterator[Upload]:
-    """Random bytes, cut files, files with wrong bytes in their first part, and the wrong extension, in turn."""
+    """Random bytes, cut files, files with wrong bytes in their first part, and the wrong extension,
+    in turn.
+    """
     while True:
         for name, data in intact.items():
             yield name, chance.randbytes(chance.randrange(1, 4000))
@@ -81,7 +99,9 @@ def cut_and_mutated(chance: random.Random, intact: dict[str, bytes]) -> Iterator
             for _ in range(12):
                 wrong[chance.randrange(min(len(data), 200))] = chance.randrange(256)
             yield name, bytes(wrong)
-            other = chance.choice([other for other in intact if is_essence(other) != is_essence(name)])
+            other = chance.choice(
+                [other for other in intact if is_essence(other) != is_essence(name)]
+            )
             yield other, data
 
 
@@ -91,7 +111,13 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 def png(width: int, height: int, *extra: bytes, data: bytes = b"") -> bytes:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + b"".join(extra) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + b"".join(extra)
+        + chunk(b"IDAT", zlib.compress(data))
+        + chunk(b"IEND", b"")
+    )
 
 
 def zipped(**files: bytes) -> bytes:
@@ -104,15 +130,51 @@ def zipped(**files: bytes) -> bytes:
 
 def headers() -> Iterator[Upload]:
     """Pictures that are larger than they look, and what is no picture."""
-    for width, height in ((2**31 - 1, 2**31 - 1), (60_000, 60_000), (1, 2**30), (8001, 8001), (0, 10)):
+    for width, height in (
+        (2**31 - 1, 2**31 - 1),
+        (60_000, 60_000),
+        (1, 2**30),
+        (8001, 8001),
+        (0, 10),
+    ):
         yield f"{width}x{height}.png", png(width, height)
-    yield "text-bomb.png", png(8, 8, chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(80_000_000))), data=bytes(200))
+    yield (
+        "text-bomb.png",
+        png(8, 8, chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(80_000_000))), data=bytes(200)),
+    )
     yield "profile-bomb.png", png(7999, 8000, data=bytes(1000))
-    yield "wide.bmp", b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 2**30, 2**30, 1, 24, 0, 0, 0, 0, 0, 0)
-    yield "wide.gif", b"GIF89a" + struct.pack("<HH", 65535, 65535) + b"\0\0\0," + struct.pack("<HHHH", 0, 0, 65535, 65535) + b"\0\2\0;"
-    tags = [(256, 4, 1, 2**31), (257, 4, 1, 2**31), (258, 3, 1, 8), (262, 3, 1, 1), (273, 4, 1, 8), (279, 4, 1, 2**32 - 1)]
-    yield "wide.tif", b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
-    yield "program.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 50 50\n%%EndComments\nshowpage\n"
+    yield (
+        "wide.bmp",
+        b"BM"
+        + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 2**30, 2**30, 1, 24, 0, 0, 0, 0, 0, 0),
+    )
+    yield (
+        "wide.gif",
+        b"GIF89a"
+        + struct.pack("<HH", 65535, 65535)
+        + b"\0\0\0,"
+        + struct.pack("<HHHH", 0, 0, 65535, 65535)
+        + b"\0\2\0;",
+    )
+    tags = [
+        (256, 4, 1, 2**31),
+        (257, 4, 1, 2**31),
+        (258, 3, 1, 8),
+        (262, 3, 1, 1),
+        (273, 4, 1, 8),
+        (279, 4, 1, 2**32 - 1),
+    ]
+    yield (
+        "wide.tif",
+        b"II*\0\x08\0\0\0"
+        + struct.pack("<H", len(tags))
+        + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+        + bytes(4),
+    )
+    yield (
+        "program.jpg",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 50 50\n%%EndComments\nshowpage\n",
+    )
     yield "archive.jpg", zipped(a=bytes(30_000_000))
     yield "empty.jpg", b""
     yield "vector.png", b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
@@ -120,16 +182,29 @@ def headers() -> Iterator[Upload]:
 
 def essences() -> Iterator[Upload]:
     """Files of numbers that claim what they do not hold."""
+
     def table(header: str) -> bytes:
-        return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header) + 1) + header.encode() + b"\n" + bytes(64)
+        return (
+            b"\x93NUMPY\x01\x00"
+            + struct.pack("<H", len(header) + 1)
+            + header.encode()
+            + b"\n"
+            + bytes(64)
+        )
 
     def tensor(value: object) -> bytes:
         buffer = io.BytesIO()
         torch.save(value, buffer)
         return buffer.getvalue()
 
-    for name, kind, shape in (("long", "<f8", (10**12, 8)), ("longer", "<f8", (10**30, 8)), ("minus", "<f4", (-8, 8)),
-                              ("object", "|O", (8, 8)), ("nothing", "|V0", (10**12, 8)), ("date", "<M8[s]", (1, 8))):  # fmt: skip
+    for name, kind, shape in (
+        ("long", "<f8", (10**12, 8)),
+        ("longer", "<f8", (10**30, 8)),
+        ("minus", "<f4", (-8, 8)),
+        ("object", "|O", (8, 8)),
+        ("nothing", "|V0", (10**12, 8)),
+        ("date", "<M8[s]", (1, 8)),
+    ):
         yield f"{name}.npy", table(str({"descr": kind, "fortran_order": False, "shape": shape}))
     yield "deep.npy", table("(" * 3000)
     yield "bomb.npy", zipped(**{"a.npy": bytes(50_000_000)})
@@ -140,23 +215,51 @@ def essences() -> Iterator[Upload]:
     yield "code.pt", pickle.dumps(print)
     yield "code.pth", tensor({"a": [1], "b": "c"})
     delta = {"delta": torch.zeros(8, 8)}
-    for name, header in (("deep", "[" * 100_000), ("list", "[1]"), ("text", '"x"'), ("bare", "{}"), ("half", '{"format": "essence/1"}')):
+    for name, header in (
+        ("deep", "[" * 100_000),
+        ("list", "[1]"),
+        ("text", '"x"'),
+        ("bare", "{}"),
+        ("half", '{"format": "essence/1"}'),
+    ):
         yield f"{name}.safetensors", save(delta, metadata={"essence": header})
     whole = {"format": "essence/1", "name": "n", "model": "", "method": "", "strength": "strong"}
     yield "strong.safetensors", save(delta, metadata={"essence": json.dumps(whole)})
-    yield "whole-numbers.safetensors", save({"delta": torch.zeros(8, 8).int()}, metadata={"essence": json.dumps({**whole, "strength": 1})})
+    yield (
+        "whole-numbers.safetensors",
+        save(
+            {"delta": torch.zeros(8, 8).int()},
+            metadata={"essence": json.dumps({**whole, "strength": 1})},
+        ),
+    )
     yield "header.safetensors", struct.pack("<Q", 2**60) + b"{}"
     yield "empty.safetensors", b""
 
 
 def names() -> Iterator[Upload]:
     """What a file may be called."""
-    for name in ("..", "../../etc/passwd.png", ".png", "a" * 300 + ".jpg", "no extension", "ü 'q\" <b onclick=x>.png", "a\tb\n.jpg",
-                 "程序.gif", "%2e%2e%2f.png", "x.svg", "x.html", "x.jpg.exe", "CON.png", " .jpg", "-rf.webp"):  # fmt: skip
+    for name in (
+        "..",
+        "../../etc/passwd.png",
+        ".png",
+        "a" * 300 + ".jpg",
+        "no extension",
+        "ü 'q\" <b onclick=x>.png",
+        "a\tb\n.jpg",
+        "程序.gif",
+        "%2e%2e%2f.png",
+        "x.svg",
+        "x.html",
+        "x.jpg.exe",
+        "CON.png",
+        " .jpg",
+        "-rf.webp",
+    ):
         yield name, b"no picture: " + name.encode()
 
 
 # ---- the page
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -182,7 +285,9 @@ def outcome(visitor: Visitor, name: str, data: bytes) -> tuple[str, str]:
     """(what the visitor is told, everything that came over the wire)."""
     part = "targets-upload" if is_essence(name) else "sources-upload"
     try:
-        answer = visitor.call(part, "upload", {part: [visitor.upload(name, data)], "refine-steps": 0})
+        answer = visitor.call(
+            part, "upload", {part: [visitor.upload(name, data)], "refine-steps": 0}
+        )
     except Refused as refused:
         return str(refused), str(refused)
     return " | ".join(answer.messages), answer.raw
@@ -193,19 +298,27 @@ def left(folder: Path) -> list[str]:
 
 
 def shown(visitor: Visitor, name: str) -> bool:
-    return any(f'title="{Path(name).stem}:' in html for html in visitor.call("sources", "undo").data[:2])
+    return any(
+        f'title="{Path(name).stem}:' in html for html in visitor.call("sources", "undo").data[:2]
+    )
 
 
 def answers(visitor: Visitor) -> bool:
     """A good upload gives a source with its picture."""
     source = pictures.SOURCES[0]
-    visitor.call("sources-upload", "upload", {"sources-upload": [visitor.upload(source.name, source.read_bytes())], "refine-steps": 0})
+    visitor.call(
+        "sources-upload",
+        "upload",
+        {"sources-upload": [visitor.upload(source.name, source.read_bytes())], "refine-steps": 0},
+    )
     return "data-item=" in visitor.call("sources", "undo").data[0]
 
 
 def test_200_malformed_uploads(page, folder, tmp_path, record_property):
     app, url = page
-    Essence(torch.zeros(8, 8), "good", "fake-0", thumbnail=pictures.face(0, 64)).save(tmp_path / "good.safetensors")
+    Essence(torch.zeros(8, 8), "good", "fake-0", thumbnail=pictures.face(0, 64)).save(
+        tmp_path / "good.safetensors"
+    )
     files = uploads(tmp_path / "good.safetensors")
     assert len(files) == COUNT
     taken, leaking = [], []

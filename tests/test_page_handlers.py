@@ -1,4 +1,6 @@
-"""The handlers of the finer tools as plain functions: crop, order, mixture, layers, figures, downloads, settings, the line."""
+"""The handlers of the finer tools as plain functions: crop, order, mixture, layers, figures,
+downloads, settings, the line.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ from demo import blending, board, crop, keeping, learning, settings, shelves, vi
 from demo.line import Line
 from demo.messages import SKIP
 from demo.session import MIX, PHOTO_SIDE, Session, Visitors
-from essence import Essence, Studios, UserError, align
+from essence import Essence, Studios, UserError
+from essence.pictures import align
 
 from . import fakes, pictures
 from .test_demo import content, give_essences, learn, only, run
@@ -54,6 +57,7 @@ def names(items) -> list[str]:
 
 # ---- the crop
 
+
 def test_a_nudge_crops_and_inverts_anew_and_zero_brings_the_first_crop_back(studio, tmp_path):
     session = Session()
     photograph = pictures.photograph(tmp_path / "two.jpg", (0, 1))
@@ -61,12 +65,16 @@ def test_a_nudge_crops_and_inverts_anew_and_zero_brings_the_first_crop_back(stud
     item = only(session.sources)
     first, w = item.picture, item.source.w
     shelves.nudge(studio, session, item.id, {"zoom": 1.5, "right": 0.1, "down": 0, "turn": 5})
-    assert item.stale and item.picture is not first and item.source is not None  # the grid keeps what it has meanwhile
+    assert (
+        item.stale and item.picture is not first and item.source is not None
+    )  # the grid keeps what it has meanwhile
     run(shelves.invert_stale(studio, session, 2))
     assert not item.stale and item.source.crop is item.nudged and (item.source.w != w).any()
     image = align.load_image(photograph)
     wanted = align.cut(image, align.squares(image)[0].nudged(align.Nudge(1.5, 0.1, 0, 5)), 256)
-    assert np.abs(np.asarray(item.picture, np.float32) - np.asarray(wanted, np.float32)).mean() < 3  # but for JPEG
+    assert (
+        np.abs(np.asarray(item.picture, np.float32) - np.asarray(wanted, np.float32)).mean() < 3
+    )  # but for JPEG
     shelves.nudge(studio, session, item.id, {})
     assert item.picture is first
     shelves.nudge(studio, session, item.id, {"zoom": 2})
@@ -92,24 +100,39 @@ def test_another_crop_of_a_target_is_another_essence(studio, session):
     assert target.essence is None and target.nudged is not None
 
 
-@pytest.mark.parametrize("values, nudge", [
-    ({"zoom": 99, "right": -7, "down": 0.2, "turn": 1e9}, align.Nudge(2, -0.5, 0.2, 45)),
-    ({"zoom": "1", "right": None, "down": float("nan"), "turn": [], "more": 1}, align.Nudge()),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "values, nudge",
+    [
+        ({"zoom": 99, "right": -7, "down": 0.2, "turn": 1e9}, align.Nudge(2, -0.5, 0.2, 45)),
+        ({"zoom": "1", "right": None, "down": float("nan"), "turn": [], "more": 1}, align.Nudge()),
+    ],
+)
 def test_nudges_from_the_browser_are_checked(values, nudge):
     assert crop.checked(values) == nudge
 
 
 def test_the_editor_shows_the_photograph_with_all_its_faces(studio, tmp_path):
     session = Session()
-    run(shelves.add_sources(studio, session, [pictures.photograph(tmp_path / "three.jpg", (0, 1, 2), 260)], False, 0))
+    run(
+        shelves.add_sources(
+            studio, session, [pictures.photograph(tmp_path / "three.jpg", (0, 1, 2), 260)], False, 0
+        )
+    )
     item = only(session.sources)
     html = shelves.edit_crop(session, item.id)
-    assert html.count("<polygon points") == 2 and html.count('class="chosen"') == 1 and html.count('type="range"') == 4
+    assert (
+        html.count("<polygon points") == 2
+        and html.count('class="chosen"') == 1
+        and html.count('type="range"') == 4
+    )
     assert shelves.edit_crop(session, "nobody") == SKIP
     shelves.random_face(studio, session)
     assert shelves.edit_crop(session, list(session.sources)[-1]) == SKIP  # it has no photograph
-    assert shelves.nudge(studio, session, list(session.sources)[-1], {"zoom": 2}) == (SKIP, SKIP, SKIP)
+    assert shelves.nudge(studio, session, list(session.sources)[-1], {"zoom": 2}) == (
+        SKIP,
+        SKIP,
+        SKIP,
+    )
 
 
 def test_large_photographs_are_kept_small(studio, tmp_path):
@@ -117,10 +140,13 @@ def test_large_photographs_are_kept_small(studio, tmp_path):
     Image.new("RGB", (5000, 1000), "grey").save(tmp_path / "wide.jpg")
     run(shelves.add_sources(studio, session, [tmp_path / "wide.jpg"], True, 0))
     photo = only(session.sources).photo
-    assert photo.picture().size == (PHOTO_SIDE, 400) and photo.squares[0].centre == pytest.approx((1000, 200))
+    assert photo.picture().size == (PHOTO_SIDE, 400) and photo.squares[0].centre == pytest.approx(
+        (1000, 200)
+    )
 
 
 # ---- order, names, undo
+
 
 def test_items_move_and_stay_inside(studio, session):
     ada, ben, cora = session.sources
@@ -168,6 +194,7 @@ def test_undo_brings_back_what_was_removed_last(studio, session):
 
 # ---- mixture and layers
 
+
 def test_the_mixture_is_one_row_of_the_sum(studio, session):
     one, two = session.targets.values()
     html = blending.switch_mixing(studio, session, True)
@@ -175,7 +202,9 @@ def test_the_mixture_is_one_row_of_the_sum(studio, session):
     blending.set_strengths(studio, session, {one.id: 0.75, two.id: -0.5})
     assert (one.share, two.share, one.strength) == (0.75, -0.5, 1.0)
     source = next(iter(session.sources.values()))
-    wanted = studio.models.render((source.source.w + 0.75 * one.essence.delta - 0.5 * two.essence.delta)[None])[0]
+    wanted = studio.models.render(
+        (source.source.w + 0.75 * one.essence.delta - 0.5 * two.essence.delta)[None]
+    )[0]
     shown = studio.blend([source.source], [session.row(MIX).essence], [1.0])[0, 0]
     assert np.abs(shown.astype(int) - wanted).max() <= 1
     essence = session.row(MIX).essence
@@ -201,7 +230,9 @@ def test_a_mixture_of_nothing_says_what_is_missing(studio):
     assert "a learned or loaded essence" in blending.switch_mixing(studio, session, True)
 
 
-def test_switching_a_band_off_draws_its_row_without_those_layers(studio, session, monkeypatch, tmp_path):
+def test_switching_a_band_off_draws_its_row_without_those_layers(
+    studio, session, monkeypatch, tmp_path
+):
     one, two = session.targets.values()
     drawn, blend = [], studio.blend
     monkeypatch.setattr(studio, "blend", lambda s, e, k: drawn.append(e) or blend(s, e, k))
@@ -220,6 +251,7 @@ def test_switching_a_band_off_draws_its_row_without_those_layers(studio, session
 
 # ---- sliders, past Gradio's events
 
+
 def test_a_slider_brings_its_own_pictures_and_nothing_else(studio, session):
     blending.draw(studio, session)
     one, two = session.targets
@@ -229,9 +261,13 @@ def test_a_slider_brings_its_own_pictures_and_nothing_else(studio, session):
     assert all(session.cells[target, source].url == url for target, source, url, _ in found)
     assert all(url in board.board(session) and figures == "" for *_, url, figures in found)
     blending.switch_measuring(studio, session)
-    assert all("data-lacking" in figures for *_, figures in blending.redraw(studio, session, {two: 0.3}))
+    assert all(
+        "data-lacking" in figures for *_, figures in blending.redraw(studio, session, {two: 0.3})
+    )
     session.lent = True
-    assert blending.redraw(studio, session, {two: 0.5}) is None  # the page has to learn that it is slow now
+    assert (
+        blending.redraw(studio, session, {two: 0.5}) is None
+    )  # the page has to learn that it is slow now
 
 
 def test_only_its_own_page_can_ask_for_a_sessions_pictures(studio, session, monkeypatch):
@@ -239,10 +275,21 @@ def test_only_its_own_page_can_ask_for_a_sessions_pictures(studio, session, monk
     redraw = wiring.redrawing(Studios.around(studio), visitors)
     other, strengths = visitors.welcome(Session()), dict.fromkeys(session.targets, 0.2)
     visitors.welcome(session)
-    assert len(session.word) > 20 and session.word != other.word and f'data-visitor="{session.word}"' in board.board(session)
+    assert (
+        len(session.word) > 20
+        and session.word != other.word
+        and f'data-visitor="{session.word}"' in board.board(session)
+    )
     assert len(redraw({"visitor": session.word, "strengths": strengths})) == 6
     assert redraw({"visitor": other.word, "strengths": strengths}) == [] and not other.cells
-    for values in (None, "x", [], {}, {"visitor": ["a"], "strengths": strengths}, {"visitor": session.word}):
+    for values in (
+        None,
+        "x",
+        [],
+        {},
+        {"visitor": ["a"], "strengths": strengths},
+        {"visitor": session.word},
+    ):
         assert redraw(values) is None
     assert redraw({"visitor": "", "strengths": strengths}) is None
     word = other.word
@@ -253,19 +300,31 @@ def test_only_its_own_page_can_ask_for_a_sessions_pictures(studio, session, monk
         raise UserError("no room")
 
     monkeypatch.setattr(studio, "blend", fails)
-    assert redraw({"visitor": session.word, "strengths": dict.fromkeys(session.targets, 0.7)}) is None  # the event then tells it
+    assert (
+        redraw({"visitor": session.word, "strengths": dict.fromkeys(session.targets, 0.7)}) is None
+    )  # the event then tells it
 
 
 # ---- figures and the large view
 
+
 def test_figures_are_made_on_demand_and_not_while_dragging(studio, session, monkeypatch):
     counted, distances = [], studio.identity_distances
-    monkeypatch.setattr(studio, "identity_distances", lambda a, b: counted.append(len(a)) or distances(a, b))
+    monkeypatch.setattr(
+        studio, "identity_distances", lambda a, b: counted.append(len(a)) or distances(a, b)
+    )
     assert 'class="figures"' not in blending.measure(studio, session) and not counted
     html = blending.switch_measuring(studio, session)
-    assert counted == [3, 3] and len(re.findall(r"identity \d\.\d\d", html)) == 6 and len(re.findall(r"likeness -?\d\.\d\d", html)) == 6
+    assert (
+        counted == [3, 3]
+        and len(re.findall(r"identity \d\.\d\d", html)) == 6
+        and len(re.findall(r"likeness -?\d\.\d\d", html)) == 6
+    )
     target = next(iter(session.targets))
-    assert blending.set_strengths(studio, session, {target: 0.0}).count(">…<") == 3 and counted == [3, 3]
+    assert blending.set_strengths(studio, session, {target: 0.0}).count(">…<") == 3 and counted == [
+        3,
+        3,
+    ]
     assert blending.measure(studio, session).count("identity 0.00") == 3 and counted == [3, 3, 3]
     assert 'class="figures"' not in blending.switch_measuring(studio, session)
 
@@ -280,7 +339,12 @@ def test_the_strip_has_a_picture_and_figures_for_each_strength(studio, session):
     blending.look(studio, session, target, source)
     strip = strip_of(blending.details(studio, session))
     assert strip["strengths"][0] == views.WEAKEST and strip["strengths"][-1] == views.STRONGEST
-    assert len(set(strip["frames"])) == len(strip["strengths"]) == len(strip["identity"]) == len(strip["likeness"])
+    assert (
+        len(set(strip["frames"]))
+        == len(strip["strengths"])
+        == len(strip["identity"])
+        == len(strip["likeness"])
+    )
     zero = strip["strengths"].index(0)
     assert strip["identity"][zero] == min(strip["identity"]) == pytest.approx(0, abs=1e-3)
     shelves.remove(studio, session, source)
@@ -289,11 +353,16 @@ def test_the_strip_has_a_picture_and_figures_for_each_strength(studio, session):
 
 # ---- strips for the grid
 
+
 def gathered(studio, session) -> list[dict[str, list[str]]]:
     """What the page gets, answer by answer, as it asks for what it lacks."""
     lacking, answers = set(re.findall(r'data-strip="(\w+)"', board.board(session))), []
     while lacking:
-        data = json.loads(unescape(re.search(r'data-strips="([^"]+)"', blending.strips(studio, session, lacking))[1]))
+        data = json.loads(
+            unescape(
+                re.search(r'data-strips="([^"]+)"', blending.strips(studio, session, lacking))[1]
+            )
+        )
         assert data["strengths"] == list(blending.COARSE_STRIP) and data["frames"].keys() <= lacking
         lacking -= data["frames"].keys()
         answers.append(data["frames"])
@@ -306,7 +375,9 @@ def test_where_pictures_are_slow_the_page_gets_a_strip_of_each_cell(studio, sess
     strips = gathered(studio, session)
     assert [len(frames) for frames in strips] == answers
     (target, source), cell = next(iter(session.cells.items()))
-    pictures = blending.strip(studio, session.sources[source], session.targets[target].essence, blending.COARSE_STRIP)
+    pictures = blending.strip(
+        studio, session.sources[source], session.targets[target].essence, blending.COARSE_STRIP
+    )
     for url, pixels in zip(strips[0][cell.strip], pictures, strict=True):
         with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as image:
             assert np.abs(np.asarray(image, np.float32) - pixels).mean() < 3  # but for JPEG
@@ -327,7 +398,9 @@ def test_a_strip_lasts_as_long_as_all_but_the_strength(studio, session):
     blending.switch_band(studio, session, one, "fine")
     assert not set(names()) & set(before)
     before = names()
-    session.targets[one].bands = session.targets[one].bands ^ {"coarse"}  # not drawn yet: what the page shows is another essence
+    session.targets[one].bands = session.targets[one].bands ^ {
+        "coarse"
+    }  # not drawn yet: what the page shows is another essence
     assert not gathered_frames(blending.strips(studio, session, before))
 
 
@@ -356,7 +429,9 @@ def test_the_pace_is_measured_and_quick_pages_have_no_strips(studio, monkeypatch
     give_essences(studio, session)
     assert session.paces == (4,) and not session.slow  # the models had to warm up, perhaps
     assert all("data-strip=" in drawn(strength) for strength in (0.5, 0.6)) and session.slow
-    assert not re.search("data-strip|data-slow|preparing", drawn(0.7))  # the device had been busy with others
+    assert not re.search(
+        "data-strip|data-slow|preparing", drawn(0.7)
+    )  # the device had been busy with others
     assert session.paces == pytest.approx((4, 4.5, 3.5, 0.1)) and not session.slow
 
 
@@ -369,17 +444,26 @@ def test_the_strips_of_a_grid_have_a_limit():
 
 # ---- downloads
 
+
 def test_all_cells_as_an_archive(studio, session):
     name, data = content(keeping.download_cells(studio, session))
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        assert name.endswith(".zip") and len(archive.namelist()) == 6 and "1-dan/2-ben.png" in archive.namelist()
+        assert (
+            name.endswith(".zip")
+            and len(archive.namelist()) == 6
+            and "1-dan/2-ben.png" in archive.namelist()
+        )
         with Image.open(io.BytesIO(archive.read("1-dan/2-ben.png"))) as image:
             assert image.size == (studio.models.size,) * 2
 
 
 def test_nothing_to_keep_is_told(studio, messages):
     assert keeping.download_cells(studio, Session()) == SKIP and messages
-    assert keeping.download_sweep(studio, Session()) == keeping.download_picture(studio, Session(), 1) == SKIP
+    assert (
+        keeping.download_sweep(studio, Session())
+        == keeping.download_picture(studio, Session(), 1)
+        == SKIP
+    )
 
 
 def test_the_large_view_is_kept_at_its_own_strength(studio, session):
@@ -396,32 +480,64 @@ def test_the_large_view_is_kept_at_its_own_strength(studio, session):
 
 # ---- settings
 
+
 def test_presets_in_words_differ_in_patience_only():
-    quick, balanced, thorough = (learning.CHOICES[name] for name in ("quick", "balanced", "thorough"))
-    assert quick.steps < balanced.steps < thorough.steps and quick.penalty == balanced.penalty == thorough.penalty
+    quick, balanced, thorough = (
+        learning.CHOICES[name] for name in ("quick", "balanced", "thorough")
+    )
+    assert (
+        quick.steps < balanced.steps < thorough.steps
+        and quick.penalty == balanced.penalty == thorough.penalty
+    )
 
 
 def test_settings_come_from_the_link_then_the_browser_then_the_defaults():
     defaults = settings.restored(None, {})
     assert defaults == ["balanced", 100, 0.5, 0, 25]
     assert settings.restored({"steps": 37, "refine": 3}, {}) == ["balanced", 37, 0.5, 0, 3]
-    assert settings.restored({"steps": 37, "refine": 3}, {"steps": "12"}) == ["balanced", 12, 0.5, 0, 3]
-    assert settings.restored({"steps": 37, "refine": 3}, {"preset": "thorough"}) == ["thorough", 300, 0.5, 0, 3]
+    assert settings.restored({"steps": 37, "refine": 3}, {"steps": "12"}) == [
+        "balanced",
+        12,
+        0.5,
+        0,
+        3,
+    ]
+    assert settings.restored({"steps": 37, "refine": 3}, {"preset": "thorough"}) == [
+        "thorough",
+        300,
+        0.5,
+        0,
+        3,
+    ]
     assert settings.restore({}, SimpleNamespace(query_params={"seed": "7"}))[3]["value"] == 7
 
 
-@pytest.mark.parametrize("junk", [{"steps": "many", "seed": "nan", "refine": None, "preset": "<b>"}, {"steps": "inf"}, {"faces": "x"}])
+@pytest.mark.parametrize(
+    "junk",
+    [
+        {"steps": "many", "seed": "nan", "refine": None, "preset": "<b>"},
+        {"steps": "inf"},
+        {"faces": "x"},
+    ],
+)
 def test_junk_in_a_link_is_left_alone(junk):
     assert settings.restored({}, junk) == settings.restored({}, {})
 
 
 def test_settings_are_pulled_into_their_limits_and_come_back():
-    assert settings.restored({}, {"steps": "99999", "consistency": "-3", "refine": "1e9"}) == ["balanced", 1000, 0.0, 0, 100]
+    assert settings.restored({}, {"steps": "99999", "consistency": "-3", "refine": "1e9"}) == [
+        "balanced",
+        1000,
+        0.0,
+        0,
+        100,
+    ]
     values = ["quick", 44, 0.3, 5, 0]
     assert settings.restored(settings.remember(*values), {}) == values
 
 
 # ---- the line
+
 
 def test_the_line_says_who_is_before(studio, session):
     line = Line()

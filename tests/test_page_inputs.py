@@ -49,7 +49,11 @@ def camera_page(browser, address, picture, tmp_path):
     with Image.open(picture) as image:
         image.resize((640, 480)).save(still, "JPEG")
     film.write_bytes(still.getvalue() * 30)
-    flags = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={film}"]
+    flags = [
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-video-capture={film}",
+    ]
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     other = browser.browser_type.launch(executable_path=chromium, args=[*FLAGS, *flags])
     page = other.new_context(permissions=["camera"]).new_page()
@@ -68,5 +72,7 @@ def test_a_face_before_the_camera_becomes_a_source(camera_page: Page):
     camera.get_by_role("button").first.click()
     expect(camera.locator("video")).to_be_visible(timeout=PATIENCE)
     page.wait_for_function("document.querySelector('#sources-camera video').videoWidth > 0")
-    camera.locator("button[aria-label='capture photo'], button[aria-label='take photo'], .button-wrap button").first.click()
+    camera.locator(
+        "button[aria-label='capture photo'], button[aria-label='take photo'], .button-wrap button"
+    ).first.click()
     settled(page, 1)

@@ -1,4 +1,6 @@
-"""How the page behaves: keyboard, closed tabs, reloads, remembered settings, narrow screens, labels."""
+"""How the page behaves: keyboard, closed tabs, reloads, remembered settings, narrow screens,
+labels.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,17 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from . import pictures
-from .browsing import LOAD, PATIENCE, PHONE, cell, quickly, set_number, settled, unfold, wait_for_change
+from .browsing import (
+    LOAD,
+    PATIENCE,
+    PHONE,
+    cell,
+    quickly,
+    set_number,
+    settled,
+    unfold,
+    wait_for_change,
+)
 
 pytest_plugins = ["tests.browsing"]
 
@@ -41,7 +53,9 @@ def learn_for_long(page: Page) -> None:
     expect(page.locator("#targets .item")).to_have_count(1, timeout=PATIENCE)
     set_number(page, "#steps", 1000)
     page.click("#learn")
-    expect(page.locator("#progress")).to_contain_text(re.compile(r"step \d+ of 1000"), timeout=PATIENCE)
+    expect(page.locator("#progress")).to_contain_text(
+        re.compile(r"step \d+ of 1000"), timeout=PATIENCE
+    )
 
 
 def until(condition, seconds: float) -> float:
@@ -70,7 +84,9 @@ def test_a_reload_during_learning_starts_anew(visit, at_work):
     expect(page.locator("#sources .item")).to_have_count(0)
     learn_for_long(page)
     page.click("#stop")
-    expect(page.locator("#progress")).to_contain_text("best essence so far is kept", timeout=PATIENCE)
+    expect(page.locator("#progress")).to_contain_text(
+        "best essence so far is kept", timeout=PATIENCE
+    )
     until(lambda: not at_work, 10)
 
 
@@ -130,7 +146,10 @@ def test_keyboard_only(visit):
     press("#board .cell")
     expect(page.locator("dialog.compare[open]")).to_be_visible(timeout=PATIENCE)
     press("dialog.compare .stack input", "End")
-    assert page.locator("dialog.compare .stack").evaluate("e => e.style.getPropertyValue('--cut')") == "100%"
+    assert (
+        page.locator("dialog.compare .stack").evaluate("e => e.style.getPropertyValue('--cut')")
+        == "100%"
+    )
     page.keyboard.press("Escape")
     expect(page.locator("dialog[open]")).to_have_count(0)
     press("#sources [data-event=crop]", "Space")
@@ -151,15 +170,19 @@ def test_every_control_has_a_name(visit):
     page.click("#board .cell")
     expect(page.locator("dialog.compare[open]")).to_be_visible(timeout=PATIENCE)
     controls = "button, input, img, [role=button], [role=img], [role=textbox], [role=group]"
-    nameless = page.evaluate("""controls => [...document.querySelectorAll(controls)].filter(e => {
+    nameless = page.evaluate(
+        """controls => [...document.querySelectorAll(controls)].filter(e => {
         if (!e.checkVisibility() || e.type === 'file' || e.matches('img[alt=""]')) return false;
         const label = e.labels?.[0]?.textContent.trim();
         return !(e.ariaLabel || e.title || e.alt || label || e.textContent.trim() || e.getAttribute("aria-labelledby"));
-    }).map(e => e.outerHTML.slice(0, 160))""", controls)
+    }).map(e => e.outerHTML.slice(0, 160))""",
+        controls,
+    )
     assert not nameless
 
 
-# Texts whose contrast to what is behind them is below 4.5, as WCAG 2 counts it. Pictures and gradients are not looked at.
+# Texts whose contrast to what is behind them is below 4.5, as WCAG 2 counts it. Pictures and
+# gradients are not looked at.
 PALE = """() => {
     const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
     const rgba = (colour) => {
@@ -215,7 +238,9 @@ def test_settings_are_remembered(visit):
 def test_settings_that_come_back_late_overwrite_nothing(browser, address):
     """They wait for the first answer: the call that brings it is held back here."""
     page, held = browser.new_page(), []
-    page.route(re.compile("/run/"), lambda route: held.append(route))  # Playwright marks what it is given
+    page.route(
+        re.compile("/run/"), lambda route: held.append(route)
+    )  # Playwright marks what it is given
     page.goto(address)
     page.wait_for_selector("#learn")
     unfold(page, 2, "Settings")
@@ -261,7 +286,10 @@ def test_nothing_sticks_out_of_a_phone_whatever_is_open(visit, tmp_path, scheme)
     page.click("[data-mixing='1']")
     expect(page.locator("#board .mixed")).to_be_visible(timeout=PATIENCE)
     assert narrow(page)
-    for opener, dialog in (("#board .cell", "dialog.compare[open]"), ("#sources [data-event=crop]", "dialog.crop[open]")):
+    for opener, dialog in (
+        ("#board .cell", "dialog.compare[open]"),
+        ("#sources [data-event=crop]", "dialog.crop[open]"),
+    ):
         page.locator(opener).first.click()
         expect(page.locator(dialog)).to_be_visible(timeout=PATIENCE)
         box = page.locator(dialog).bounding_box()
@@ -281,7 +309,9 @@ def test_the_rows_of_a_grid_wider_than_a_phone_scroll_together(visit):
     rows = page.locator("#board .cells")
     rows.last.evaluate("e => e.scrollLeft = 40")
     expect(rows).to_have_count(2)
-    page.wait_for_function("[...document.querySelectorAll('#board .cells')].every(e => e.scrollLeft === 40)")
+    page.wait_for_function(
+        "[...document.querySelectorAll('#board .cells')].every(e => e.scrollLeft === 40)"
+    )
 
 
 def narrow(page: Page) -> bool:

@@ -1,4 +1,6 @@
-"""The page on a Space: its environment variables, and ZeroGPU with a stand-in for `spaces` that pickles as a fork does."""
+"""The page on a Space: its environment variables, and ZeroGPU with a stand-in for `spaces` that
+pickles as a fork does.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,19 @@ import torch
 
 from demo import learning, shelves, space
 from demo.session import Session
-from essence import OptimizeOptions, RefineOptions, registry
+from essence import OptimizeOptions, RefineOptions
+from essence.library import loading
 
 from . import fakes, pictures
 from .test_browser import answer
 from .test_demo import learn, only, run
 
-SPACE = {"SPACE_ID": "somebody/essence", "SYSTEM": "spaces", "SPACE_AUTHOR_NAME": "somebody", "SPACE_HOST": "somebody-essence.hf.space"}
+SPACE = {
+    "SPACE_ID": "somebody/essence",
+    "SYSTEM": "spaces",
+    "SPACE_AUTHOR_NAME": "somebody",
+    "SPACE_HOST": "somebody-essence.hf.space",
+}
 
 
 def copied(value):
@@ -56,7 +64,7 @@ def lent(monkeypatch):
         return decorate
 
     monkeypatch.setitem(sys.modules, "spaces", SimpleNamespace(GPU=lend))
-    monkeypatch.setattr(registry, "load", lambda *_, **__: fakes.model_set())
+    monkeypatch.setattr(loading, "load", lambda *_, **__: fakes.model_set())
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
     return asked
 
@@ -85,7 +93,10 @@ def test_on_zero_gpu_the_whole_job_crosses_the_fork_as_values(lent):
 
 
 def test_the_loan_grows_with_the_work_and_has_an_end():
-    few, many, endless = (space.learning_seconds(None, [None] * 4, OptimizeOptions(steps=n)) for n in (10, 100, 10_000))
+    few, many, endless = (
+        space.learning_seconds(None, [None] * 4, OptimizeOptions(steps=n))
+        for n in (10, 100, 10_000)
+    )
     assert few < many < endless == space.LONGEST
     assert space.inversion_seconds([None], [""], RefineOptions(steps=0)) == space.SECONDS_OF_START
 
@@ -94,8 +105,16 @@ def test_the_app_starts_with_the_environment_of_a_space():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, **SPACE, "GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "127.0.0.1"}
-    command, streams = [sys.executable, "app.py"], {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    environment = {
+        **os.environ,
+        **SPACE,
+        "GRADIO_SERVER_PORT": str(port),
+        "GRADIO_SERVER_NAME": "127.0.0.1",
+    }
+    command, streams = (
+        [sys.executable, "app.py"],
+        {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE},
+    )
     server = subprocess.Popen(command, cwd=pictures.ROOT, env=environment, **streams)
     try:
         assert "Essence" in answer(f"http://127.0.0.1:{port}", server)

@@ -1,4 +1,6 @@
-"""The page's finer tools in a real browser: crop, order, mixture, layers, the large view, figures, stop and continue."""
+"""The page's finer tools in a real browser: crop, order, mixture, layers, the large view, figures,
+stop and continue.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,23 @@ from playwright.sync_api import Page, expect
 
 from benchmarks import latency
 from demo import LAUNCH, build
-from essence import Essence, align
+from essence import Essence
+from essence.pictures import align
 
 from . import fakes, pictures
-from .browsing import LOAD, PATIENCE, add_sources, add_targets, cell, download, drag, quickly, set_number, settled, wait_for_change
+from .browsing import (
+    LOAD,
+    PATIENCE,
+    add_sources,
+    add_targets,
+    cell,
+    download,
+    drag,
+    quickly,
+    set_number,
+    settled,
+    wait_for_change,
+)
 
 pytest_plugins = ["tests.browsing"]
 
@@ -49,6 +64,7 @@ def pixels(url: str) -> np.ndarray:
 
 # ---- the crop
 
+
 def test_a_nudged_crop_is_inverted_again(visit, tmp_path):
     page = visit()
     quickly(page)
@@ -60,16 +76,26 @@ def test_a_nudged_crop_is_inverted_again(visit, tmp_path):
     expect(page.locator("dialog.crop .others polygon")).to_have_count(1)  # the other face, dashed
     outline = page.locator("dialog.crop .chosen").get_attribute("points")
     page.locator("dialog.crop input[name=zoom]").fill("1.5")
-    assert page.locator("dialog.crop .chosen").get_attribute("points") != outline  # at once, in the page
-    expect(page.locator("#sources .pair figure:nth-child(1) img")).not_to_have_attribute("src", crop, timeout=PATIENCE)
-    expect(page.locator("#sources .pair figure:nth-child(2) img")).not_to_have_attribute("src", model, timeout=PATIENCE)
+    assert (
+        page.locator("dialog.crop .chosen").get_attribute("points") != outline
+    )  # at once, in the page
+    expect(page.locator("#sources .pair figure:nth-child(1) img")).not_to_have_attribute(
+        "src", crop, timeout=PATIENCE
+    )
+    expect(page.locator("#sources .pair figure:nth-child(2) img")).not_to_have_attribute(
+        "src", model, timeout=PATIENCE
+    )
     settled(page, 1)
     image = align.load_image(photograph)
-    wanted = align.cut(image, align.squares(image)[0].nudged(align.Nudge(zoom=1.5)), 256).resize((160, 160), Image.Resampling.LANCZOS)
+    wanted = align.cut(image, align.squares(image)[0].nudged(align.Nudge(zoom=1.5)), 256).resize(
+        (160, 160), Image.Resampling.LANCZOS
+    )
     shown = pixels(picture_of(page, "dialog.crop .result img"))
     assert np.abs(shown - np.asarray(wanted, np.float32)).mean() < 6
     page.click("dialog.crop [data-reset]")
-    expect(page.locator("#sources .pair figure:nth-child(1) img")).to_have_attribute("src", crop, timeout=PATIENCE)
+    expect(page.locator("#sources .pair figure:nth-child(1) img")).to_have_attribute(
+        "src", crop, timeout=PATIENCE
+    )
     page.click("dialog.crop [data-close]")
     expect(page.locator("dialog[open]")).to_have_count(0)
 
@@ -86,12 +112,18 @@ def test_the_square_follows_the_pointer(visit, tmp_path):
     page.mouse.down()
     page.mouse.move(x + 30, y - 15, steps=5)
     page.mouse.up()
-    right, down = (float(page.locator(f"dialog.crop input[name={name}]").input_value()) for name in ("right", "down"))
+    right, down = (
+        float(page.locator(f"dialog.crop input[name={name}]").input_value())
+        for name in ("right", "down")
+    )
     assert right > 0.03 and down < -0.01
-    expect(page.locator("#sources .pair img").first).not_to_have_attribute("src", crop, timeout=PATIENCE)
+    expect(page.locator("#sources .pair img").first).not_to_have_attribute(
+        "src", crop, timeout=PATIENCE
+    )
 
 
 # ---- the shelf
+
 
 def test_order_names_and_undo(visit):
     page = visit()
@@ -129,6 +161,7 @@ def test_an_essence_file_dropped_on_the_targets(visit):
 
 # ---- learning
 
+
 def test_stop_then_continue(visit):
     page = visit()
     quickly(page)
@@ -137,9 +170,13 @@ def test_stop_then_continue(visit):
     expect(page.locator("#mode")).to_be_hidden()
     set_number(page, "#steps", 1000)
     page.click("#learn")
-    expect(page.locator("#progress")).to_contain_text(re.compile(r"step (\d{2,}) of 1000"), timeout=PATIENCE)
+    expect(page.locator("#progress")).to_contain_text(
+        re.compile(r"step (\d{2,}) of 1000"), timeout=PATIENCE
+    )
     page.click("#stop")
-    expect(page.locator("#progress")).to_contain_text("best essence so far is kept", timeout=PATIENCE)
+    expect(page.locator("#progress")).to_contain_text(
+        "best essence so far is kept", timeout=PATIENCE
+    )
     stopped = cell(page, 0)
     page.locator("#mode").get_by_text("continue all").click()
     set_number(page, "#steps", 30)
@@ -150,6 +187,7 @@ def test_stop_then_continue(visit):
 
 
 # ---- blending
+
 
 def test_a_mixture_has_a_strength_for_each_essence(visit, tmp_path):
     page = visit()
@@ -167,10 +205,15 @@ def test_a_mixture_has_a_strength_for_each_essence(visit, tmp_path):
     assert [sliders.nth(i).input_value() for i in range(2)] == ["1.2", "0.2"]
     name = download(page, "#board .first [data-event=save]", tmp_path / "mix.safetensors")
     parts = Essence.load(tmp_path / "mix.safetensors").provenance["parts"]
-    assert name == "mixture.essence.safetensors" and [part["strength"] for part in parts] == [1.2, 0.2]
+    assert name == "mixture.essence.safetensors" and [part["strength"] for part in parts] == [
+        1.2,
+        0.2,
+    ]
     page.click("[data-mixing='0']")
     expect(page.locator("#board .cell img")).to_have_count(4, timeout=PATIENCE)
-    assert page.locator("#board [data-row] input[type=range]").first.input_value() == "1"  # the grid has strengths of its own
+    assert (
+        page.locator("#board [data-row] input[type=range]").first.input_value() == "1"
+    )  # the grid has strengths of its own
 
 
 def test_layer_switches(visit, studio):
@@ -183,13 +226,19 @@ def test_layer_switches(visit, studio):
     for band in ("coarse", "middle", "fine"):
         before = cell(page, 0)
         page.click(f"[data-band={band}]")
-        expect(page.locator(f"[data-band={band}]")).to_have_attribute("aria-pressed", "false", timeout=PATIENCE)
+        expect(page.locator(f"[data-band={band}]")).to_have_attribute(
+            "aria-pressed", "false", timeout=PATIENCE
+        )
         wait_for_change(page, 0, before)
         seen.add(cell(page, 0))
     assert len(seen) == 4
     source = picture_of(page, "#board .head img")
     assert np.abs(pixels(cell(page, 0)) - pixels(source)).max() < 2  # no layer, no change
-    page.click("[data-band=coarse]"), page.click("[data-band=middle]"), page.click("[data-band=fine]")
+    (
+        page.click("[data-band=coarse]"),
+        page.click("[data-band=middle]"),
+        page.click("[data-band=fine]"),
+    )
     expect(page.locator("#board .cell img")).to_have_attribute("src", whole, timeout=PATIENCE)
 
 
@@ -216,7 +265,9 @@ def test_figures_are_shown_and_follow_once_a_slider_rests(visit):
     load_essences(page)
     page.click("[data-event=figures]")
     figures = page.locator("#board .figures")
-    expect(figures.first).to_have_text(re.compile(r"identity 0\.\d\d.*likeness 0\.\d\d"), timeout=PATIENCE)
+    expect(figures.first).to_have_text(
+        re.compile(r"identity 0\.\d\d.*likeness 0\.\d\d"), timeout=PATIENCE
+    )
     before = figures.all_inner_texts()
     page.locator("#board [data-row] input[type=range]").fill("0")
     expect(figures.first).to_contain_text("identity 0.00", timeout=PATIENCE)
@@ -251,18 +302,29 @@ def test_pictures_follow_the_hand_without_gradios_events_or_else_with_them(visit
     expect(page.locator("#board .cell img")).to_have_count(4, timeout=PATIENCE)
     page.wait_for_timeout(500)
     asked = []
-    page.on("request", lambda request: asked.append(request.url.strip("/").rsplit("/", 1)[-1]) if request.method == "POST" else None)
+    page.on(
+        "request",
+        lambda request: (
+            asked.append(request.url.strip("/").rsplit("/", 1)[-1])
+            if request.method == "POST"
+            else None
+        ),
+    )
     before = [cell(page, row) for row in (0, 1)]
     slider = page.locator("#board [data-row] input[type=range]").first
     slider.fill("-0.65")
     wait_for_change(page, 0, before[0])
     assert asked == ["component_server"] and cell(page, 1) == before[1]
-    page.route("**/component_server/", lambda route: route.fulfill(json=None))  # a page whose word the server does not know
+    page.route(
+        "**/component_server/", lambda route: route.fulfill(json=None)
+    )  # a page whose word the server does not know
     drawn = cell(page, 0)
     slider.fill("1")
     wait_for_change(page, 0, drawn)
     again, first, other = (pixels(url) for url in (cell(page, 0), before[0], drawn))
-    assert len(asked) == 3 and np.abs(again - first).mean() < 0.5 < np.abs(other - first).mean()  # in another batch it rounds otherwise
+    assert (
+        len(asked) == 3 and np.abs(again - first).mean() < 0.5 < np.abs(other - first).mean()
+    )  # in another batch it rounds otherwise
 
 
 @pytest.mark.parametrize("slider", [latency.ROW, latency.ALL])
@@ -285,6 +347,7 @@ def test_frames_of_a_learning_are_counted_as_they_are_seen(visit):
 
 # ---- the large view
 
+
 def test_the_strip_is_scrubbed_with_the_server_stopped(browser):
     studio = fakes.studio()
     app = build(studio)
@@ -294,7 +357,9 @@ def test_the_strip_is_scrubbed_with_the_server_stopped(browser):
     page.goto(url)
     random_faces(page, 1)
     essence = Essence(3 * studio.random_source(5).w, "strong", studio.models.id)
-    page.set_input_files(LOAD, {"name": "strong.essence.safetensors", "mimeType": "", "buffer": saved(essence)})
+    page.set_input_files(
+        LOAD, {"name": "strong.essence.safetensors", "mimeType": "", "buffer": saved(essence)}
+    )
     page.click("#board .cell")
     own = page.locator("dialog.compare [data-own]")
     expect(own).to_be_enabled(timeout=PATIENCE)
@@ -303,9 +368,18 @@ def test_the_strip_is_scrubbed_with_the_server_stopped(browser):
     for strength in ("-1.5", "-0.5", "0", "1.1", "2"):
         own.fill(strength)
         expect(page.locator("dialog.compare .own output")).to_have_text(f"{float(strength):.2f}")
-        shown.add((picture_of(page, "dialog.compare img.after"), page.locator("dialog.compare img.next").evaluate("e => e.style.opacity")))
+        shown.add(
+            (
+                picture_of(page, "dialog.compare img.after"),
+                page.locator("dialog.compare img.next").evaluate("e => e.style.opacity"),
+            )
+        )
         figures[strength] = page.locator("dialog.compare .readout").inner_text()
-    assert len(shown) == 5 and figures["0"].startswith("0.00 identity") and not figures["2"].startswith("0.00 identity")
+    assert (
+        len(shown) == 5
+        and figures["0"].startswith("0.00 identity")
+        and not figures["2"].startswith("0.00 identity")
+    )
     page.context.close()
 
 
@@ -320,29 +394,47 @@ def test_where_a_gpu_is_lent_the_grid_is_scrubbed_with_the_server_stopped(browse
     random_faces(page, 2)
     for seed in (5, 6):
         essence = Essence(3 * studio.random_source(seed).w, f"strong {seed}", studio.models.id)
-        page.set_input_files(LOAD, {"name": f"strong-{seed}.essence.safetensors", "mimeType": "", "buffer": saved(essence)})
+        page.set_input_files(
+            LOAD,
+            {
+                "name": f"strong-{seed}.essence.safetensors",
+                "mimeType": "",
+                "buffer": saved(essence),
+            },
+        )
         expect(page.locator("#board .cell img")).to_have_count(2 * (seed - 4), timeout=PATIENCE)
     expect(page.locator("#board .preparing")).to_be_empty(timeout=PATIENCE)
     page.wait_for_function("essence.known.size === 4")
     page.locator("#board [data-row] input[type=range]").first.fill("0.3")
     expect(page.locator("#board .cell .next")).to_have_count(2)
     page.locator("#board [data-band=fine]").first.click()
-    expect(page.locator("#board .cell .next")).to_have_count(0, timeout=PATIENCE)  # drawn by the server, which knows the strength
-    expect(page.locator("#board [data-row] input[type=range]").first).to_have_attribute("value", "0.3")
-    expect(page.locator("#board .preparing")).to_be_empty(timeout=PATIENCE)  # the row has other strips now
+    expect(page.locator("#board .cell .next")).to_have_count(
+        0, timeout=PATIENCE
+    )  # drawn by the server, which knows the strength
+    expect(page.locator("#board [data-row] input[type=range]").first).to_have_attribute(
+        "value", "0.3"
+    )
+    expect(page.locator("#board .preparing")).to_be_empty(
+        timeout=PATIENCE
+    )  # the row has other strips now
     app.close()
     asked = []
     page.on("request", lambda request: asked.append(request.url))
 
     def shown(row: int) -> list[tuple[str, str]]:
         images = page.locator(f"#board .line:nth-child({row + 2}) .cell")
-        return images.evaluate_all("all => all.map(e => [e.children[0].src, e.children[1]?.style.opacity].join())")
+        return images.evaluate_all(
+            "all => all.map(e => [e.children[0].src, e.children[1]?.style.opacity].join())"
+        )
 
     first, second = shown(0), shown(1)
     slider = page.locator("#board .line:nth-child(2) input[type=range]")
     for value in (0.4, -1.5, 1.9):
         before = shown(0)
-        slider.evaluate("(s, value) => { s.value = value; s.dispatchEvent(new Event('input', { bubbles: true })); }", value)
+        slider.evaluate(
+            "(s, value) => { s.value = value; s.dispatchEvent(new Event('input', { bubbles: true })); }",
+            value,
+        )
         assert all(a != b for a, b in zip(before, shown(0), strict=True))
     assert shown(1) == second and not asked
     drag(page, "#board .line:nth-child(2) input[type=range]", 0.1)
@@ -368,7 +460,11 @@ def test_the_large_view_is_kept(visit, tmp_path, button, kind):
     page.locator("dialog.compare [data-own]").fill("1.5")
     name = download(page, f"dialog.compare [data-event={button}]", tmp_path / "kept")
     with Image.open(tmp_path / "kept") as image:
-        assert image.format == kind and name.endswith(kind.lower()) and (getattr(image, "n_frames", 1) > 20) == (kind == "WEBP")
+        assert (
+            image.format == kind
+            and name.endswith(kind.lower())
+            and (getattr(image, "n_frames", 1) > 20) == (kind == "WEBP")
+        )
 
 
 def test_all_pictures_come_in_an_archive(visit, tmp_path):

@@ -12,11 +12,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from essence import checkpoints
 from essence.errors import BadFile
+from essence.library import checkpoints
+from essence.library.network_pickle import Record, read_pickle
 from essence.models.stylegan2 import Styles
 from essence.ops import leaky_relu
-from essence.pickles import Record, read_pickle
 
 from . import fakes, nvidia_pickle
 
@@ -26,18 +26,31 @@ GOLDEN = Path(__file__).parent / "golden"
 @torch.no_grad()
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_a_pickle_gives_the_recorded_pictures(tmp_path, protocol):
-    io_, generator = torch.load(GOLDEN / "stylegan2_narrow_32_io.pt"), checkpoints.load_generator(GOLDEN / "stylegan2_narrow_32.pt")
+    io_, generator = (
+        torch.load(GOLDEN / "stylegan2_narrow_32_io.pt"),
+        checkpoints.load_generator(GOLDEN / "stylegan2_narrow_32.pt"),
+    )
     nvidia_pickle.write(generator, tmp_path / "g.pkl", protocol)
     again = checkpoints.load_generator(tmp_path / "g.pkl")
     torch.testing.assert_close(again.mapping(io_["z"]), io_["w"], atol=1e-5, rtol=0)
-    torch.testing.assert_close(again.synthesis(io_["w_plus"]), io_["image_from_w_plus"], atol=1e-4, rtol=0)
-    torch.testing.assert_close(again(io_["z"], io_["truncation"]), io_["image_from_z_truncated"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        again.synthesis(io_["w_plus"]), io_["image_from_w_plus"], atol=1e-4, rtol=0
+    )
+    torch.testing.assert_close(
+        again(io_["z"], io_["truncation"]), io_["image_from_z_truncated"], atol=1e-4, rtol=0
+    )
 
 
 @torch.no_grad()
 def test_an_enlarging_layer_computes_what_the_pickle_means_by_it():
-    """NVIDIA's definition: zeros between the pixels, a true convolution (kernel turned round), then the filter with a gain of four."""
-    layer, x, w = copy.deepcopy(fakes.model_set().generator.convs[0]), torch.randn(1, 8, 4, 4), torch.randn(1, 8)
+    """NVIDIA's definition: zeros between the pixels, a true convolution (kernel turned round), then
+    the filter with a gain of four.
+    """
+    layer, x, w = (
+        copy.deepcopy(fakes.model_set().generator.convs[0]),
+        torch.randn(1, 8, 4, 4),
+        torch.randn(1, 8),
+    )
     conv = layer.conv
     weight = conv.weight[0] * conv.modulation(w).view(1, -1, 1, 1)
     weight = weight * torch.rsqrt(weight.square().sum(dim=(1, 2, 3), keepdim=True) + 1e-8)
@@ -48,7 +61,12 @@ def test_an_enlarging_layer_computes_what_the_pickle_means_by_it():
     expected = F.conv2d(F.pad(wide, (1, 1, 1, 1)), taps, groups=8)
     layer.activate.bias.zero_(), layer.noise.weight.zero_()
     (style,), scales = Styles([conv])(w[:, None])
-    torch.testing.assert_close(layer(x, style, scales[0], torch.zeros(1, 1, 8, 8)), leaky_relu(expected), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        layer(x, style, scales[0], torch.zeros(1, 1, 8, 8)),
+        leaky_relu(expected),
+        atol=1e-5,
+        rtol=1e-4,
+    )
 
 
 def test_other_gains_are_brought_to_ours(tmp_path):
@@ -66,7 +84,9 @@ def test_other_gains_are_brought_to_ours(tmp_path):
     assert generator.mapping(z).shape == (2, 8)
 
 
-@pytest.mark.parametrize("changes, says", [({"c_dim": 10}, "10 classes"), ({"img_channels": 1}, "1 channels")])
+@pytest.mark.parametrize(
+    "changes, says", [({"c_dim": 10}, "10 classes"), ({"img_channels": 1}, "1 channels")]
+)
 def test_a_network_that_computes_something_else_is_refused(tmp_path, changes, says):
     nvidia_pickle.write(fakes.model_set().generator, tmp_path / "g.pkl", **changes)
     with pytest.raises(BadFile, match=says):
@@ -114,13 +134,31 @@ HOSTILE = {
     # os.system by a dotted path through a module that is allowed
     "dotted": lambda mark: b"\x80\x04" + text("torch._utils") + text("sys.modules") + b"\x93.",
     # a name that is allowed, and then BUILD: set its attributes
-    "build": lambda mark: b"\x80\x02" + global_("torch._utils", "_rebuild_parameter") + b"N}" + text("_make") + b"Ns\x86b.",
-    "build class": lambda mark: b"\x80\x02" + global_("dnnlib.util", "EasyDict") + b"N}" + text("update") + b"Ns\x86b.",
+    "build": lambda mark: (
+        b"\x80\x02"
+        + global_("torch._utils", "_rebuild_parameter")
+        + b"N}"
+        + text("_make")
+        + b"Ns\x86b."
+    ),
+    "build class": lambda mark: (
+        b"\x80\x02" + global_("dnnlib.util", "EasyDict") + b"N}" + text("update") + b"Ns\x86b."
+    ),
     "extension": lambda mark: b"\x80\x02\x82\x01.",
     "persistent id": lambda mark: b"\x80\x02" + text("x") + b"Q.",
-    "number": lambda mark: b"\x80\x02" + global_("numpy", "dtype") + text("O8") + b"\x85R" + b"C\x08" + bytes(8) + b"\x86"
-    + global_("numpy.core.multiarray", "scalar") + b"\x8c\x00" + b".",
-}  # fmt: skip
+    "number": lambda mark: (
+        b"\x80\x02"
+        + global_("numpy", "dtype")
+        + text("O8")
+        + b"\x85R"
+        + b"C\x08"
+        + bytes(8)
+        + b"\x86"
+        + global_("numpy.core.multiarray", "scalar")
+        + b"\x8c\x00"
+        + b"."
+    ),
+}
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
@@ -144,10 +182,15 @@ def test_source_code_in_the_pickle_is_not_run_and_not_kept(tmp_path):
     nvidia_pickle.write(fakes.model_set().generator, tmp_path / "g.pkl")
     network = read_pickle(tmp_path / "g.pkl")["G_ema"]
     assert isinstance(network, Record) and network.class_name == "Generator"
-    assert "module_src" not in network.attributes and nvidia_pickle.Persistent.source.encode() in (tmp_path / "g.pkl").read_bytes()
+    assert (
+        "module_src" not in network.attributes
+        and nvidia_pickle.Persistent.source.encode() in (tmp_path / "g.pkl").read_bytes()
+    )
 
 
-@pytest.mark.parametrize("content", [b"\x80\x04", b"not a pickle", pickle.dumps({"G_ema": 3}), pickle.dumps([])])
+@pytest.mark.parametrize(
+    "content", [b"\x80\x04", b"not a pickle", pickle.dumps({"G_ema": 3}), pickle.dumps([])]
+)
 def test_other_files_are_no_generator(tmp_path, content):
     (tmp_path / "g.pkl").write_bytes(content)
     with pytest.raises(BadFile, match=r"g\.pkl"):
@@ -164,7 +207,9 @@ def test_a_file_that_ends_early_is_no_generator(tmp_path):
             checkpoints.load_generator(path)
 
 
-@pytest.mark.parametrize("damage", [{"_modules": 3}, {"_modules": {"fc0": 3}}, {"weight_gain": "wide"}])
+@pytest.mark.parametrize(
+    "damage", [{"_modules": 3}, {"_modules": {"fc0": 3}}, {"weight_gain": "wide"}]
+)
 def test_a_network_of_no_sense_is_refused(tmp_path, damage):
     with nvidia_pickle.names():
         network = nvidia_pickle.network_of(fakes.model_set().generator)
@@ -177,6 +222,8 @@ def test_a_network_of_no_sense_is_refused(tmp_path, damage):
 
 
 def test_a_tensorflow_network_is_named_as_such(tmp_path):
-    (tmp_path / "g.pkl").write_bytes(b"\x80\x02" + global_("dnnlib.tflib.network", "Network") + b")\x81.")
+    (tmp_path / "g.pkl").write_bytes(
+        b"\x80\x02" + global_("dnnlib.tflib.network", "Network") + b")\x81."
+    )
     with pytest.raises(BadFile, match="TensorFlow"):
         checkpoints.load_generator(tmp_path / "g.pkl")

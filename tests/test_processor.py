@@ -1,4 +1,6 @@
-"""The kernels for the processor: against plain torch, in values and gradients; and when they are taken."""
+"""The kernels for the processor: against plain torch, in values and gradients; and when they are
+taken.
+"""
 
 import shutil
 import warnings
@@ -7,10 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from essence import machine, ops
+from essence import ops
 from essence.models.identity import CHIP, face_descriptor
 from essence.models.stylegan2 import BLUR, Generator, GeneratorConfig
 from essence.ops import Known, build, reference, styled
+from essence.runtime import hardware
 
 
 def compiles() -> bool:
@@ -22,8 +25,16 @@ def compiles() -> bool:
 
 
 needs_compiler = pytest.mark.skipif(not compiles(), reason="needs Linux and a C++ compiler")
-# In and out channels, height and width: whole tiles, cut ones, more than one chunk of channels; and one that takes several bands.
-SHAPES = [(16, 16, 8, 8), (32, 80, 9, 13), (48, 16, 16, 7), (16, 32, 4, 21), (16, 16, 4, 4), (16, 16, 250, 62)]
+# In and out channels, height and width: whole tiles, cut ones, more than one chunk of channels; and
+# one that takes several bands.
+SHAPES = [
+    (16, 16, 8, 8),
+    (32, 80, 9, 13),
+    (48, 16, 16, 7),
+    (16, 32, 4, 21),
+    (16, 16, 4, 4),
+    (16, 16, 250, 62),
+]
 
 
 def normal(*shape: int) -> torch.Tensor:
@@ -34,19 +45,35 @@ def layer(inner: int, out: int, height: int, width: int, taps, count: int = 2):
     """Arguments of `styled_conv` but the last."""
     up = 1 if taps is None else 2
     weight = normal(out, inner, 3, 3) / (3 * inner**0.5)
-    return normal(count, inner, height, width), weight, 1 + normal(count, inner) / 4, 1 + normal(count, out) / 4, normal(out), \
-        normal(1, 1, up * height, up * width), taps  # fmt: skip
+    return (
+        normal(count, inner, height, width),
+        weight,
+        1 + normal(count, inner) / 4,
+        1 + normal(count, out) / 4,
+        normal(out),
+        normal(1, 1, up * height, up * width),
+        taps,
+    )
 
 
 def plainly(x, weight, style, scale, bias, noise, taps):
     x = x * style[:, :, None, None]
-    x = F.conv2d(x, weight, padding=1) if taps is None else \
-        reference.upfirdn2d(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2), taps, pad=(1, 1))  # fmt: skip
+    x = (
+        F.conv2d(x, weight, padding=1)
+        if taps is None
+        else reference.upfirdn2d(
+            F.conv_transpose2d(x, weight.transpose(0, 1), stride=2), taps, pad=(1, 1)
+        )
+    )
     return x * scale[:, :, None, None] + noise + bias[:, None, None]
 
 
-def gradients(y: torch.Tensor, before: torch.Tensor, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """Of a wavy loss that leaves out pixels where rounding decides on which side of the leak they are."""
+def gradients(
+    y: torch.Tensor, before: torch.Tensor, inputs: list[torch.Tensor]
+) -> tuple[torch.Tensor, ...]:
+    """Of a wavy loss that leaves out pixels where rounding decides on which side of the leak they
+    are.
+    """
     wave = torch.sin(torch.arange(y.numel())).view(y.shape)
     return torch.autograd.grad(y, inputs, torch.where(before.abs() < 1e-4, 0, wave))
 
@@ -63,9 +90,14 @@ def test_a_layer_is_what_torch_makes_of_it(shape, taps):
     x, weight, style, scale, *rest = layer(*shape, taps)
     inputs = [t.requires_grad_() for t in (x, style, scale)]
     before = plainly(x, weight, style, scale, *rest)
-    expected, ours = reference.leaky_relu(before), styled.layer(x, weight, style, scale, *rest, Known())
+    expected, ours = (
+        reference.leaky_relu(before),
+        styled.layer(x, weight, style, scale, *rest, Known()),
+    )
     assert ours.is_contiguous(memory_format=torch.channels_last)
-    agree([ours, *gradients(ours, before, inputs)], [expected, *gradients(expected, before, inputs)])
+    agree(
+        [ours, *gradients(ours, before, inputs)], [expected, *gradients(expected, before, inputs)]
+    )
 
 
 @needs_compiler
@@ -85,7 +117,13 @@ def test_a_plain_convolution_is_torchs(shape, leak):
 def test_a_layer_and_its_picture_are_what_torch_makes_of_them(height, width, below, asked):
     """Whatever of the two a loss sees."""
     x, weight, style, scale, bias, noise, taps = layer(16, 32, height, width, None)
-    rgb = ops.ToRgb(normal(3, 32, 1, 1), normal(2, 32), normal(3), normal(2, 3, height // 2, width // 2) if below else None, BLUR)
+    rgb = ops.ToRgb(
+        normal(3, 32, 1, 1),
+        normal(2, 32),
+        normal(3),
+        normal(2, 3, height // 2, width // 2) if below else None,
+        BLUR,
+    )
     inputs = [t.requires_grad_() for t in (x, style, scale, rgb.style, rgb.below) if t is not None]
     before = plainly(x, weight, style, scale, bias, noise, taps)
     y = reference.leaky_relu(before)
@@ -94,11 +132,25 @@ def test_a_layer_and_its_picture_are_what_torch_makes_of_them(height, width, bel
         picture = picture + reference.upfirdn2d(rgb.below, BLUR, up=2, pad=(2, 1))
     ours, found = styled.layer_and_picture(x, weight, style, scale, bias, noise, Known(), rgb), []
     for pair in (ours, (y, picture)):
-        # A map with its uncertain pixels cut out; the picture counts as far as it does not depend on them.
+        # A map with its uncertain pixels cut out; the picture counts as far as it does not depend
+        # on them.
         certain = (before.abs() > 1e-4).all(1, keepdim=True)
-        kept = {"map": torch.where(certain, pair[0], 0), "picture": torch.where(certain, pair[1], 0)}
-        loss = sum((t * torch.sin(torch.arange(t.numel())).view(t.shape)).sum() for name, t in kept.items() if asked in (name, "both"))
-        found.append([g for g in torch.autograd.grad(loss, inputs, allow_unused=True, retain_graph=True) if g is not None])
+        kept = {
+            "map": torch.where(certain, pair[0], 0),
+            "picture": torch.where(certain, pair[1], 0),
+        }
+        loss = sum(
+            (t * torch.sin(torch.arange(t.numel())).view(t.shape)).sum()
+            for name, t in kept.items()
+            if asked in (name, "both")
+        )
+        found.append(
+            [
+                g
+                for g in torch.autograd.grad(loss, inputs, allow_unused=True, retain_graph=True)
+                if g is not None
+            ]
+        )
     agree([*ours, *found[0]], [y, picture, *found[1]])
     assert len(found[0]) == (3 if asked == "map" else len(inputs))
 
@@ -107,7 +159,10 @@ def test_a_layer_and_its_picture_are_what_torch_makes_of_them(height, width, bel
 @pytest.mark.parametrize("taps", [None, BLUR], ids=["flat", "up"])
 def test_nobody_depends_on_who_else_is_there_or_on_the_threads(taps):
     x, weight, style, scale, *rest = layer(32, 32, 12, 20, taps, count=5)
-    together, threads = styled.layer(x, weight, style, scale, *rest, Known()), torch.get_num_threads()
+    together, threads = (
+        styled.layer(x, weight, style, scale, *rest, Known()),
+        torch.get_num_threads(),
+    )
     try:
         for count in (1, 3):
             torch.set_num_threads(count)
@@ -122,7 +177,10 @@ def test_gradients_are_the_same_each_time():
     x, weight, style, scale, *rest = layer(16, 32, 20, 20, BLUR)
     style.requires_grad_(), scale.requires_grad_()
     y = styled.layer(x, weight, style, scale, *rest, Known())
-    first, second = (torch.autograd.grad(y, [style, scale], torch.ones_like(y), retain_graph=True) for _ in range(2))
+    first, second = (
+        torch.autograd.grad(y, [style, scale], torch.ones_like(y), retain_graph=True)
+        for _ in range(2)
+    )
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
@@ -161,6 +219,7 @@ def test_the_face_network_sees_the_same(kernels):
 
 # -- which is taken
 
+
 @pytest.fixture
 def kernels(monkeypatch):
     """Call it with whether the kernels shall be taken."""
@@ -179,7 +238,9 @@ def asked_anew(monkeypatch):
 def test_only_what_they_can_compute_is_given_to_them():
     x, weight, *_, bias, _, _ = layer(16, 16, 8, 8, None)
     assert styled.suits(x, weight, bias, None) and styled.suits(x, weight, bias, BLUR)
-    assert not styled.suits(x[:, :, :3], weight, bias, None) and not styled.suits(x, weight, bias, (0.5, 0.5))
+    assert not styled.suits(x[:, :, :3], weight, bias, None) and not styled.suits(
+        x, weight, bias, (0.5, 0.5)
+    )
     assert not styled.suits(x.double(), weight, bias, None)
     assert not styled.suits(x[:, :8], weight[:, :8], bias, None)
     assert not styled.suits(x, weight[:, :, :1, :1], bias, None)
@@ -198,7 +259,10 @@ def test_no_compiler_is_no_fault(asked_anew):
         warnings.simplefilter("error")
         assert not ops._processor_kernels()
         x, weight, style, scale, *rest = layer(16, 16, 8, 8, None)
-        agree([ops.styled_conv(x, weight, style, scale, *rest, Known())], [reference.leaky_relu(plainly(x, weight, style, scale, *rest))])
+        agree(
+            [ops.styled_conv(x, weight, style, scale, *rest, Known())],
+            [reference.leaky_relu(plainly(x, weight, style, scale, *rest))],
+        )
     if not torch.cuda.is_available():
         assert ops.backend().startswith("reference (torch): ") and "no GPU" in ops.backend()
 
@@ -248,10 +312,14 @@ def test_a_folder_that_cannot_be_written_is_no_hindrance(asked_anew, tmp_path):
 @pytest.mark.parametrize("unit", [True, False])
 @pytest.mark.parametrize("kernels", [True, False])
 @pytest.mark.parametrize("supported", [True, False])
-def test_frozen_networks_take_bfloat16_where_it_is_faster(monkeypatch, supported, kernels, unit, asked):
+def test_frozen_networks_take_bfloat16_where_it_is_faster(
+    monkeypatch, supported, kernels, unit, asked
+):
     """The kernels take float32 and beat bfloat16 in vectors, not a unit for it."""
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported, raising=False)
-    monkeypatch.setattr(machine, "has_matrix_unit", lambda: unit)
+    monkeypatch.setattr(
+        torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported, raising=False
+    )
+    monkeypatch.setattr(hardware, "has_matrix_unit", lambda: unit)
     monkeypatch.setattr(ops, "_processor_kernels", lambda: kernels)
     if asked:
         monkeypatch.setenv("ESSENCE_PRECISION", asked)
@@ -259,4 +327,6 @@ def test_frozen_networks_take_bfloat16_where_it_is_faster(monkeypatch, supported
         monkeypatch.delenv("ESSENCE_PRECISION", raising=False)
     expected = supported and (unit or not kernels) if asked is None else asked == "half"
     assert ops.bfloat16_pays("cpu") == expected
-    assert machine.bfloat16_pays("cpu") == (supported if asked is None else asked == "half"), "networks that learn have no kernels"
+    assert hardware.bfloat16_pays("cpu") == (supported if asked is None else asked == "half"), (
+        "networks that learn have no kernels"
+    )

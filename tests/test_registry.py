@@ -1,4 +1,6 @@
-"""Model sets by name and path, the latents' axes, and a run on pictures that are not faces, from files in the public formats."""
+"""Model sets by name and path, the latents' axes, and a run on pictures that are not faces, from
+files in the public formats.
+"""
 
 import dataclasses
 import json
@@ -10,9 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from essence import Essence, OptimizeOptions, RefineOptions, Studio, catalogue, checkpoints, cli, latents, registry
+from essence import Essence, OptimizeOptions, RefineOptions, Studio
+from essence.cli import commands
 from essence.errors import BadFile, EssenceMismatch, UserError
-from essence.formats import write_safetensors
+from essence.library import checkpoints, loading, manifest
+from essence.library.safe_files import write_safetensors
+from essence.models import latents
 from essence.models.e4e import MeanInverter
 from essence.studio import last
 
@@ -27,11 +32,21 @@ def e4e_file(path, generator=True):
     state = {f"encoder.{key}": value for key, value in models.inverter.encoder.state_dict().items()}
     if generator:
         state |= {f"decoder.{key}": value for key, value in models.generator.state_dict().items()}
-    torch.save({"state_dict": state, "latent_avg": torch.full((8, 8), 0.25), "opts": {"start_from_latent_avg": True}}, path)
+    torch.save(
+        {
+            "state_dict": state,
+            "latent_avg": torch.full((8, 8), 0.25),
+            "opts": {"start_from_latent_avg": True},
+        },
+        path,
+    )
 
 
 def generator_file(path):
-    torch.save({"g_ema": fakes.model_set().generator.state_dict(), "latent_avg": torch.full((8,), 0.25)}, path)
+    torch.save(
+        {"g_ema": fakes.model_set().generator.state_dict(), "latent_avg": torch.full((8,), 0.25)},
+        path,
+    )
 
 
 @pytest.fixture
@@ -44,7 +59,9 @@ def church(tmp_path, monkeypatch):
     generator_file(folder / "stylegan2-church.pt")
     e4e_file(folder / "e4e_church_encode.pt")
     clip = fakes.model_set().clip
-    checkpoints.save_clip(fakes.CLIP, clip.model.state_dict(), folder / "clip.safetensors", half=False)
+    checkpoints.save_clip(
+        fakes.CLIP, clip.model.state_dict(), folder / "clip.safetensors", half=False
+    )
     (folder / "model.toml").write_text(
         'aligned = "square"\ngenerator = {file = "stylegan2-church.pt"}\ninverter = {file = "e4e_church_encode.pt"}\n'
         'clip = {file = "clip.safetensors"}\n'
@@ -54,29 +71,36 @@ def church(tmp_path, monkeypatch):
 
 def test_a_folder_is_a_model_set(church):
     told = []
-    models = registry.load(str(church), half=False, progress=lambda *words: told.append(words))
-    assert models.name == "chapel" and models.id == f"chapel-{registry.fingerprint(fakes.model_set().generator)}"
+    models = loading.load(str(church), half=False, progress=lambda *words: told.append(words))
+    assert (
+        models.name == "chapel"
+        and models.id == f"chapel-{loading.fingerprint(fakes.model_set().generator)}"
+    )
     assert not models.has_faces and models.latent_shape == (8, 8)
     torch.testing.assert_close(models.inverter.latent_avg, torch.full((8, 8), 0.25))
     assert told[-1] == ("measuring the latents of chapel, once", 20_000, 20_000)
 
 
 def test_the_models_know_what_the_manifest_says_of_deltas(church, monkeypatch):
-    entry = catalogue.find(str(church))
-    assert registry.load(str(church)).deltas == entry.deltas == 1
-    monkeypatch.setattr(registry, "find", lambda name: dataclasses.replace(entry, deltas=0.25))
-    assert registry.load(str(church)).deltas == 0.25
-    assert catalogue.catalogue()["mini"].deltas == 0
+    entry = manifest.find(str(church))
+    assert loading.load(str(church)).deltas == entry.deltas == 1
+    monkeypatch.setattr(loading, "find", lambda name: dataclasses.replace(entry, deltas=0.25))
+    assert loading.load(str(church)).deltas == 0.25
+    assert manifest.catalogue()["mini"].deltas == 0
 
 
 def test_axes_are_measured_once_and_are_those_of_w(church):
-    first = registry.load(str(church), half=False)
+    first = loading.load(str(church), half=False)
     told = []
-    again = registry.load(str(church), half=False, progress=lambda *words: told.append(words))
+    again = loading.load(str(church), half=False, progress=lambda *words: told.append(words))
     assert not told and torch.equal(again.latents.axes, first.latents.axes)
-    assert [path.name for path in church.glob("latents-*")] == [f"latents-{registry.fingerprint(first.generator)}.safetensors"]
+    assert [path.name for path in church.glob("latents-*")] == [
+        f"latents-{loading.fingerprint(first.generator)}.safetensors"
+    ]
     with torch.no_grad():
-        w = first.generator.mapping(torch.randn(20_000, 8, generator=torch.Generator().manual_seed(5)))
+        w = first.generator.mapping(
+            torch.randn(20_000, 8, generator=torch.Generator().manual_seed(5))
+        )
     torch.testing.assert_close(first.latents.mean, w.mean(0), atol=0.03, rtol=0)
     covariance = first.latents.axes.T @ first.latents.axes
     assert (covariance - w.T.cov()).norm() < 0.05 * covariance.norm()
@@ -89,9 +113,12 @@ def test_statistics_far_from_zero_keep_their_digits():
 
 
 def test_axes_lie_in_the_cache_where_the_folder_is_read_only(church, tmp_path, monkeypatch):
-    monkeypatch.setattr(registry, "writable", lambda path: False)
-    registry.load(str(church), half=False)
-    assert not list(church.glob("latents-*")) and len(list((tmp_path / "cache").glob("latents-*.safetensors"))) == 1
+    monkeypatch.setattr(loading, "writable", lambda path: False)
+    loading.load(str(church), half=False)
+    assert (
+        not list(church.glob("latents-*"))
+        and len(list((tmp_path / "cache").glob("latents-*.safetensors"))) == 1
+    )
 
 
 @pytest.mark.parametrize("kind", ["e4e.pt", "g.pt", "g.pkl", "folder"])
@@ -107,10 +134,12 @@ def test_one_checkpoint_is_a_model_too(tmp_path, monkeypatch, caplog, kind):
         nvidia_pickle.write(fakes.model_set().generator, path)
     else:
         (e4e_file if kind == "e4e.pt" else generator_file)(path)
-    models = registry.load(str(path), half=False)
-    assert models.has_faces and models.id.endswith(registry.fingerprint(fakes.model_set().generator))
+    models = loading.load(str(path), half=False)
+    assert models.has_faces and models.id.endswith(loading.fingerprint(fakes.model_set().generator))
     assert isinstance(models.inverter, MeanInverter) == kind.startswith("g.")
-    assert ("no inverter" in caplog.text) == kind.startswith("g.") and "image-text encoder" in caplog.text
+    assert ("no inverter" in caplog.text) == kind.startswith(
+        "g."
+    ) and "image-text encoder" in caplog.text
     assert models.invert(torch.zeros(2, 3, 32, 32)).shape == (2, 8, 8)
 
 
@@ -129,48 +158,57 @@ def test_a_public_image_text_file_needs_its_architecture(tmp_path, monkeypatch):
 
 
 def test_the_public_image_text_architecture_is_known():
-    config = checkpoints._public_config(catalogue.catalogue()["ffhq"].parts["clip"].open_clip)
-    assert config["quick_gelu"] and config["vision_cfg"]["patch_size"] == 32 and config["embed_dim"] == 512
+    config = checkpoints._public_config(manifest.catalogue()["ffhq"].parts["clip"].open_clip)
+    assert (
+        config["quick_gelu"]
+        and config["vision_cfg"]["patch_size"] == 32
+        and config["embed_dim"] == 512
+    )
 
 
 def test_what_cannot_be_a_model_is_said(tmp_path, church):
     with pytest.raises(UserError, match="no model set 'nonsense'.*mini, ffhq, church"):
-        registry.load("nonsense")
+        loading.load("nonsense")
     with pytest.raises(UserError, match="holds 0 checkpoints"):
         (tmp_path / "empty").mkdir()
-        registry.load(str(tmp_path / "empty"))
+        loading.load(str(tmp_path / "empty"))
     state = torch.load(church / "e4e_church_encode.pt")
     state["latent_avg"] = torch.zeros(10, 8)
     torch.save(state, church / "e4e_church_encode.pt")
     with pytest.raises(BadFile, match=r"e4e_church_encode\.pt has the shape \[10, 8\]"):
-        registry.load(str(church))
+        loading.load(str(church))
     (church / "model.toml").write_text('aligned = "round"\n')
     with pytest.raises(BadFile, match="face, square"):
-        registry.load(str(church))
+        loading.load(str(church))
 
 
 def test_a_public_set_that_is_not_here_says_how_to_fetch_it():
     with pytest.raises(UserError, match="python -m essence fetch church"):
-        registry.load("church")
+        loading.load("church")
 
 
 def test_a_space_fetches_where_the_manifest_says_so(tmp_path, monkeypatch):
     """Only there: elsewhere nothing is downloaded unasked."""
     asked = []
-    monkeypatch.setattr(catalogue, "WEIGHTS", tmp_path)
-    monkeypatch.setattr(registry.fetch, "fetch", lambda entry, progress: asked.append(entry.name))
+    monkeypatch.setattr(manifest, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(loading.fetch, "fetch", lambda entry, progress: asked.append(entry.name))
     for said in ("true", "false"):
-        (tmp_path / "manifest.toml").write_text(f'[far]\nfetch_on_space = {said}\n[far.generator]\nfile = "far.pt"\n')
+        (tmp_path / "manifest.toml").write_text(
+            f'[far]\nfetch_on_space = {said}\n[far.generator]\nfile = "far.pt"\n'
+        )
         for space in ("", "someone/essence"):
             monkeypatch.setenv("SPACE_ID", space)
             with pytest.raises(UserError, match="fetch far"):
-                registry.load("far")
+                loading.load("far")
     assert asked == ["far"]
 
 
 def test_the_manifest_is_complete():
-    sets = catalogue.catalogue()
-    assert sets["church"].aligned == "square" and sets["mini"].aligned == sets["ffhq"].aligned == "face"
+    sets = manifest.catalogue()
+    assert (
+        sets["church"].aligned == "square"
+        and sets["mini"].aligned == sets["ffhq"].aligned == "face"
+    )
     for name in ("ffhq", "church"):
         for part in sets[name].parts.values():
             assert part.sources and part.licence and part.means
@@ -178,15 +216,17 @@ def test_the_manifest_is_complete():
             assert all(mirror.address.startswith("https://") for mirror in part.sources)
 
 
-@pytest.mark.parametrize("gpu, there, expected", [(True, True, "ffhq"), (True, False, "mini"), (False, True, "mini")])
+@pytest.mark.parametrize(
+    "gpu, there, expected", [(True, True, "ffhq"), (True, False, "mini"), (False, True, "mini")]
+)
 def test_the_default_is_ffhq_with_a_gpu_and_its_files(tmp_path, monkeypatch, gpu, there, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setenv("ESSENCE_CACHE", str(tmp_path))
     if there:
-        for part in catalogue.catalogue()["ffhq"].parts.values():
+        for part in manifest.catalogue()["ffhq"].parts.values():
             (tmp_path / part.file).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / part.file).touch()
-    assert registry.default() == expected
+    assert loading.default() == expected
 
 
 def test_churches_run_end_to_end_on_the_command_line(church, tmp_path, monkeypatch, capsys):
@@ -194,15 +234,66 @@ def test_churches_run_end_to_end_on_the_command_line(church, tmp_path, monkeypat
     PICTURE.save("a.png")
     PICTURE.rotate(90, expand=True).save("b.png")
     Image.linear_gradient("L").convert("RGB").save("t.png")
-    assert cli.main(["invert", "--model", "chapel", "--image", "a.png", "--refine", "3", "--out", "i.png", "--latents", "w.npy"]) == 0
-    words = ["extract", "--model", "chapel", "--target", "t.png", "--sources", "a.png", "b.png", "w.npy", "--refine", "3", "--steps", "6"]
-    assert cli.main([*words, "--out", "e.safetensors", "--json"]) == 0
+    assert (
+        commands.main(
+            [
+                "invert",
+                "--model",
+                "chapel",
+                "--image",
+                "a.png",
+                "--refine",
+                "3",
+                "--out",
+                "i.png",
+                "--latents",
+                "w.npy",
+            ]
+        )
+        == 0
+    )
+    words = [
+        "extract",
+        "--model",
+        "chapel",
+        "--target",
+        "t.png",
+        "--sources",
+        "a.png",
+        "b.png",
+        "w.npy",
+        "--refine",
+        "3",
+        "--steps",
+        "6",
+    ]
+    assert commands.main([*words, "--out", "e.safetensors", "--json"]) == 0
     out, err = capsys.readouterr()
     found = json.loads(out.splitlines()[-1])
-    assert found["sources"] == 3 and found["model"].startswith("chapel-") and "No face" not in err and "NaN" not in out
-    words = ["apply", "--model", "chapel", "--source", "b.png", "--refine", "0", "--essence", "e.safetensors"]
-    assert cli.main([*words, "--out", "o.png"]) == 0
-    assert cli.main(["grid", "--model", "chapel", "--essences", "e.safetensors", "--out", "grid.png"]) == 0
+    assert (
+        found["sources"] == 3
+        and found["model"].startswith("chapel-")
+        and "No face" not in err
+        and "NaN" not in out
+    )
+    words = [
+        "apply",
+        "--model",
+        "chapel",
+        "--source",
+        "b.png",
+        "--refine",
+        "0",
+        "--essence",
+        "e.safetensors",
+    ]
+    assert commands.main([*words, "--out", "o.png"]) == 0
+    assert (
+        commands.main(
+            ["grid", "--model", "chapel", "--essences", "e.safetensors", "--out", "grid.png"]
+        )
+        == 0
+    )
     assert Image.open("o.png").size == (32, 32) and Image.open("grid.png").width > 4 * 32
 
 
@@ -210,16 +301,22 @@ def test_churches_run_through_the_studio(church):
     studio = Studio(str(church), "cpu")
     faces, found = studio.target_faces(PICTURE)
     assert found and len(faces) == 1 and faces[0].size == (256, 256)
-    assert np.array_equal(np.asarray(studio.crop(PICTURE)), np.asarray(studio.crop(PICTURE, aligned=True)))
+    assert np.array_equal(
+        np.asarray(studio.crop(PICTURE)), np.asarray(studio.crop(PICTURE, aligned=True))
+    )
     assert len(studio.squares(PICTURE)) == 1
-    before = last(studio.invert(studio.crop(PICTURE), options=RefineOptions(steps=0))).losses["total"]
+    before = last(studio.invert(studio.crop(PICTURE), options=RefineOptions(steps=0))).losses[
+        "total"
+    ]
     steps = list(studio.invert(studio.crop(PICTURE), options=RefineOptions(steps=20)))
     assert "descriptor" not in steps[-1].losses and steps[0].losses["total"] == before
     source = steps[-1].result
     assert pixel_error(source) < 0.9 * pixel_error(steps[0].result)
     essence = last(studio.extract(faces[0], [source], OptimizeOptions(steps=4))).result
     blend = studio.blend([source], [essence], [1.0])[0]
-    assert blend.shape == (1, 32, 32, 3) and all(map(math.isnan, studio.identity_distances(blend, blend)))
+    assert blend.shape == (1, 32, 32, 3) and all(
+        map(math.isnan, studio.identity_distances(blend, blend))
+    )
     assert len(studio.likeness(faces[0], blend)) == 1
 
 
@@ -229,8 +326,10 @@ def pixel_error(source):
 
 
 def test_an_essence_belongs_to_the_weights_whatever_they_are_called(church, tmp_path):
-    models = registry.load(str(church), half=False)
-    Essence(torch.zeros(8, 8), model=models.id).check((8, 8), "elsewhere-" + registry.fingerprint(models.generator))
+    models = loading.load(str(church), half=False)
+    Essence(torch.zeros(8, 8), model=models.id).check(
+        (8, 8), "elsewhere-" + loading.fingerprint(models.generator)
+    )
     with pytest.raises(EssenceMismatch):
         Essence(torch.zeros(8, 8), model=models.id).check((8, 8), "chapel-00000000")
 
@@ -241,13 +340,29 @@ def test_public_latents_of_many_pictures(church, tmp_path, monkeypatch, capsys):
     torch.save(torch.randn(68, 8, 8), "faces.pt")
     np.save("direction.npy", np.full((1, 8, 8), 0.1, np.float32))
     common = ["--model", "chapel", "--essence", "direction.npy", "--out", "o.png"]
-    assert cli.main(["apply", *common, "--source", "faces.pt#67"]) == 0
-    assert cli.main(["grid", "--model", "chapel", "--sources", "faces.pt", "--essences", "direction.npy", "--out", "g.png", "--json"]) == 0
+    assert commands.main(["apply", *common, "--source", "faces.pt#67"]) == 0
+    assert (
+        commands.main(
+            [
+                "grid",
+                "--model",
+                "chapel",
+                "--sources",
+                "faces.pt",
+                "--essences",
+                "direction.npy",
+                "--out",
+                "g.png",
+                "--json",
+            ]
+        )
+        == 0
+    )
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["columns"] == 68
     np.save("a#1.npy", np.zeros((8, 8), np.float32))  # a file's own name comes first
-    assert cli.main(["apply", *common, "--source", "a#1.npy"]) == 0
+    assert commands.main(["apply", *common, "--source", "a#1.npy"]) == 0
     for source in ("faces.pt", "faces.pt#68"):
-        assert cli.main(["apply", *common, "--source", source]) == 2
+        assert commands.main(["apply", *common, "--source", source]) == 2
         assert "68 pictures" in capsys.readouterr().err
     with pytest.raises(BadFile, match=r"\[68, 8, 8\]"):
         Essence.load("faces.pt")

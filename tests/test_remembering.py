@@ -1,4 +1,6 @@
-"""What the models remember: inversions and embeddings by content, a bounded number of them, and never a picture."""
+"""What the models remember: inversions and embeddings by content, a bounded number of them, and
+never a picture.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from essence import OptimizeOptions, RefineOptions, model_set
+from essence import OptimizeOptions, RefineOptions
+from essence.models import model_set
 from essence.studio import last
 
 from . import fakes
@@ -45,15 +48,24 @@ def test_the_same_crop_is_inverted_once(studio, inverted):
     assert (step.index, step.total, step.fraction) == (1, 1, 1.0) and step.losses["total"] > 0
     assert step.preview.shape == (1, 32, 32, 3) and step.preview.dtype == np.uint8
     assert torch.equal(step.result.w, first.w) and step.result.name == "second"
-    assert np.abs(np.asarray(step.result.inversion, int) - np.asarray(first.inversion, int)).max() <= 1
+    assert (
+        np.abs(np.asarray(step.result.inversion, int) - np.asarray(first.inversion, int)).max() <= 1
+    )
 
 
 def test_another_pixel_option_or_generator_is_another_inversion(studio, inverted):
     other = PICTURE.copy()
     other.putpixel((3, 3), (1, 2, 3))
-    for number, (crop, options) in enumerate([(PICTURE, OPTIONS), (other, OPTIONS), (PICTURE, RefineOptions(steps=5))], 1):
-        assert len(list(studio.invert(crop, "a", options))) == options.steps + 1 and len(inverted) == number
-    assert len(list(fakes.studio().invert(PICTURE, "a", OPTIONS))) == 5  # other models know nothing of it
+    for number, (crop, options) in enumerate(
+        [(PICTURE, OPTIONS), (other, OPTIONS), (PICTURE, RefineOptions(steps=5))], 1
+    ):
+        assert (
+            len(list(studio.invert(crop, "a", options))) == options.steps + 1
+            and len(inverted) == number
+        )
+    assert (
+        len(list(fakes.studio().invert(PICTURE, "a", OPTIONS))) == 5
+    )  # other models know nothing of it
 
 
 def test_an_inversion_that_was_broken_off_is_not_remembered(studio):
@@ -92,7 +104,9 @@ def test_many_threads_may_remember_at_once(monkeypatch):
 
 
 def test_no_picture_stays(studio):
-    """The page promises that pictures leave with their session: the models outlive it, and keep hashes and latents alone."""
+    """The page promises that pictures leave with their session: the models outlive it, and keep
+    hashes and latents alone.
+    """
     crop, target = PICTURE.resize((48, 48)), PICTURE.rotate(90)
     source = last(studio.invert(crop, "a", OPTIONS)).result
     last(studio.extract(target, [source], OptimizeOptions(steps=2)))

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from essence.errors import UserError
+from essence.evaluate import quality, report
 from essence.studio import Studio
-from essence.train import attributes as A
-from essence.train import quality, report
+from essence.train.data import attributes as A
 
 
 def test_a_set_is_no_distance_from_another_draw_of_itself_and_far_from_a_shifted_one():
@@ -28,7 +28,8 @@ def test_fid_of_a_pure_shift_is_its_square():
 def test_moved_means_a_third_of_the_way_towards_the_target():
     before, target = torch.tensor([[0.0, 0.0, 2.0]]), torch.tensor([3.0, -3.0, 2.5])
     after = torch.tensor([[1.1, 0.5, 0.0]])
-    # The first went 1.1 of 3, the second the wrong way, and in the third source and target hardly differ.
+    # The first went 1.1 of 3, the second the wrong way, and in the third source and target hardly
+    # differ.
     assert quality.moved(before, after, target, torch.tensor([0, 1, 2])).tolist() == [True, False]
 
 
@@ -38,8 +39,12 @@ def test_descriptors_of_chips_are_dlibs_own(face_image):
     picture = np.asarray(face_image.crop((128, 128, 384, 384)))
     find = A.predictor()
     marks = find(picture, dlib.rectangle(*(round(edge * 256) for edge in A.ALIGNED_BOX)))
-    network = dlib.face_recognition_model_v1(str(A.package_file("dlib_face_recognition_resnet_model_v1.dat")))
-    theirs = torch.tensor(network.compute_face_descriptor(dlib.get_face_chip(picture, marks, 150, 0.25)))
+    network = dlib.face_recognition_model_v1(
+        str(A.package_file("dlib_face_recognition_resnet_model_v1.dat"))
+    )
+    theirs = torch.tensor(
+        network.compute_face_descriptor(dlib.get_face_chip(picture, marks, 150, 0.25))
+    )
     assert (quality.chip_descriptors(picture[None])[0] - theirs).norm() < 1e-3
 
 
@@ -57,14 +62,41 @@ def people(tmp_path_factory):
 def test_one_command_measures_everything_and_fills_the_card(people, tmp_path):
     card = tmp_path / "card.md"
     card.write_text(f"before\n{report.MARKS[0]}\nold\n{report.MARKS[1]}\nafter\n")
-    words = ["--data", str(people), "--out", str(tmp_path / "out"), "--card", str(card), "--samples", "24", "--targets", "1",
-             "--sources", "2", "--steps", "2", "--threads", "1"]  # fmt: skip
+    words = [
+        "--data",
+        str(people),
+        "--out",
+        str(tmp_path / "out"),
+        "--card",
+        str(card),
+        "--samples",
+        "24",
+        "--targets",
+        "1",
+        "--sources",
+        "2",
+        "--steps",
+        "2",
+        "--threads",
+        "1",
+    ]
     report.main(words)
     text = card.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
-    for what in ("| samples |", "| inversion, 0", "| inversion, 25", "| image-text, smile |", "| essence |", "| weight |"):
+    for what in (
+        "| samples |",
+        "| inversion, 0",
+        "| inversion, 25",
+        "| image-text, smile |",
+        "| essence |",
+        "| weight |",
+    ):
         assert what in text
-    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"samples.png", "essences.png", "photographs-000.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {
+        "samples.png",
+        "essences.png",
+        "photographs-000.png",
+    }
 
 
 def test_a_card_without_marks_is_refused_before_the_work(people, tmp_path):

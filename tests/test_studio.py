@@ -6,9 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from essence import Essence, EssenceMismatch, OptimizeOptions, RefineOptions, Studio, UserError, losses
+from essence import Essence, EssenceMismatch, OptimizeOptions, RefineOptions, Studio, UserError
+from essence.methods import losses
 from essence.methods.refine import _chroma, refine
-from essence.model_set import ModelSet
+from essence.models.model_set import ModelSet
 from essence.studio import last
 
 from . import fakes
@@ -23,7 +24,9 @@ def studio():
 
 def test_refinement_comes_closer_and_starts_from_the_inverter(studio):
     steps = list(studio.invert(PICTURE, "p", RefineOptions(steps=8)))
-    assert [step.index for step in steps] == list(range(1, 10)) and {step.total for step in steps} == {9}
+    assert [step.index for step in steps] == list(range(1, 10)) and {
+        step.total for step in steps
+    } == {9}
     assert steps[-1].losses["total"] < steps[1].losses["total"]
     alone = last(studio.invert(PICTURE, "p", RefineOptions(steps=0))).result
     assert torch.equal(alone.w, steps[0].result.w)
@@ -51,7 +54,9 @@ def test_together_each_is_found_as_alone(studio):
     options = RefineOptions(steps=3)
     steps = list(studio.invert_all(crops(3), ["a", "b", "c"], options))
     assert [(step.index, step.total) for step in steps] == [(i, 4) for i in range(1, 5)]
-    assert [source.name for source in steps[-1].result] == ["a", "b", "c"] and steps[-1].preview.shape == (3, 32, 32, 3)
+    assert [source.name for source in steps[-1].result] == ["a", "b", "c"] and steps[
+        -1
+    ].preview.shape == (3, 32, 32, 3)
     for crop, source in zip(crops(3), steps[-1].result, strict=True):
         alone = last(fakes.studio().invert(crop, "alone", options)).result
         torch.testing.assert_close(source.w, alone.w, atol=2e-3, rtol=0)
@@ -60,7 +65,9 @@ def test_together_each_is_found_as_alone(studio):
 
 def test_sources_are_named_after_their_files(studio, tmp_path):
     PICTURE.save(tmp_path / "ann.png")
-    ann, other = studio.sources([tmp_path / "ann.png", PICTURE], aligned=True, refine=RefineOptions(steps=1))
+    ann, other = studio.sources(
+        [tmp_path / "ann.png", PICTURE], aligned=True, refine=RefineOptions(steps=1)
+    )
     assert (ann.name, other.name) == ("ann", "source") and torch.equal(ann.w, other.w)
     assert studio.sources([]) == []
 
@@ -76,8 +83,12 @@ def test_more_than_fit_go_in_parts_and_known_ones_are_not_done_again(studio, mon
 
     monkeypatch.setattr("essence.studio.refine", counted)
     steps = list(studio.invert_all(crops(4), list("abcd"), options))
-    assert parts == [["b", "c"], ["d"]] and [(s.index, s.total) for s in steps] == [(i, 5) for i in range(1, 6)]
-    assert torch.equal(steps[0].result[0].w, alone.w) and torch.equal(steps[-1].result[0].w, alone.w)
+    assert parts == [["b", "c"], ["d"]] and [(s.index, s.total) for s in steps] == [
+        (i, 5) for i in range(1, 6)
+    ]
+    assert torch.equal(steps[0].result[0].w, alone.w) and torch.equal(
+        steps[-1].result[0].w, alone.w
+    )
     assert all(len(step.result) == 4 for step in steps)
     (again,) = studio.invert_all(crops(4), list("abcd"), options)
     assert all(torch.equal(x.w, y.w) for x, y in zip(again.result, steps[-1].result, strict=True))
@@ -117,7 +128,9 @@ def test_blend_is_row_by_row_what_apply_gives(studio):
     cells = studio.blend(sources, essences, [0.5, -1])
     assert cells.shape == (2, 3, 32, 32, 3)
     one = studio.models.render(essences[1].apply(sources[2].w, -1)[None])[0]
-    assert np.abs(cells[1, 2].astype(int) - one).max() <= 1  # a batch rounds otherwise than one picture
+    assert (
+        np.abs(cells[1, 2].astype(int) - one).max() <= 1
+    )  # a batch rounds otherwise than one picture
 
 
 def test_strength_zero_is_the_source(studio):
@@ -174,7 +187,9 @@ def test_a_stopped_learning_lets_the_next_one_in(studio):
 
 def test_cosines_rise_with_learning(studio):
     sources = [studio.random_source(i) for i in range(2)]
-    essence = last(studio.extract(PICTURE, sources, OptimizeOptions(steps=15, lambda_consistency=0))).result
+    essence = last(
+        studio.extract(PICTURE, sources, OptimizeOptions(steps=15, lambda_consistency=0))
+    ).result
     before, after = studio.cosines(PICTURE, sources, essence)
     assert after > before
 

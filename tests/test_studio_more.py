@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from essence import Essence, EssenceMismatch, Studio, UserError, align
-from essence.images import animation
-from essence.types import BANDS
+from essence import Essence, EssenceMismatch, Studio, UserError
+from essence.pictures import align
+from essence.pictures.grids import animation
+from essence.values import BANDS
 
 from . import fakes
 
@@ -35,15 +36,20 @@ def dots(width=300, height=200) -> Image.Image:
 
 # ---- squares
 
+
 def test_the_square_of_a_face_is_what_align_cuts(face_image):
     (square,) = align.squares(face_image)
-    assert np.array_equal(np.asarray(align.cut(face_image, square, 128)), np.asarray(align.align(face_image, 128)))
+    assert np.array_equal(
+        np.asarray(align.cut(face_image, square, 128)), np.asarray(align.align(face_image, 128))
+    )
 
 
 def test_the_centred_square_is_the_picture_itself(studio):
     picture = dots(63, 64)
     (square,) = studio.squares(picture, aligned=True)
-    assert np.array_equal(np.asarray(studio.cut(picture, square)), np.asarray(studio.crop(picture, aligned=True)))
+    assert np.array_equal(
+        np.asarray(studio.cut(picture, square)), np.asarray(studio.crop(picture, aligned=True))
+    )
 
 
 def test_no_nudge_changes_nothing():
@@ -52,22 +58,32 @@ def test_no_nudge_changes_nothing():
 
 
 def test_corners_go_round_from_the_top_left():
-    assert align.Square((10.0, 20.0), (5.0, 0.0)).corners() == [(5, 15), (15, 15), (15, 25), (5, 25)]
+    assert align.Square((10.0, 20.0), (5.0, 0.0)).corners() == [
+        (5, 15),
+        (15, 15),
+        (15, 25),
+        (5, 25),
+    ]
 
 
-@pytest.mark.parametrize("nudge, centre, across", [
-    (align.Nudge(zoom=2), (100, 100), (25, 0)),
-    (align.Nudge(right=0.5), (150, 100), (50, 0)),
-    (align.Nudge(down=-0.25), (100, 75), (50, 0)),
-    (align.Nudge(turn=90), (100, 100), (0, 50)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "nudge, centre, across",
+    [
+        (align.Nudge(zoom=2), (100, 100), (25, 0)),
+        (align.Nudge(right=0.5), (150, 100), (50, 0)),
+        (align.Nudge(down=-0.25), (100, 75), (50, 0)),
+        (align.Nudge(turn=90), (100, 100), (0, 50)),
+    ],
+)
 def test_nudges_mean_what_they_say(nudge, centre, across):
     square = align.Square((100.0, 100.0), (50.0, 0.0)).nudged(nudge)
     assert square.centre == pytest.approx(centre) and square.across == pytest.approx(across)
 
 
 def test_shifts_follow_the_square_and_not_the_picture():
-    upside_down = align.Square((100.0, 100.0), (-50.0, 0.0)).nudged(align.Nudge(right=0.1, down=0.2))
+    upside_down = align.Square((100.0, 100.0), (-50.0, 0.0)).nudged(
+        align.Nudge(right=0.1, down=0.2)
+    )
     assert upside_down.centre == pytest.approx((90, 80))
 
 
@@ -78,16 +94,23 @@ def test_a_square_on_a_smaller_copy_is_the_same_square():
 
 def test_a_nudged_crop_shows_what_lies_there():
     picture, square = dots(), align.Square((150.0, 100.0), (50.0, 0.0))
-    assert np.asarray(align.cut(picture, square.nudged(align.Nudge(right=-1)), 32))[16, 16].tolist() == [255, 0, 0]
-    assert np.asarray(align.cut(picture, square.nudged(align.Nudge(zoom=2, down=0.5)), 32))[16, 16].tolist() == [0, 255, 0]
+    assert np.asarray(align.cut(picture, square.nudged(align.Nudge(right=-1)), 32))[
+        16, 16
+    ].tolist() == [255, 0, 0]
+    assert np.asarray(align.cut(picture, square.nudged(align.Nudge(zoom=2, down=0.5)), 32))[
+        16, 16
+    ].tolist() == [0, 255, 0]
 
 
-@pytest.mark.parametrize("nudge", [align.Nudge(0.5, 1, 1, 45), align.Nudge(3, -1, -1, -45), align.Nudge(0.4)])
+@pytest.mark.parametrize(
+    "nudge", [align.Nudge(0.5, 1, 1, 45), align.Nudge(3, -1, -1, -45), align.Nudge(0.4)]
+)
 def test_far_nudges_still_give_a_picture(nudge):
     assert align.cut(dots(), align.Square.centred(dots()).nudged(nudge), 64).size == (64, 64)
 
 
 # ---- some layers
+
 
 def test_bands_divide_the_layers():
     delta = torch.randn(12, 8)
@@ -96,7 +119,11 @@ def test_bands_divide_the_layers():
     assert torch.equal(sum(parts), delta) and torch.equal(essence.limited(EVERYTHING).delta, delta)
     assert not essence.limited([]).delta.any() and tuple(BANDS) == EVERYTHING
     coarse = essence.limited(["coarse"])
-    assert torch.equal(coarse.delta[:4], delta[:4]) and not coarse.delta[4:].any() and coarse.provenance["bands"] == ["coarse"]
+    assert (
+        torch.equal(coarse.delta[:4], delta[:4])
+        and not coarse.delta[4:].any()
+        and coarse.provenance["bands"] == ["coarse"]
+    )
 
 
 def test_an_unknown_band_is_named():
@@ -106,10 +133,14 @@ def test_an_unknown_band_is_named():
 
 # ---- mixtures
 
+
 def test_a_mixture_is_the_sum(studio, tmp_path):
     one, two = (Essence(torch.randn(8, 8), name, studio.models.id) for name in ("one", "two"))
     mixed = Essence.mixture([one, two], [0.5, -0.25], "both")
-    assert torch.allclose(mixed.delta, 0.5 * one.delta - 0.25 * two.delta) and mixed.model == studio.models.id
+    assert (
+        torch.allclose(mixed.delta, 0.5 * one.delta - 0.25 * two.delta)
+        and mixed.model == studio.models.id
+    )
     mixed.save(tmp_path / "both.essence.safetensors")
     parts = Essence.load(tmp_path / "both.essence.safetensors").provenance["parts"]
     assert parts == [{"name": "one", "strength": 0.5}, {"name": "two", "strength": -0.25}]
@@ -117,7 +148,10 @@ def test_a_mixture_is_the_sum(studio, tmp_path):
 
 def test_a_mixture_refuses_strangers_and_nothing():
     with pytest.raises(EssenceMismatch):
-        Essence.mixture([Essence(torch.zeros(8, 8), model="one"), Essence(torch.zeros(8, 8), model="another")], [1, 1])
+        Essence.mixture(
+            [Essence(torch.zeros(8, 8), model="one"), Essence(torch.zeros(8, 8), model="another")],
+            [1, 1],
+        )
     with pytest.raises(EssenceMismatch):
         Essence.mixture([Essence(torch.zeros(8, 8)), Essence(torch.zeros(18, 512))], [1, 1])
     with pytest.raises(UserError, match="at least one"):
@@ -126,9 +160,12 @@ def test_a_mixture_refuses_strangers_and_nothing():
 
 # ---- sweeps and figures
 
+
 def test_a_sweep_runs_there_and_back(studio):
     essence = Essence(3 * torch.randn(8, 8), model=studio.models.id)
-    with Image.open(io.BytesIO(studio.sweep(studio.random_source(0), essence, [-1, 0, 1, 2]))) as image:
+    with Image.open(
+        io.BytesIO(studio.sweep(studio.random_source(0), essence, [-1, 0, 1, 2]))
+    ) as image:
         assert image.format == "WEBP" and image.n_frames == 6 and image.size == (32, 32)
 
 

@@ -1,4 +1,6 @@
-"""Several model sets in one process: which there are, that few stay in memory, and that they take turns."""
+"""Several model sets in one process: which there are, that few stay in memory, and that they take
+turns.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ import weakref
 
 import pytest
 
-from essence import RefineOptions, Studio, Studios, UserError, catalogue, registry, studios
+from essence import RefineOptions, Studio, Studios, UserError, studio_pool
+from essence.library import loading, manifest
 from essence.studio import last
 
 from . import fakes, pictures
@@ -17,12 +20,16 @@ FACE = pictures.face(0, 64)
 
 
 @pytest.fixture
-def manifest(tmp_path, monkeypatch):
+def four_sets(tmp_path, monkeypatch):
     """Four small sets, and one whose files are not here."""
-    fakes.manifest(tmp_path, monkeypatch, {"one": "face", "two": "face", "three": "square", "four": "face", "far": None})
+    fakes.write_manifest(
+        tmp_path,
+        monkeypatch,
+        {"one": "face", "two": "face", "three": "square", "four": "face", "far": None},
+    )
 
 
-def test_what_there_is(manifest):
+def test_what_there_is(four_sets):
     several = Studios("two")
     assert several.first == "two" and list(several.sets()) == ["two", "one", "three", "four", "far"]
     assert [name for name, entry in several.sets().items() if entry.lacking] == ["far"]
@@ -37,11 +44,14 @@ def test_what_there_is(manifest):
         Studios("nowhere")
 
 
-def test_a_path_is_one_of_the_sets_and_browsers_see_its_name_only(manifest, tmp_path):
+def test_a_path_is_one_of_the_sets_and_browsers_see_its_name_only(four_sets, tmp_path):
     path = fakes.files(tmp_path / "elsewhere" / "own", seed=9)
     several = Studios(str(path))
     assert several.first == "own" and list(several.sets())[:2] == ["own", "one"]
-    assert several.of("own").models.name == "own" and several.of("one").models.id != several.of().models.id
+    assert (
+        several.of("own").models.name == "own"
+        and several.of("one").models.id != several.of().models.id
+    )
     with pytest.raises(UserError):
         several.of(str(path))
 
@@ -54,8 +64,8 @@ def test_one_studio_alone_offers_nothing_else():
         alone.of("mini")
 
 
-def test_few_sets_stay_in_memory_and_the_first_always(manifest, monkeypatch):
-    monkeypatch.setattr(studios, "KEPT", 1)
+def test_few_sets_stay_in_memory_and_the_first_always(four_sets, monkeypatch):
+    monkeypatch.setattr(studio_pool, "KEPT", 1)
     several = Studios("one")
     held = {name: weakref.ref(several.of(name).models) for name in ("one", "two", "three", "four")}
     gc.collect()
@@ -66,22 +76,22 @@ def test_few_sets_stay_in_memory_and_the_first_always(manifest, monkeypatch):
     assert held["four"]() is None
 
 
-def test_one_ear_hears_of_all_loading(manifest, monkeypatch):
-    load, heard = registry.load, []
+def test_one_ear_hears_of_all_loading(four_sets, monkeypatch):
+    load, heard = loading.load, []
 
     def tell(name, *args, progress, **options):
         progress(name, 1, 2)
         return load(name, *args, progress=progress, **options)
 
-    monkeypatch.setattr(registry, "load", tell)
+    monkeypatch.setattr(loading, "load", tell)
     several = Studios("one", lambda *news: heard.append(news))
     for name in ("one", "two", "one"):
         assert several.of(name).models is not None and several.of(name).loading is None
     assert heard == [("one", 1, 2), ("two", 1, 2)]
 
 
-def test_what_is_forgotten_while_it_works_finishes_its_work(manifest, monkeypatch):
-    monkeypatch.setattr(studios, "KEPT", 1)
+def test_what_is_forgotten_while_it_works_finishes_its_work(four_sets, monkeypatch):
+    monkeypatch.setattr(studio_pool, "KEPT", 1)
     several = Studios("one")
     course = several.of("two").invert(FACE, "a", RefineOptions(steps=2))
     first = next(course).result
@@ -90,7 +100,7 @@ def test_what_is_forgotten_while_it_works_finishes_its_work(manifest, monkeypatc
     assert last(course).result.model == first.model == several.of("two").models.id
 
 
-def test_all_take_turns_on_the_device(manifest):
+def test_all_take_turns_on_the_device(four_sets):
     several = Studios("one")
     course = several.of("one").invert(FACE, "a", RefineOptions(steps=1))
     other, done = several.of("two"), threading.Event()
@@ -106,7 +116,7 @@ def test_all_take_turns_on_the_device(manifest):
     assert done.is_set() and last(course).index == 2
 
 
-def test_a_source_of_other_models_is_refused(manifest):
+def test_a_source_of_other_models_is_refused(four_sets):
     several = Studios("one")
     source = several.of("two").random_source(1)
     with pytest.raises(UserError, match="two-.*one-"):
@@ -114,7 +124,9 @@ def test_a_source_of_other_models_is_refused(manifest):
 
 
 def test_every_set_of_the_manifest_says_what_it_is():
-    for entry in catalogue.catalogue().values():
+    for entry in manifest.catalogue().values():
         assert entry.title and entry.terms and entry.command.endswith(entry.name)
-    ffhq = catalogue.catalogue()["ffhq"]
-    assert len(ffhq.files) == 2 and len(ffhq.parts) == 3  # the inverter lies in the generator's file
+    ffhq = manifest.catalogue()["ffhq"]
+    assert (
+        len(ffhq.files) == 2 and len(ffhq.parts) == 3
+    )  # the inverter lies in the generator's file

@@ -10,17 +10,28 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from essence.checkpoints import load_clip
 from essence.errors import UserError
+from essence.evaluate import zero_shot
+from essence.library.checkpoints import load_clip
 from essence.models.clip import ImageText
-from essence.train import attributes, captions, clip, teacher, zeroshot
+from essence.train import clip
 from essence.train.clip import ClipOptions, contrastive, train
+from essence.train.data import attribute_teacher, attributes, captions
 
-NETWORK = {"size": 32, "width": 8, "layers": (1, 1, 1, 1), "text_width": 32, "text_layers": 1, "context": 16}
+NETWORK = {
+    "size": 32,
+    "width": 8,
+    "layers": (1, 1, 1, 1),
+    "text_width": 32,
+    "text_layers": 1,
+    "context": 16,
+}
 TINY = NETWORK | {"steps": 2, "batch": 4, "every": 1}
 
 
-def cartoon(hair: tuple[int, int, int], skin: tuple[int, int, int] = (220, 180, 150), smile: bool = True) -> Image.Image:
+def cartoon(
+    hair: tuple[int, int, int], skin: tuple[int, int, int] = (220, 180, 150), smile: bool = True
+) -> Image.Image:
     picture = Image.new("RGB", (128, 128), (200, 210, 220))
     pen = ImageDraw.Draw(picture)
     pen.ellipse((24, 2, 104, 110), fill=hair)
@@ -29,7 +40,9 @@ def cartoon(hair: tuple[int, int, int], skin: tuple[int, int, int] = (220, 180, 
         pen.ellipse((x - 6, 57, x + 6, 64), fill="white")
         pen.ellipse((x - 3, 57, x + 3, 64), fill="black")
         pen.line((x - 9, 50, x + 9, 50), fill=hair, width=3)
-    pen.arc((46, 78, 82, 100), 20, 160, fill=(160, 40, 40), width=4) if smile else pen.line((50, 96, 78, 96), fill=(160, 40, 40), width=4)
+    pen.arc((46, 78, 82, 100), 20, 160, fill=(160, 40, 40), width=4) if smile else pen.line(
+        (50, 96, 78, 96), fill=(160, 40, 40), width=4
+    )
     return picture
 
 
@@ -48,7 +61,9 @@ def folder(tmp_path):
 
 
 def test_recipe_runs_exports_and_resumes(tmp_path):
-    options = ClipOptions(data=str(faces(tmp_path / "faces", 100)), out=str(tmp_path / "run"), **TINY)
+    options = ClipOptions(
+        data=str(faces(tmp_path / "faces", 100)), out=str(tmp_path / "run"), **TINY
+    )
     first = load_clip(train(options))
     model = load_clip(train(replace(options, steps=3)))
     steps = [line.split(",")[0] for line in (tmp_path / "run" / "log.csv").read_text().splitlines()]
@@ -70,17 +85,28 @@ def test_empty_folder_and_wrong_labels_are_refused(folder, tmp_path):
     labels = tmp_path / "labels.csv"
     labels.write_text("file,gender\nface_00.png,female\nnobody.png,male\n")
     with pytest.raises(UserError, match="nobody.png"):
-        teacher.read_labels(labels, [path.name for path in folder.iterdir()])
+        attribute_teacher.read_labels(labels, [path.name for path in folder.iterdir()])
     labels.write_text("name,gender\nface_00.png,female\n")
     with pytest.raises(UserError, match="no column 'file'"):
-        teacher.read_labels(labels, ["face_00.png"])
+        attribute_teacher.read_labels(labels, ["face_00.png"])
     with pytest.raises(UserError, match="multiple of 32"):
         ClipOptions(data="x", out="y", size=50)
 
 
 def test_measures_see_what_was_drawn():
-    pictures = [cartoon((20, 15, 10)), cartoon((230, 200, 120)), cartoon((20, 15, 10), skin=(90, 60, 45))]
-    images = torch.stack([torch.frombuffer(bytearray(p.tobytes()), dtype=torch.uint8).view(128, 128, 3).permute(2, 0, 1) for p in pictures])
+    pictures = [
+        cartoon((20, 15, 10)),
+        cartoon((230, 200, 120)),
+        cartoon((20, 15, 10), skin=(90, 60, 45)),
+    ]
+    images = torch.stack(
+        [
+            torch.frombuffer(bytearray(p.tobytes()), dtype=torch.uint8)
+            .view(128, 128, 3)
+            .permute(2, 0, 1)
+            for p in pictures
+        ]
+    )
     marks = torch.from_numpy(attributes.landmarks(images.permute(0, 2, 3, 1).numpy()))
     found = attributes.measure(images / 127.5 - 1, marks)
     column = {name: found[:, i] for i, name in enumerate(attributes.MEASURED)}
@@ -104,13 +130,18 @@ def test_targets_spread_around_zero_and_flip_with_the_picture():
     rng = torch.Generator().manual_seed(0)
     raw = torch.randn(300, len(attributes.NAMES), generator=rng) * 5 + 2
     pictures = torch.randint(0, 256, (300, 3, 128, 128), dtype=torch.uint8, generator=rng)
-    guide = teacher.Teacher.fit(raw, pictures, teacher.TeacherOptions())
+    guide = attribute_teacher.Teacher.fit(raw, pictures, attribute_teacher.TeacherOptions())
     scores = guide.scores(raw, torch.zeros(300))
-    targets = torch.nn.functional.normalize(guide.targets(scores, guide.layout(scores, pictures)), dim=1)
+    targets = torch.nn.functional.normalize(
+        guide.targets(scores, guide.layout(scores, pictures)), dim=1
+    )
     assert (targets @ targets.T).fill_diagonal_(0).mean().abs() < 0.05
-    assert torch.equal(teacher.mirrored(teacher.mirrored(scores)), scores)
-    turned = (teacher.mirrored(scores) != scores).any(0)
-    assert [name for name, t in zip(attributes.NAMES, turned, strict=True) if t] == ["yaw", "light side"]
+    assert torch.equal(attribute_teacher.mirrored(attribute_teacher.mirrored(scores)), scores)
+    turned = (attribute_teacher.mirrored(scores) != scores).any(0)
+    assert [name for name, t in zip(attributes.NAMES, turned, strict=True) if t] == [
+        "yaw",
+        "light side",
+    ]
     tight = guide.scores(raw, torch.ones(300))
     hidden = torch.tensor([name in attributes.OUTER for name in attributes.NAMES])
     assert torch.allclose(tight[:, ~hidden], scores[:, ~hidden], atol=1e-5)
@@ -125,7 +156,9 @@ def test_captions_are_deterministic_and_say_only_what_is_true():
         assert set(used) <= set(true) and used
         assert ("man" in text.split()) is False
         assert not text.startswith(" ") and "  " not in text
-    assert captions.sentence("woman", ["old", "grey hair"], random.Random(1)).startswith(("an old woman with", "a ", "an elderly"))
+    assert captions.sentence("woman", ["old", "grey hair"], random.Random(1)).startswith(
+        ("an old woman with", "a ", "an elderly")
+    )
     assert any("glasses" in text for text in captions.prompts("glasses"))
 
 
@@ -135,12 +168,18 @@ def test_agreement_is_yes_no_or_unclear():
     table[0, [smiling, woman]] = 1
     table[1, smiling], table[1, woman] = 1, -1
     table[2, smiling] = 1
-    assert captions.agreement([("smiling",), ("smiling", "woman")], table).tolist() == [[1, 1, 1], [1, -1, 0]]
+    assert captions.agreement([("smiling",), ("smiling", "woman")], table).tolist() == [
+        [1, 1, 1],
+        [1, -1, 0],
+    ]
 
 
 def test_contrastive_loss_rewards_every_right_pair_and_leaves_unclear_ones_out():
     agree = torch.tensor([[1, 1, -1], [-1, 0, 1]])
-    right, wrong = torch.tensor([[5.0, 5.0, -5.0], [-5.0, 0.0, 5.0]]), torch.tensor([[-5.0, -5.0, 5.0], [5.0, 0.0, -5.0]])
+    right, wrong = (
+        torch.tensor([[5.0, 5.0, -5.0], [-5.0, 0.0, 5.0]]),
+        torch.tensor([[-5.0, -5.0, 5.0], [5.0, 0.0, -5.0]]),
+    )
     assert contrastive(right, agree) < 0.5 < contrastive(wrong, agree)
     changed = right.clone()
     changed[1, 1] = 9.0
@@ -148,12 +187,12 @@ def test_contrastive_loss_rewards_every_right_pair_and_leaves_unclear_ones_out()
 
 
 def test_zero_shot_truth_comes_from_labels_or_measures():
-    assert zeroshot.truth_from_labels("age", {"age": "60-69"}) == "50+"
-    assert zeroshot.truth_from_labels("sex", {"gender": "Male"}) == "male"
-    assert zeroshot.truth_from_labels("smile", {"gender": "Male"}) is None
+    assert zero_shot.truth_from_labels("age", {"age": "60-69"}) == "50+"
+    assert zero_shot.truth_from_labels("sex", {"gender": "Male"}) == "male"
+    assert zero_shot.truth_from_labels("smile", {"gender": "Male"}) is None
     facts = torch.zeros(2, len(captions.FACTS), dtype=torch.int8)
     facts[0, captions.FACTS.index("smiling")] = 1
-    assert zeroshot.truth_from_facts("smile", facts) == ["yes", None]
+    assert zero_shot.truth_from_facts("smile", facts) == ["yes", None]
 
 
 def test_ground_draws_pictures_together_and_leaves_the_order_of_texts():
@@ -165,17 +204,21 @@ def test_ground_draws_pictures_together_and_leaves_the_order_of_texts():
     common = ImageText.from_config(config, state)
     images, texts = torch.rand(5, 3, 64, 64) * 2 - 1, ["a smiling man", "an old woman", "red hair"]
     raw, found = plain.encode(images), common.encode(images)
-    assert torch.allclose(found[:, :8], raw, atol=1e-5) and torch.allclose(found[:, 8], torch.tensor(2.0))
+    assert torch.allclose(found[:, :8], raw, atol=1e-5) and torch.allclose(
+        found[:, 8], torch.tensor(2.0)
+    )
     assert torch.allclose(common.embed_texts(texts)[:, :8], plain.embed_texts(texts), atol=1e-5)
-    assert torch.equal((common.embed_images(images) @ common.embed_texts(texts).T).argsort(1),
-                       (plain.embed_images(images) @ plain.embed_texts(texts).T).argsort(1))
+    assert torch.equal(
+        (common.embed_images(images) @ common.embed_texts(texts).T).argsort(1),
+        (plain.embed_images(images) @ plain.embed_texts(texts).T).argsort(1),
+    )
 
 
 def test_explained_is_one_for_the_target_itself_and_ignores_the_ground():
     wanted = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
     found = torch.nn.functional.normalize(torch.cat([wanted, torch.full((50, 1), 0.4)], 1), dim=1)
-    assert zeroshot.explained(found, wanted) > 0.999
-    assert zeroshot.explained(found.roll(1, 0), wanted) < 0.2
+    assert zero_shot.explained(found, wanted) > 0.999
+    assert zero_shot.explained(found.roll(1, 0), wanted) < 0.2
 
 
 def test_clutter_keeps_the_middle_of_the_face():
@@ -189,33 +232,46 @@ def test_clutter_keeps_the_middle_of_the_face():
 def test_a_run_begins_with_a_finished_model(folder, tmp_path):
     """Its pictures' embeddings, less the ground coordinate, are those of the finished one."""
     finished = load_clip(train(ClipOptions(data=str(folder), out=str(tmp_path / "first"), **TINY)))
-    options = ClipOptions(data=str(folder), out=str(tmp_path / "second"), start=str(tmp_path / "first" / "clip.safetensors"), **TINY)
+    options = ClipOptions(
+        data=str(folder),
+        out=str(tmp_path / "second"),
+        start=str(tmp_path / "first" / "clip.safetensors"),
+        **TINY,
+    )
     images = torch.rand(2, 3, 32, 32)
     _, model = clip.build(options, finished.model.text_projection.shape[1] - 1)
     clip.start_from(options, model)
     with torch.no_grad():
-        assert torch.allclose(model.eval().encode_image(images), finished.model.encode_image(images)[:, :-1], atol=1e-5)
+        assert torch.allclose(
+            model.eval().encode_image(images),
+            finished.model.encode_image(images)[:, :-1],
+            atol=1e-5,
+        )
     _, wider = clip.build(options, finished.model.text_projection.shape[1] + 2)
     clip.start_from(options, wider)
-    layouts = teacher.TeacherOptions().layouts
+    layouts = attribute_teacher.TeacherOptions().layouts
     with torch.no_grad():
         found = wider.eval().encode_image(images)
     assert not found[:, -layouts - 3 : -layouts].any(), "new coordinates say nothing yet"
-    assert torch.allclose(found[:, -layouts:], finished.model.encode_image(images)[:, -layouts - 1 : -1], atol=1e-5)
+    assert torch.allclose(
+        found[:, -layouts:], finished.model.encode_image(images)[:, -layouts - 1 : -1], atol=1e-5
+    )
     with pytest.raises(UserError, match="does not fit"):
         clip.start_from(options, clip.build(replace(options, width=16), 30)[1])
 
 
 def test_hair_colour_is_learned_from_labels(folder):
-    """Half of the drawn faces get black, half red hair; the probe tells them apart again, and says nothing without labels."""
-    table = teacher.aligned_table(folder)
+    """Half of the drawn faces get black, half red hair; the probe tells them apart again, and says
+    nothing without labels.
+    """
+    table = attribute_teacher.aligned_table(folder)
     light = table.measured[:, list(attributes.MEASURED).index("hair light")]
     labels = [{"hair": "black" if value < light.median() else "red"} for value in light.tolist()]
     free = torch.ones(len(table), dtype=torch.bool)
-    scores = teacher.hair_probe(table, labels, free)
+    scores = attribute_teacher.hair_probe(table, labels, free)
     names = [name.removesuffix(" hair") for name in attributes.HAIRED]
     assert [names[i] for i in scores.argmax(1).tolist()] == [row["hair"] for row in labels]
-    assert not teacher.hair_probe(table, [{}] * len(table), free).any()
+    assert not attribute_teacher.hair_probe(table, [{}] * len(table), free).any()
 
 
 def test_rare_classes_are_repeated():

@@ -10,13 +10,18 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from essence import losses
-from essence.checkpoints import load_generator, load_latents
 from essence.errors import BadFile, UserError
-from essence.formats import write_safetensors
+from essence.library.checkpoints import load_generator, load_latents
+from essence.library.safe_files import write_safetensors
+from essence.methods import losses
 from essence.models.stylegan2 import Generator, GeneratorConfig
-from essence.train import common, critics, gaussian, generator, generator_lessons
-from essence.train.autoencoder import PictureEncoder, PictureEncoderConfig, load_encoder, save_encoder
+from essence.train import common, critics, gaussian, generator, generator_data
+from essence.train.autoencoder import (
+    PictureEncoder,
+    PictureEncoderConfig,
+    load_encoder,
+    save_encoder,
+)
 from essence.train.generator import GeneratorOptions
 
 SIDE, DIM = 32, 16
@@ -35,9 +40,23 @@ def faces(tmp_path_factory):
 
 def options(faces, out, **changes) -> GeneratorOptions:
     base = GeneratorOptions(
-        data=str(faces), out=str(out), size=SIDE, style_dim=DIM, n_mlp=2, channels=(16, 16, 8, 8), steps=4, minutes=1e6, batch=4, sampled=2,
-        warmup=1, critics_after=1, rate=2e-3, half=False, threads=1, device="cpu",
-    )  # fmt: skip
+        data=str(faces),
+        out=str(out),
+        size=SIDE,
+        style_dim=DIM,
+        n_mlp=2,
+        channels=(16, 16, 8, 8),
+        steps=4,
+        minutes=1e6,
+        batch=4,
+        sampled=2,
+        warmup=1,
+        critics_after=1,
+        rate=2e-3,
+        half=False,
+        threads=1,
+        device="cpu",
+    )
     return dataclasses.replace(base, **changes)
 
 
@@ -52,11 +71,18 @@ def test_it_learns_to_give_the_pictures_back(faces, tmp_path):
     first, last = (np.mean([row["pixels"] for row in part]) for part in (log[:10], log[-10:]))
     assert last < 0.75 * first
     made = {path.name for path in tmp_path.iterdir()}
-    assert made >= {"generator.safetensors", "latents.safetensors", "encoder.safetensors", "sheet-000060.png"}
+    assert made >= {
+        "generator.safetensors",
+        "latents.safetensors",
+        "encoder.safetensors",
+        "sheet-000060.png",
+    }
 
 
 def test_what_it_exports_fits_together(faces, tmp_path):
-    """The mapping network gives the latents' Gaussian, and the encoder's latents are the generator's."""
+    """The mapping network gives the latents' Gaussian, and the encoder's latents are the
+    generator's.
+    """
     generator.train(options(faces, tmp_path, steps=6))
     loaders = {"generator": load_generator, "latents": load_latents, "encoder": load_encoder}
     made, axes, encoder = (load(tmp_path / f"{name}.safetensors") for name, load in loaders.items())
@@ -64,7 +90,12 @@ def test_what_it_exports_fits_together(faces, tmp_path):
     spread = (axes.axes.T @ axes.axes).diagonal().clamp(min=1e-6).sqrt()
     assert ((w.mean(0) - axes.mean).abs() / spread).max() < 0.05
     assert torch.allclose(made.latent_avg.mean(0), axes.mean)
-    pictures = torch.stack([torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1) for path in sorted(faces.iterdir())[30:]])
+    pictures = torch.stack(
+        [
+            torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
+            for path in sorted(faces.iterdir())[30:]
+        ]
+    )
     found = encoder(pictures.float() / 127.5 - 1)[:, 0]
     assert ((found.mean(0) - axes.mean).abs() / (spread + 0.01)).max() < 1.5
 
@@ -82,7 +113,10 @@ def test_an_interrupted_run_resumes_to_the_same_weights(faces, tmp_path, monkeyp
         patch.setattr(generator.Lesson, "step", step_or_stop)
         generator.train(options(faces, tmp_path / "broken", checkpoint_seconds=0))
     generator.train(options(faces, tmp_path / "broken"))
-    whole, resumed = (load_generator(tmp_path / name / "generator.safetensors").state_dict() for name in ("whole", "broken"))
+    whole, resumed = (
+        load_generator(tmp_path / name / "generator.safetensors").state_dict()
+        for name in ("whole", "broken")
+    )
     assert all(torch.allclose(whole[name], resumed[name], atol=1e-5) for name in whole)
     assert [row["step"] for row in rows(tmp_path / "broken")] == [1, 2, 3, 4]
 
@@ -99,19 +133,27 @@ def test_critics_alone_train_a_plain_stylegan(faces, tmp_path):
     generator.train(options(faces, tmp_path, steps=3, reconstruct=0.0, mixing=1.0))
     begun = generator.networks(options(faces, tmp_path))[0]
     torch.manual_seed(0)
-    first, trained = generator.networks(options(faces, tmp_path))[0], load_generator(tmp_path / "generator.safetensors")
+    first, trained = (
+        generator.networks(options(faces, tmp_path))[0],
+        load_generator(tmp_path / "generator.safetensors"),
+    )
     assert isinstance(begun, Generator)
-    assert not torch.equal(first.style[1].weight, trained.style[1].weight), "the mapping network is trained where nothing is encoded"
+    assert not torch.equal(first.style[1].weight, trained.style[1].weight), (
+        "the mapping network is trained where nothing is encoded"
+    )
 
 
 # ---- parts
+
 
 @pytest.mark.parametrize("pays", [True, False])
 def test_half_precision_only_where_the_machine_has_it(monkeypatch, pays):
     monkeypatch.setattr(common, "bfloat16_pays", lambda device: pays)
     for wanted in (True, False):
         with common.precision("cpu", wanted):
-            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == (torch.bfloat16 if pays and wanted else torch.float32)
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == (
+                torch.bfloat16 if pays and wanted else torch.float32
+            )
 
 
 def test_a_mapping_network_is_the_gaussian_and_moves_no_picture():
@@ -161,7 +203,11 @@ def test_an_alteration_is_the_same_for_a_picture_and_its_copy():
 
 def test_pictures_that_are_all_alike_have_no_deviation():
     one = torch.randn(1, 3, 8, 8)
-    assert critics.deviation(one.expand(8, -1, -1, -1)).max() < 1e-3 < critics.deviation(torch.randn(8, 3, 8, 8)).min()
+    assert (
+        critics.deviation(one.expand(8, -1, -1, -1)).max()
+        < 1e-3
+        < critics.deviation(torch.randn(8, 3, 8, 8)).min()
+    )
 
 
 def test_r1_is_the_squared_gradient():
@@ -173,8 +219,10 @@ def test_r1_is_the_squared_gradient():
 def test_a_crops_edge_counts_nothing_and_its_middle_all():
     own = torch.zeros(1, 1, 128, 128, dtype=torch.uint8)
     own[..., 30:100, 25:105] = 255
-    mask = generator_lessons.inner(own)
-    assert mask[0, 0, 65, 65] == 255 and not mask[..., :32, :].any() and not mask[..., :, 103:].any()
+    mask = generator_data.inner(own)
+    assert (
+        mask[0, 0, 65, 65] == 255 and not mask[..., :32, :].any() and not mask[..., :, 103:].any()
+    )
     assert (mask[0, 0, 65].int().diff()[:60] >= 0).all(), "it rises from the edge"
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from essence.checkpoints import load_inverter, save_generator
 from essence.errors import UserError
-from essence.formats import write_safetensors
+from essence.library.checkpoints import load_inverter, save_generator
+from essence.library.safe_files import write_safetensors
 from essence.models.stylegan2 import Generator, GeneratorConfig
 from essence.train import augment, common, inverter
 from essence.train.inverter import InverterOptions
@@ -31,16 +31,32 @@ def folder(tmp_path_factory):
     torch.manual_seed(0)
     generator = Generator(GeneratorConfig(SIDE, DIM, 1, {4: 8, 8: 8, 16: 8, 32: 8}))
     save_generator(generator, root / "generator.safetensors", half=False)
-    write_safetensors(root / "latents.safetensors", {"mean": torch.zeros(DIM), "covariance": torch.eye(DIM)}, {})
+    write_safetensors(
+        root / "latents.safetensors", {"mean": torch.zeros(DIM), "covariance": torch.eye(DIM)}, {}
+    )
     return root
 
 
 def options(folder, out, **changes) -> InverterOptions:
     base = InverterOptions(
-        data=str(folder / "faces"), out=str(out),
-        generator=str(folder / "generator.safetensors"), latents=str(folder / "latents.safetensors"),
-        input_size=SIDE, widths=(4, 6, 8, 10), depths=(1, 1, 1, 1), head_width=8, steps=6, minutes=1e6, batch=4, generated=2, bank=8,
-        rendered=2, latents_first=0.0, warmup=2, rate=5e-3, half=False,
+        data=str(folder / "faces"),
+        out=str(out),
+        generator=str(folder / "generator.safetensors"),
+        latents=str(folder / "latents.safetensors"),
+        input_size=SIDE,
+        widths=(4, 6, 8, 10),
+        depths=(1, 1, 1, 1),
+        head_width=8,
+        steps=6,
+        minutes=1e6,
+        batch=4,
+        generated=2,
+        bank=8,
+        rendered=2,
+        latents_first=0.0,
+        warmup=2,
+        rate=5e-3,
+        half=False,
     )
     return dataclasses.replace(base, **changes)
 
@@ -75,7 +91,9 @@ def test_interrupted_run_resumes_to_the_same_weights(folder, tmp_path, monkeypat
 
 def test_the_loss_falls_and_the_file_loads(folder, tmp_path):
     target = tmp_path / "inverter.safetensors"
-    trained = inverter.train(options(folder, tmp_path, steps=40, batch=8, generated=7, rendered=0, export=str(target)))
+    trained = inverter.train(
+        options(folder, tmp_path, steps=40, batch=8, generated=7, rendered=0, export=str(target))
+    )
     losses = [float(row["layers"]) for row in rows(tmp_path)]
     assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
     loaded, x = load_inverter(target), torch.rand(2, 3, SIDE, SIDE) * 2 - 1
@@ -132,7 +150,10 @@ def test_held_out_follows_the_names_alone():
 
 def test_augmentation_keeps_range_shape_and_seed():
     x = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    first, second, other = (augment.degrade(augment.light(x, rng)[0], rng) for rng in map(torch.Generator().manual_seed, (3, 3, 4)))
+    first, second, other = (
+        augment.degrade(augment.light(x, rng)[0], rng)
+        for rng in map(torch.Generator().manual_seed, (3, 3, 4))
+    )
     assert first.shape == x.shape and first.abs().max() <= 1
     assert torch.equal(first, second) and not torch.equal(first, other)
     lit, changed = augment.light(x, torch.Generator().manual_seed(5))

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from essence.checkpoints import load_clip, load_inverter, save_generator
-from essence.formats import write_safetensors
+from essence.library.checkpoints import load_clip, load_inverter, save_generator
+from essence.library.safe_files import write_safetensors
 from essence.models.stylegan2 import Generator, GeneratorConfig
 
 ROOT = Path(__file__).parents[1]
@@ -47,17 +47,40 @@ def folder(tmp_path_factory):
         ImageDraw.Draw(image).ellipse((24, 16 + i % 4, 104, 112), fill=(220, 180 - 3 * i, 150))
         image.save(root / "faces" / f"{i:02d}.png")
     torch.manual_seed(0)
-    save_generator(Generator(GeneratorConfig(SIDE, DIM, 2, {4: 8, 8: 8, 16: 8, 32: 8})), root / "generator.safetensors", half=False)
-    write_safetensors(root / "latents.safetensors", {"mean": torch.zeros(DIM), "covariance": torch.eye(DIM)}, {})
+    save_generator(
+        Generator(GeneratorConfig(SIDE, DIM, 2, {4: 8, 8: 8, 16: 8, 32: 8})),
+        root / "generator.safetensors",
+        half=False,
+    )
+    write_safetensors(
+        root / "latents.safetensors", {"mean": torch.zeros(DIM), "covariance": torch.eye(DIM)}, {}
+    )
     (root / "spy.py").write_text(SPY)
     return root
 
 
 def on_two(folder: Path, out: Path, recipe: str, *words: str) -> list[str]:
     """Runs a recipe on two processes; returns what each of them said of its weights, in order."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(folder / "spy.py"),
-               str(out), recipe,
-               "--data", str(folder / "faces"), "--out", str(out), "--device", "cpu", "--threads", "1", *words]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(folder / "spy.py"),
+        str(out),
+        recipe,
+        "--data",
+        str(folder / "faces"),
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        *words,
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -67,7 +90,7 @@ def on_two(folder: Path, out: Path, recipe: str, *words: str) -> list[str]:
 SIZES = {
     "generator": "--size 32 --style-dim 16 --n-mlp 2 --channels 16 16 8 8 --steps 3 --batch 4 --sampled 2 --no-half --warmup 1",
     "inverter": "--input-size 32 --widths 4 6 8 10 --depths 1 1 1 1 --head-width 8 --steps 3 --batch 4 --generated 2 --bank 8 "
-                "--rendered 2 --latents-first 0 --no-half --warmup 1",
+    "--rendered 2 --latents-first 0 --no-half --warmup 1",
     "clip": "--size 32 --width 8 --layers 1 1 1 1 --text-width 32 --text-layers 1 --context 16 --steps 3 --batch 4 --every 1",
 }
 
@@ -76,7 +99,12 @@ SIZES = {
 def test_two_processes_keep_the_same_weights(folder, tmp_path, recipe):
     words = SIZES[recipe].split()
     if recipe == "inverter":
-        words += ["--generator", str(folder / "generator.safetensors"), "--latents", str(folder / "latents.safetensors")]
+        words += [
+            "--generator",
+            str(folder / "generator.safetensors"),
+            "--latents",
+            str(folder / "latents.safetensors"),
+        ]
     first, second = on_two(folder, tmp_path, recipe, *words)
     assert first and first == second
     steps = [line.split(",")[0] for line in (tmp_path / "log.csv").read_text().splitlines()[1:]]

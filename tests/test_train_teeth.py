@@ -1,58 +1,71 @@
 import torch
 
-from essence import losses
-from essence.checkpoints import load_generator, load_latents, save_generator, save_latents
-from essence.train import teeth
+from essence.library.checkpoints import load_generator, load_latents, save_generator, save_latents
+from essence.methods import losses
+from essence.train import mouth_colour
 
 from . import fakes
 
-OPTIONS = teeth.TeethOptions("", "", "", steps=60, batch=4, rate=1e-3, layers=0.0, least=0.3, most=0.5)
+OPTIONS = mouth_colour.TeethOptions(
+    "", "", "", steps=60, batch=4, rate=1e-3, layers=0.0, least=0.3, most=0.5
+)
 
 
 def window(size):
-    return losses.care(size, 1.0, teeth.MOUTH_ONLY) - 1
+    return losses.care(size, 1.0, mouth_colour.MOUTH_ONLY) - 1
 
 
 def test_in_the_mouth_nothing_is_greener_than_red_and_elsewhere_nothing_changes():
-    before, mouth = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1, torch.zeros(1, 1, 32, 32)
+    before, mouth = (
+        torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1,
+        torch.zeros(1, 1, 32, 32),
+    )
     mouth[..., 20:26, 10:22] = 1
-    after = teeth.whitened(before, mouth)
+    after = mouth_colour.whitened(before, mouth)
     outside = (mouth == 0).expand_as(before)
     assert torch.equal(after[outside], before[outside])
     red, green, _ = after[..., 20:26, 10:22].unbind(1)
-    assert (green <= red - teeth.WARMTH + 1e-6).all()
-    torch.testing.assert_close(after[:, 0] + after[:, 1], before[:, 0] + before[:, 1])  # as bright as they were
+    assert (green <= red - mouth_colour.WARMTH + 1e-6).all()
+    torch.testing.assert_close(
+        after[:, 0] + after[:, 1], before[:, 0] + before[:, 1]
+    )  # as bright as they were
 
 
 def test_skin_lips_and_white_teeth_stay():
     for colour in ((0.6, 0.2, 0.1), (0.3, -0.6, -0.5), (0.8, 0.65, 0.6)):
         picture = torch.tensor(colour).view(1, 3, 1, 1).expand(1, 3, 8, 8)
-        assert torch.equal(teeth.whitened(picture, torch.ones(1, 1, 8, 8)), picture)
+        assert torch.equal(mouth_colour.whitened(picture, torch.ones(1, 1, 8, 8)), picture)
 
 
 def test_a_polished_generator_draws_the_same_with_whiter_teeth():
     models = fakes.model_set()
     before, mouth = models.generator, window(models.size)
-    after = teeth.polish(before, models.latents, OPTIONS)
-    w = teeth.latents(models.latents, OPTIONS, before.config.layers, torch.Generator().manual_seed(99))  # not those that it learned on
+    after = mouth_colour.polish(before, models.latents, OPTIONS)
+    w = mouth_colour.latents(
+        models.latents, OPTIONS, before.config.layers, torch.Generator().manual_seed(99)
+    )  # not those that it learned on
     with torch.no_grad():
         seen, drawn = before.synthesis(w), after.synthesis(w)
-    wanted = teeth.whitened(seen, mouth)
+    wanted = mouth_colour.whitened(seen, mouth)
 
     def error(a, b, weight):
         return ((a - b).abs() * weight).mean() / weight.mean()
 
     change = error(wanted, seen, mouth)
-    assert change > 0.1 and error(wanted, drawn, mouth) < 0.95 * change  # noise learns slowly; a step the other way would show
+    assert (
+        change > 0.1 and error(wanted, drawn, mouth) < 0.95 * change
+    )  # noise learns slowly; a step the other way would show
     assert error(drawn, seen, 1 - mouth) < 0.1 * change
     for name, weight in before.style.state_dict().items():
-        assert torch.equal(after.style.state_dict()[name], weight), "latents would mean something else"
+        assert torch.equal(after.style.state_dict()[name], weight), (
+            "latents would mean something else"
+        )
 
 
 def test_each_lesson_has_those_that_need_it_most_and_others():
     seen = torch.zeros(8, 3, 4, 4)
     wanted = seen + torch.tensor([0, 5, 1, 7, 2, 0, 3, 0.0]).view(-1, 1, 1, 1)
-    assert teeth._lesson(seen, wanted, 4).tolist() == [3, 1, 0, 2]
+    assert mouth_colour._lesson(seen, wanted, 4).tolist() == [3, 1, 0, 2]
 
 
 def test_the_command_writes_a_generator(tmp_path):
@@ -60,6 +73,23 @@ def test_the_command_writes_a_generator(tmp_path):
     save_generator(models.generator, tmp_path / "g.safetensors")
     save_latents(torch.zeros(8), torch.eye(8), tmp_path / "l.safetensors", 1)
     out = tmp_path / "new" / "g.safetensors"
-    teeth.main(["--generator", str(tmp_path / "g.safetensors"), "--latents", str(tmp_path / "l.safetensors"), "--out", str(out),
-                "--steps", "2", "--batch", "2", "--threads", str(torch.get_num_threads())])  # fmt: skip
-    assert load_generator(out).config == models.generator.config and len(load_latents(tmp_path / "l.safetensors").axes) == 8
+    mouth_colour.main(
+        [
+            "--generator",
+            str(tmp_path / "g.safetensors"),
+            "--latents",
+            str(tmp_path / "l.safetensors"),
+            "--out",
+            str(out),
+            "--steps",
+            "2",
+            "--batch",
+            "2",
+            "--threads",
+            str(torch.get_num_threads()),
+        ]
+    )
+    assert (
+        load_generator(out).config == models.generator.config
+        and len(load_latents(tmp_path / "l.safetensors").axes) == 8
+    )

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from essence.turn import Turn, apart
+from essence.runtime.device_queue import Turn, apart
 
 both = pytest.mark.parametrize("one_thread", (False, True))
 
@@ -24,7 +24,9 @@ def test_one_works_at_a_time_and_each_gets_its_answer(one_thread):
         return i * i
 
     with ThreadPoolExecutor(4) as callers:
-        assert list(callers.map(lambda i: turn(lambda: work(i)), range(12))) == [i * i for i in range(12)]
+        assert list(callers.map(lambda i: turn(lambda: work(i)), range(12))) == [
+            i * i for i in range(12)
+        ]
     assert max(most) == 1 and not turn.taken()
 
 
@@ -45,7 +47,9 @@ def test_an_error_is_the_callers_and_the_next_one_may_work(one_thread):
 
 
 def test_ctrl_c_waits_for_the_work_under_way():
-    """A generator that is closed while it makes its next step raises; so nobody may go on before the step has ended."""
+    """A generator that is closed while it makes its next step raises; so nobody may go on before
+    the step has ended.
+    """
     turn, ended = Turn(one_thread=True), []
 
     def work():

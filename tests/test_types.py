@@ -7,14 +7,20 @@ import pytest
 import torch
 from PIL import Image
 
-from essence import BadFile, Essence, EssenceMismatch, types
-from essence.formats import write_safetensors
+from essence import BadFile, Essence, EssenceMismatch, values
+from essence.library.safe_files import write_safetensors
 
 from . import fakes
 
 
 def essence(**changes):
-    fields = {"delta": torch.randn(12, 256), "name": "Grün", "model": "mini-1", "method": "optimize", "strength": 0.8}
+    fields = {
+        "delta": torch.randn(12, 256),
+        "name": "Grün",
+        "model": "mini-1",
+        "method": "optimize",
+        "strength": 0.8,
+    }
     fields["provenance"] = {"seed": 3, "losses": {"total": 0.5}, "options": {"steps": 10}}
     return Essence(**{**fields, **changes})
 
@@ -53,10 +59,17 @@ def test_another_generators_essence_is_refused_with_both_shapes():
         essence(delta=torch.randn(18, 512)).apply(torch.randn(12, 256))
     with pytest.raises(EssenceMismatch, match="mini-1.*mini-2"):
         essence().check((12, 256), "mini-2")
-    essence(model="").check((12, 256), "mini-2")  # a public direction does not say: its shape must do
+    essence(model="").check(
+        (12, 256), "mini-2"
+    )  # a public direction does not say: its shape must do
 
 
-NO_DIRECTIONS = [torch.randn(256), torch.randn(2, 12, 256), torch.full((12, 256), float("nan")), torch.ones(12, 256).int()]
+NO_DIRECTIONS = [
+    torch.randn(256),
+    torch.randn(2, 12, 256),
+    torch.full((12, 256), float("nan")),
+    torch.ones(12, 256).int(),
+]
 
 
 @pytest.mark.parametrize("delta", NO_DIRECTIONS)
@@ -106,14 +119,20 @@ def test_saving_replaces_whole_or_not_at_all(tmp_path):
 def test_an_essence_whose_thumbnail_is_a_bomb_has_none(tmp_path):
     bomb = io.BytesIO()
     Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
-    header = {"format": types.FORMAT, "name": "x", "model": "", "method": "", "strength": 1.0,
-              "thumbnail": base64.b64encode(bomb.getvalue()).decode()}  # fmt: skip
+    header = {
+        "format": values.FORMAT,
+        "name": "x",
+        "model": "",
+        "method": "",
+        "strength": 1.0,
+        "thumbnail": base64.b64encode(bomb.getvalue()).decode(),
+    }
     write_safetensors(tmp_path / "x.safetensors", {"delta": torch.zeros(4, 8)}, header)
     assert Essence.load(tmp_path / "x.safetensors").thumbnail is None
 
 
 def test_an_endless_strength_is_a_damaged_header(tmp_path):
-    header = {"format": types.FORMAT, "name": "x", "model": "", "method": "", "strength": 10**400}
+    header = {"format": values.FORMAT, "name": "x", "model": "", "method": "", "strength": 10**400}
     write_safetensors(tmp_path / "x.safetensors", {"delta": torch.zeros(4, 8)}, header)
     with pytest.raises(BadFile, match="damaged"):
         Essence.load(tmp_path / "x.safetensors")
@@ -121,16 +140,30 @@ def test_an_endless_strength_is_a_damaged_header(tmp_path):
 
 @pytest.mark.parametrize("reach", [0, -1, 10**400, "far"])
 def test_a_reach_that_is_none_is_a_damaged_header(tmp_path, reach):
-    header = {"format": types.FORMAT, "name": "x", "model": "", "method": "", "strength": 1.0, "reach": reach}
+    header = {
+        "format": values.FORMAT,
+        "name": "x",
+        "model": "",
+        "method": "",
+        "strength": 1.0,
+        "reach": reach,
+    }
     write_safetensors(tmp_path / "x.safetensors", {"delta": torch.zeros(4, 8)}, header)
     with pytest.raises(BadFile, match="damaged"):
         Essence.load(tmp_path / "x.safetensors")
 
 
 def test_the_addition_is_held_only_with_axes_and_a_reach():
-    axes, w, far = fakes.model_set().latents, torch.randn(3, 8, 8), essence(delta=100 * torch.ones(8, 8), reach=4.0)
+    axes, w, far = (
+        fakes.model_set().latents,
+        torch.randn(3, 8, 8),
+        essence(delta=100 * torch.ones(8, 8), reach=4.0),
+    )
     plain = dataclasses.replace(far, reach=None)
     assert torch.equal(far.apply(w, 1.0), plain.apply(w, 1.0, axes=axes))
     assert (far.apply(w, 1.0, axes=axes) - w).norm() < 0.9 * (plain.apply(w, 1.0) - w).norm()
-    assert Essence.mixture([plain, far], [1, 1]).reach == 4.0 and Essence.mixture([plain], [1]).reach is None
+    assert (
+        Essence.mixture([plain, far], [1, 1]).reach == 4.0
+        and Essence.mixture([plain], [1]).reach is None
+    )
     assert far.limited(["coarse"]).reach == 4.0

@@ -1,4 +1,6 @@
-"""Refinement: a few optimisation steps that bring an inversion closer to its photograph (docs/METHOD.md, section 8)."""
+"""Refinement: a few optimisation steps that bring an inversion closer to its photograph
+(docs/METHOD.md, section 8).
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import losses
 from ..errors import UserError
-from ..images import resample, to_pil, to_tensor, to_uint8
-from ..latents import LatentAxes
-from ..model_set import ModelSet
 from ..models.identity import face_chip
-from ..types import Source, Step
+from ..models.latents import LatentAxes
+from ..models.model_set import ModelSet
+from ..pictures.tensors import resample, to_pil, to_tensor, to_uint8
+from ..values import Source, Step
+from . import losses
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,12 @@ class RefineOptions:
     layer_learning_rate: float = 0.03  # of v, for each layer
     pixels: float = 3.0  # weight of the mean absolute difference
     care: float = 8.0  # how much more the pixels of eyes and mouth count in aligned faces
-    chroma: float = 6.0  # weight of the colour of eyes and mouth, in patches: teeth are too few pixels for the others to keep white
-    features: float = 1.0  # of the face network's maps of the inner face, relative, averaged over its stages
+    # weight of the colour of eyes and mouth, in patches: teeth are too few pixels for the others to
+    # keep white
+    chroma: float = 6.0
+    features: float = (
+        1.0  # of the face network's maps of the inner face, relative, averaged over its stages
+    )
     descriptor: float = 1.5  # of the squared distance between descriptors
     penalty: float = 0.002  # on |u|^2 + layer_penalty * mean |v|^2
     layer_penalty: float = 6.0
@@ -36,17 +42,28 @@ class RefineOptions:
 
     def __post_init__(self) -> None:
         if self.steps < 0:
-            raise UserError(f"The number of refinement steps must be zero or more, not {self.steps}.")
+            raise UserError(
+                f"The number of refinement steps must be zero or more, not {self.steps}."
+            )
 
 
-def refine(models: ModelSet, sources: Sequence[Source], options: RefineOptions = RefineOptions()) -> Iterator[Step]:  # noqa: B008 - frozen
-    """Move each source's w so that G(w) comes closer to its crop. Yields a `Step` after each step; its `result` is a tuple with the best of
-    each `Source` so far, its losses are means over them. None influences another: together they only take less time.
+def refine(
+    models: ModelSet, sources: Sequence[Source], options: RefineOptions = RefineOptions()
+) -> Iterator[Step]:  # noqa: B008 - frozen
+    """Move each source's w so that G(w) comes closer to its crop. Yields a `Step` after each step;
+    its `result` is a tuple with the best of each `Source` so far, its losses are means over them.
+    None influences another: together they only take less time.
 
-    It begins at the layers' mean plus `models.deltas` of what each differs from it: differences that an inverter has found to meet pixels
-    lead out of what the generator draws sharply (e4e, section 3: distortion against editability); those that matter it finds again.
+    It begins at the layers' mean plus `models.deltas` of what each differs from it: differences
+    that an inverter has found to meet pixels lead out of what the generator draws sharply (e4e,
+    section 3: distortion against editability); those that matter it finds again.
     """
-    photos = torch.cat([resample(to_tensor(source.crop).to(models.device), models.size, "antialias") for source in sources])
+    photos = torch.cat(
+        [
+            resample(to_tensor(source.crop).to(models.device), models.size, "antialias")
+            for source in sources
+        ]
+    )
     with torch.no_grad():
         faces = _faces(models, photos)
     weight = losses.care(models.size, options.care if faces else 0.0).to(photos)
@@ -55,7 +72,12 @@ def refine(models: ModelSet, sources: Sequence[Source], options: RefineOptions =
     w = torch.lerp(w.mean(1, keepdim=True), w, models.deltas)
     u = torch.zeros(len(w), 1, len(latents.axes), device=w.device, requires_grad=True)
     v = torch.zeros(len(w), w.shape[1], len(latents.axes), device=w.device, requires_grad=True)
-    optimizer = torch.optim.Adam([{"params": [u], "lr": options.learning_rate}, {"params": [v], "lr": options.layer_learning_rate}])
+    optimizer = torch.optim.Adam(
+        [
+            {"params": [u], "lr": options.learning_rate},
+            {"params": [v], "lr": options.layer_learning_rate},
+        ]
+    )
     best, best_losses = list(sources), [math.inf] * len(w)
 
     for i in range(options.steps):
@@ -72,8 +94,12 @@ def refine(models: ModelSet, sources: Sequence[Source], options: RefineOptions =
         for n, loss in enumerate(total.tolist()):
             if loss < best_losses[n]:
                 best_losses[n] = loss
-                best[n] = dataclasses.replace(sources[n], w=moved[n].detach().cpu(), inversion=to_pil(images[n].detach()))
-        values = {"total": total.mean().item()} | {key: term.mean().item() for key, term in terms.items()}
+                best[n] = dataclasses.replace(
+                    sources[n], w=moved[n].detach().cpu(), inversion=to_pil(images[n].detach())
+                )
+        values = {"total": total.mean().item()} | {
+            key: term.mean().item() for key, term in terms.items()
+        }
         shown = i % options.preview_every == 0 or i + 1 == options.steps
         preview = to_uint8(images.detach()) if shown else None
         del moved, images, terms, own, total
@@ -81,7 +107,9 @@ def refine(models: ModelSet, sources: Sequence[Source], options: RefineOptions =
 
 
 def _faces(models: ModelSet, photos: Tensor) -> tuple[list[Tensor], Tensor] | None:
-    """What the face network sees of the inner faces: its maps and the descriptors. None where the models make no faces."""
+    """What the face network sees of the inner faces: its maps and the descriptors. None where the
+    models make no faces.
+    """
     if models.identity is None:
         return None
     maps = models.identity.features(face_chip(photos))
@@ -89,20 +117,32 @@ def _faces(models: ModelSet, photos: Tensor) -> tuple[list[Tensor], Tensor] | No
 
 
 def _losses(
-    models: ModelSet, images: Tensor, photos: Tensor, faces: tuple[list[Tensor], Tensor] | None, weight: Tensor
+    models: ModelSet,
+    images: Tensor,
+    photos: Tensor,
+    faces: tuple[list[Tensor], Tensor] | None,
+    weight: Tensor,
 ) -> dict[str, Tensor]:
     """The terms of each picture, [N]."""
-    pixels = {"pixels": _mean((images - photos).abs() * weight), "chroma": _chroma(images - photos, weight)}
+    pixels = {
+        "pixels": _mean((images - photos).abs() * weight),
+        "chroma": _chroma(images - photos, weight),
+    }
     if models.identity is None or faces is None:
         return pixels
     ours, (maps, descriptors) = models.identity.features(face_chip(images)), faces
     relative = [_mean((a - b).abs()) / _mean(b.abs()) for a, b in zip(ours, maps, strict=True)]
     difference = models.identity.describe(ours) - descriptors
-    return pixels | {"features": torch.stack(relative).mean(0), "descriptor": difference.square().sum(1)}
+    return pixels | {
+        "features": torch.stack(relative).mean(0),
+        "descriptor": difference.square().sum(1),
+    }
 
 
 def _chroma(difference: Tensor, weight: Tensor) -> Tensor:
-    """Mean absolute difference in R - G and R - B of patches, a thirty-second of the side, where `weight` exceeds 1."""
+    """Mean absolute difference in R - G and R - B of patches, a thirty-second of the side, where
+    `weight` exceeds 1.
+    """
     red, green, blue = difference.unbind(1)
     patch = max(1, difference.shape[-1] // 32)
     colour = F.avg_pool2d(torch.stack([red - green, red - blue], 1), patch)
@@ -115,7 +155,9 @@ def _mean(x: Tensor) -> Tensor:
 
 
 def _round_axes(models: ModelSet) -> LatentAxes:
-    """Where a model set brings no statistics: all coordinates alike, with the mean deviation of w from a small sample."""
+    """Where a model set brings no statistics: all coordinates alike, with the mean deviation of w
+    from a small sample.
+    """
     mean = models.generator.latent_avg.mean(0)
     z = torch.randn(1024, len(mean), generator=torch.Generator().manual_seed(0)).to(mean)
     with torch.no_grad():

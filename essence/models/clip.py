@@ -1,4 +1,6 @@
-"""CLIP (Radford et al. 2021) through open_clip: pictures and texts to unit-norm embeddings, differentiable in the pictures."""
+"""CLIP (Radford et al. 2021) through open_clip: pictures and texts to unit-norm embeddings,
+differentiable in the pictures.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
 from ..errors import BadFile
-from ..images import resample
-from ..turn import apart
+from ..pictures.tensors import resample
+from ..runtime.device_queue import apart
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -23,8 +25,10 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 def prepare() -> None:
     """Import open_clip, which takes seconds the first time.
 
-    In a thread of its own: something in there keeps the frames of whoever imports it, and with them all that these hold, for good.
+    In a thread of its own: something in there keeps the frames of whoever imports it, and with them
+    all that these hold, for good.
     """
+
     def run() -> None:
         collecting = gc.isenabled()
         gc.disable()  # half a million objects come, and none of them is garbage
@@ -38,9 +42,18 @@ def prepare() -> None:
 
 
 class ImageText(nn.Module):
-    """An open_clip model with one preprocessing for photographs and renders: resample to its side, then CLIP's mean and deviation."""
+    """An open_clip model with one preprocessing for photographs and renders: resample to its side,
+    then CLIP's mean and deviation.
+    """
 
-    def __init__(self, model: nn.Module, tokenizer, name: str, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD):
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer,
+        name: str,
+        mean: Sequence[float] = CLIP_MEAN,
+        std: Sequence[float] = CLIP_STD,
+    ):
         super().__init__()
         self.model, self.tokenizer, self.name = model, tokenizer, name
         size = model.visual.image_size
@@ -49,22 +62,36 @@ class ImageText(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     @classmethod
-    def from_config(cls, config: Mapping, state: Mapping[str, Tensor], name: str = "bundled") -> ImageText:
+    def from_config(
+        cls, config: Mapping, state: Mapping[str, Tensor], name: str = "bundled"
+    ) -> ImageText:
         """A model from open_clip's own constructor arguments and a state dict, strictly loaded."""
         from open_clip.model import CLIP
         from open_clip.tokenizer import SimpleTokenizer
 
         try:
-            model = CLIP(**{key: config[key] for key in ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu") if key in config})
+            model = CLIP(
+                **{
+                    key: config[key]
+                    for key in ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")
+                    if key in config
+                }
+            )
             model.load_state_dict(dict(state))
         except (RuntimeError, TypeError, KeyError) as error:
-            raise BadFile(f"The image-text model {name} does not fit its own description: {error}") from None
+            raise BadFile(
+                f"The image-text model {name} does not fit its own description: {error}"
+            ) from None
         tokenizer = SimpleTokenizer(context_length=model.context_length)
-        model = cls(model, tokenizer, name, config.get("mean", CLIP_MEAN), config.get("std", CLIP_STD))
+        model = cls(
+            model, tokenizer, name, config.get("mean", CLIP_MEAN), config.get("std", CLIP_STD)
+        )
         return model.eval().requires_grad_(False)
 
     def fold_norms(self) -> None:
-        """Take the batch norms of a frozen ModifiedResNet into the convolutions before them: the same numbers in fewer passes."""
+        """Take the batch norms of a frozen ModifiedResNet into the convolutions before them: the
+        same numbers in fewer passes.
+        """
         from open_clip.modified_resnet import ModifiedResNet
 
         if not isinstance(self.model.visual, ModifiedResNet):
@@ -76,9 +103,11 @@ class ImageText(nn.Module):
                     setattr(module, behind, nn.Identity())
 
     def encode(self, images: Tensor, released: bool = False) -> Tensor:
-        """Pictures [B, 3, H, W] in [-1, 1], any side, to embeddings [B, E] as the network gives them, not normalised.
+        """Pictures [B, 3, H, W] in [-1, 1], any side, to embeddings [B, E] as the network gives
+        them, not normalised.
 
-        `released`: fed as the released code did it (a box filter, neither mean nor deviation), to reproduce its numbers.
+        `released`: fed as the released code did it (a box filter, neither mean nor deviation), to
+        reproduce its numbers.
         """
         if released:
             return self.model.encode_image(resample(images, self.size, "box")).float()
@@ -86,8 +115,9 @@ class ImageText(nn.Module):
         return self.model.encode_image(((images + 1) / 2 - self.mean) / self.std).float()
 
     def encode_whole(self, picture: Tensor) -> Tensor:
-        """One picture [1, 3, H, W] in [-1, 1] through CLIP's own preprocessing, the only one that the released target went through:
-        bicubic to its side along the shorter edge, centre square, 8 bits, mean and deviation."""
+        """One picture [1, 3, H, W] in [-1, 1] through CLIP's own preprocessing, the only one that
+        the released target went through: bicubic to its side along the shorter edge, centre square,
+        8 bits, mean and deviation."""
         h, w = picture.shape[2:]
         scale = self.size / min(h, w)
         shape = (round(h * scale), round(w * scale))

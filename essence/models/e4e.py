@@ -1,7 +1,9 @@
-"""The e4e inverter (Tov et al. 2021, arXiv 2102.02766): a picture to w+, as one w plus a small delta for each layer.
+"""The e4e inverter (Tov et al. 2021, arXiv 2102.02766): a picture to w+, as one w plus a small
+delta for each layer.
 
-A squeeze-and-excitation ResNet (Deng et al. 2019, "IR-SE50") gives feature maps at three scales; a small convolutional head for each layer
-of the generator turns one of them into a vector. Parameter names are those of the public checkpoints; the widths are configurable, and
+A squeeze-and-excitation ResNet (Deng et al. 2019, "IR-SE50") gives feature maps at three scales; a
+small convolutional head for each layer of the generator turns one of them into a vector. Parameter
+names are those of the public checkpoints; the widths are configurable, and
 `EncoderConfig.infer` reads them off the tensors.
 """
 
@@ -18,7 +20,10 @@ from torch import Tensor, nn
 from ..errors import BadFile
 from .stylegan2 import EqualLinear
 
-COARSE, MIDDLE = 3, 7  # heads below 3 read the coarsest map, below 7 the middle one, the others the finest
+COARSE, MIDDLE = (
+    3,
+    7,
+)  # heads below 3 read the coarsest map, below 7 the middle one, the others the finest
 SQUEEZE = 16
 
 
@@ -33,19 +38,27 @@ class EncoderConfig:
 
     @classmethod
     def infer(cls, state: Mapping[str, Tensor]) -> EncoderConfig:
-        """Read the widths off a checkpoint's tensors; the input side follows from the number of halvings in the heads."""
+        """Read the widths off a checkpoint's tensors; the input side follows from the number of
+        halvings in the heads.
+        """
         try:
             outs = [state[f"body.{i}.res_layer.1.weight"].shape[0] for i in _indices(state, "body")]
             stages = [width for i, width in enumerate(outs) if i == 0 or width != outs[i - 1]]
             depths = tuple(outs.count(width) for width in stages)
             heads = len(_indices(state, "styles"))
-            halvings = sum(name.startswith("styles.0.convs.") and name.endswith("weight") for name in state)
+            halvings = sum(
+                name.startswith("styles.0.convs.") and name.endswith("weight") for name in state
+            )
             head_width = state["styles.0.convs.0.weight"].shape[0]
             style_dim = state["styles.0.linear.weight"].shape[0]
         except KeyError as missing:
-            raise BadFile(f"This is no e4e encoder in a known format: it has no tensor {missing}.") from None
+            raise BadFile(
+                f"This is no e4e encoder in a known format: it has no tensor {missing}."
+            ) from None
         if len(stages) != 4:
-            raise BadFile(f"An e4e encoder has four stages of different width; this one has the widths {stages}.")
+            raise BadFile(
+                f"An e4e encoder has four stages of different width; this one has the widths {stages}."
+            )
         return cls(tuple(stages), depths, 16 << halvings, heads, style_dim, head_width)
 
 
@@ -72,7 +85,9 @@ class ResidualUnit(nn.Module):
         if in_ch == out_ch:
             self.shortcut_layer = nn.MaxPool2d(1, stride)
         else:
-            self.shortcut_layer = nn.Sequential(nn.Conv2d(in_ch, out_ch, 1, stride, bias=False), nn.BatchNorm2d(out_ch))
+            self.shortcut_layer = nn.Sequential(
+                nn.Conv2d(in_ch, out_ch, 1, stride, bias=False), nn.BatchNorm2d(out_ch)
+            )
         self.res_layer = nn.Sequential(
             nn.BatchNorm2d(in_ch),
             nn.Conv2d(in_ch, out_ch, 3, 1, 1, bias=False),
@@ -103,13 +118,17 @@ class Head(nn.Module):
 
 
 class Encoder4Editing(nn.Module):
-    """Pictures [B, 3, S, S] in [-1, 1] to raw codes [B, L, D]; the inversion is the raw code plus the mean latent."""
+    """Pictures [B, 3, S, S] in [-1, 1] to raw codes [B, L, D]; the inversion is the raw code plus
+    the mean latent.
+    """
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
         self.config = config
         w = config.widths
-        self.input_layer = nn.Sequential(nn.Conv2d(3, w[0], 3, 1, 1, bias=False), nn.BatchNorm2d(w[0]), nn.PReLU(w[0]))
+        self.input_layer = nn.Sequential(
+            nn.Conv2d(3, w[0], 3, 1, 1, bias=False), nn.BatchNorm2d(w[0]), nn.PReLU(w[0])
+        )
         units, in_ch = [], w[0]
         for width, depth in zip(w, config.depths, strict=True):
             for i in range(depth):
@@ -117,14 +136,23 @@ class Encoder4Editing(nn.Module):
                 in_ch = width
         self.body = nn.ModuleList(units)
         coarse = config.input_size // 16
-        sides = [coarse if i < COARSE else 2 * coarse if i < MIDDLE else 4 * coarse for i in range(config.layers)]
-        self.styles = nn.ModuleList(Head(w[3], config.head_width, config.style_dim, side) for side in sides)
+        sides = [
+            coarse if i < COARSE else 2 * coarse if i < MIDDLE else 4 * coarse
+            for i in range(config.layers)
+        ]
+        self.styles = nn.ModuleList(
+            Head(w[3], config.head_width, config.style_dim, side) for side in sides
+        )
         self.latlayer1 = nn.Conv2d(w[2], w[3], 1)
         self.latlayer2 = nn.Conv2d(w[1], w[3], 1)
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The maps of the last three stages merged from coarse to fine: sides S/16, S/8, S/4."""
-        x, stages, ends = self.input_layer(x), [], [sum(self.config.depths[: i + 1]) for i in range(4)]
+        x, stages, ends = (
+            self.input_layer(x),
+            [],
+            [sum(self.config.depths[: i + 1]) for i in range(4)],
+        )
         for i, unit in enumerate(self.body):
             x = unit(x)
             if i + 1 in ends[1:]:
@@ -136,7 +164,10 @@ class Encoder4Editing(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         coarse, middle, fine = self.features(x)
         w = self.styles[0](coarse)
-        deltas = [self.styles[i](coarse if i < COARSE else middle if i < MIDDLE else fine) for i in range(1, self.config.layers)]
+        deltas = [
+            self.styles[i](coarse if i < COARSE else middle if i < MIDDLE else fine)
+            for i in range(1, self.config.layers)
+        ]
         return torch.stack([w] + [w + delta for delta in deltas], dim=1)
 
 
@@ -162,7 +193,9 @@ class Inverter(nn.Module):
 
 
 class MeanInverter(nn.Module):
-    """In the place of an encoder where there is none: every picture starts at the mean latent [L, D], and refinement does the rest."""
+    """In the place of an encoder where there is none: every picture starts at the mean latent [L,
+    D], and refinement does the rest.
+    """
 
     input_size = 256
 

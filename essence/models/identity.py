@@ -1,13 +1,13 @@
 """dlib's face recognition network (public domain) in torch: a differentiable ruler for identity.
 
-The weights lie in the `face_recognition_models` package; `dlib_face_tensors.json` says where in that file each tensor starts. The numbers
-agree with `dlib.face_recognition_model_v1` to about 1e-6. Two pictures of one person are usually closer than 0.6.
+The weights lie in the `face_recognition_models` package; `dlib_face_tensors.json` says where in
+that file each tensor starts. The numbers agree with `dlib.face_recognition_model_v1` to about 1e-6.
+Two pictures of one person are usually closer than 0.6.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 from functools import lru_cache
 from pathlib import Path
@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from ..errors import BadFile
 from ..ops import Known, conv
+from ..runtime.folders import package_file
 
 CHIP = 150  # side of the pictures it reads
-# What dlib's own face chip (padding 0.25) shows of a picture in FFHQ alignment: left, top, right, bottom as parts of the side. The mean
-# over 147 pictures; each edge varies by less than 0.02.
+# What dlib's own face chip (padding 0.25) shows of a picture in FFHQ alignment: left, top, right,
+# bottom as parts of the side. The mean over 147 pictures; each edge varies by less than 0.02.
 CHIP_BOX = (0.156, 0.257, 0.848, 0.949)
 MEAN = (122.782, 117.001, 104.298)  # of R, G, B in 0...255
 SHA256 = "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"
@@ -31,15 +32,6 @@ FILE = "dlib_face_recognition_resnet_model_v1.dat"
 BLOCKS = [(32, False)] * 3 + [(64, True)] + [(64, False)] * 3 + [(128, True)] + [(128, False)] * 2
 BLOCKS += [(256, True)] + [(256, False)] * 2 + [(256, True)]
 STAGE_ENDS = (2, 6, 9, 12, 13)  # the blocks whose outputs serve as features
-
-
-def package_file(name: str) -> Path:
-    """A model file of the `face_recognition_models` package, found without importing it (its import needs the removed pkg_resources)."""
-    spec = importlib.util.find_spec("face_recognition_models")
-    path = Path(spec.origin).parent / "models" / name if spec and spec.origin else None
-    if path is None or not path.is_file():
-        raise BadFile(f"{name} is missing: run `pip install face_recognition_models`.")
-    return path
 
 
 class Block(nn.Module):
@@ -60,8 +52,9 @@ class Block(nn.Module):
 
 
 def face_chip(images: Tensor) -> Tensor:
-    """The inner face of aligned pictures [B, 3, S, S]: what the network was made for. Descriptors of it compare with dlib's line of 0.6 for
-    one person; those of the whole picture lie closer together."""
+    """The inner face of aligned pictures [B, 3, S, S]: what the network was made for. Descriptors
+    of it compare with dlib's line of 0.6 for one person; those of the whole picture lie closer
+    together."""
     left, top, right, bottom = (round(edge * images.shape[-1]) for edge in CHIP_BOX)
     return images[..., top:bottom, left:right]
 
@@ -73,20 +66,26 @@ def _pad_like(x: Tensor, other: Tensor) -> Tensor:
 
 
 class FaceDescriptor(nn.Module):
-    """Pictures [B, 3, H, W] in [-1, 1], resized to 150x150, to descriptors [B, 128]; not normalised, compared by Euclidean distance."""
+    """Pictures [B, 3, H, W] in [-1, 1], resized to 150x150, to descriptors [B, 128]; not
+    normalised, compared by Euclidean distance.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 32, 7, 2)
         widths = [32] + [width for width, _ in BLOCKS]
-        self.blocks = nn.ModuleList(Block(widths[i], width, halve) for i, (width, halve) in enumerate(BLOCKS))
+        self.blocks = nn.ModuleList(
+            Block(widths[i], width, halve) for i, (width, halve) in enumerate(BLOCKS)
+        )
         self.fc = nn.Linear(256, 128, bias=False)
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1))
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Feature maps at the end of each stage, from 32 channels at 35x35 to 256 at 2x2."""
         if images.shape[-2:] != (CHIP, CHIP):
-            images = F.interpolate(images, size=(CHIP, CHIP), mode="bilinear", align_corners=False, antialias=True)
+            images = F.interpolate(
+                images, size=(CHIP, CHIP), mode="bilinear", align_corners=False, antialias=True
+            )
         x = ((images + 1) * 127.5 - self.mean) / 256
         x = F.max_pool2d(F.relu(self.conv(x)), 3, 2)
         stages = []
@@ -111,15 +110,28 @@ def _name(index: int) -> str:
 
 @lru_cache(maxsize=1)
 def face_descriptor() -> FaceDescriptor:
-    """The network with dlib's weights, frozen, on the CPU; one for the process. Raises BadFile where the file is not the known one."""
+    """The network with dlib's weights, frozen, on the CPU; one for the process. Raises BadFile
+    where the file is not the known one.
+    """
     data = package_file(FILE).read_bytes()
     if hashlib.sha256(data).hexdigest() != SHA256:
-        raise BadFile(f"{FILE} is not the file it should be (its sha256 differs): reinstall face_recognition_models.")
+        raise BadFile(
+            f"{FILE} is not the file it should be (its sha256 differs): reinstall face_recognition_models."
+        )
     stored = {}
-    for name, offset, shape in json.loads((Path(__file__).parent / "dlib_face_tensors.json").read_text()):
-        stored[name] = torch.from_numpy(np.frombuffer(data, "<f4", int(np.prod(shape)), offset).copy()).view(shape)
-    state = {"mean": torch.tensor(MEAN).view(3, 1, 1), "fc.weight": stored["fc.weight"].T.contiguous()}
-    for i in range(1 + 2 * len(BLOCKS)):  # behind each convolution the file has a factor and an addend for each channel
+    for name, offset, shape in json.loads(
+        (Path(__file__).parent / "dlib_face_tensors.json").read_text()
+    ):
+        stored[name] = torch.from_numpy(
+            np.frombuffer(data, "<f4", int(np.prod(shape)), offset).copy()
+        ).view(shape)
+    state = {
+        "mean": torch.tensor(MEAN).view(3, 1, 1),
+        "fc.weight": stored["fc.weight"].T.contiguous(),
+    }
+    for i in range(
+        1 + 2 * len(BLOCKS)
+    ):  # behind each convolution the file has a factor and an addend for each channel
         gamma, beta = stored[f"affine{i}.gamma"], stored[f"affine{i}.beta"]
         state[f"{_name(i)}.weight"] = stored[f"conv{i}.weight"] * gamma[:, None, None, None]
         state[f"{_name(i)}.bias"] = stored[f"conv{i}.bias"] * gamma + beta

@@ -1,7 +1,8 @@
 """StyleGAN2, config F (Karras et al. 2020, arXiv 1912.04958), every width configurable.
 
-Parameter names are those of the common PyTorch checkpoints (`style.1.weight`, `convs.0.conv.modulation.weight`, ...), so they load
-strictly. Those files carry no description of the network: `GeneratorConfig.infer` reads it off the shapes of the tensors.
+Parameter names are those of the common PyTorch checkpoints (`style.1.weight`,
+`convs.0.conv.modulation.weight`, ...), so they load strictly. Those files carry no description of
+the network: `GeneratorConfig.infer` reads it off the shapes of the tensors.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ from torch import Tensor, nn
 from ..errors import BadFile
 from ..ops import Known, ToRgb, leaky_relu, styled_conv, styled_conv_to_rgb
 
-# The filter [1, 3, 3, 1] of every StyleGAN2, along one axis. It sums to two: the zeros put between the pixels halve the light on each axis.
+# The filter [1, 3, 3, 1] of every StyleGAN2, along one axis. It sums to two: the zeros put between
+# the pixels halve the light on each axis.
 BLUR = (0.25, 0.75, 0.75, 0.25)
-MAPPING_LR = 0.01  # the mapping network learns 100 times slower; its stored weights are larger by as much
+MAPPING_LR = (
+    0.01  # the mapping network learns 100 times slower; its stored weights are larger by as much
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,9 @@ class GeneratorConfig:
 
     def __post_init__(self) -> None:
         if self.size < 8 or self.size & (self.size - 1):
-            raise BadFile(f"A StyleGAN2 makes pictures with a side that is a power of two from 8 up, not {self.size}.")
+            raise BadFile(
+                f"A StyleGAN2 makes pictures with a side that is a power of two from 8 up, not {self.size}."
+            )
         missing = [r for r in self.resolutions if r not in self.channels]
         if missing:
             raise BadFile(f"channels names no width for the resolutions {missing}.")
@@ -56,13 +62,17 @@ class GeneratorConfig:
             for i in range(sum(name.endswith("upsample.kernel") for name in state)):
                 channels[8 << i] = state[f"convs.{2 * i}.conv.weight"].shape[1]
         except KeyError as missing:
-            raise BadFile(f"This is no StyleGAN2 generator in a known format: it has no tensor {missing}.") from None
+            raise BadFile(
+                f"This is no StyleGAN2 generator in a known format: it has no tensor {missing}."
+            ) from None
         n_mlp = sum(name.startswith("style.") and name.endswith(".weight") for name in state)
         return cls(max(channels), style_dim, n_mlp, channels)
 
 
 class EqualLinear(nn.Module):
-    """Linear layer whose stored weight has unit variance and is scaled by 1/sqrt(fan in) as it runs."""
+    """Linear layer whose stored weight has unit variance and is scaled by 1/sqrt(fan in) as it
+    runs.
+    """
 
     def __init__(self, in_dim: int, out_dim: int, bias: float = 0.0, lr: float = 1.0):
         super().__init__()
@@ -88,7 +98,9 @@ class PixelNorm(nn.Module):
 
 
 class StoredBlur(nn.Module):
-    """The blur as checkpoints have it, the same in all: `blur.kernel` behind a convolution, `upsample.kernel` before the RGB sum."""
+    """The blur as checkpoints have it, the same in all: `blur.kernel` behind a convolution,
+    `upsample.kernel` before the RGB sum.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,13 +108,17 @@ class StoredBlur(nn.Module):
 
 
 class ModulatedConv(nn.Module):
-    """Convolution whose input channels are scaled by the style and whose output has unit expected variance (section 2.2).
+    """Convolution whose input channels are scaled by the style and whose output has unit expected
+    variance (section 2.2).
 
-    The paper scales the weights, one set for each picture; scaling the activations before and after gives the same numbers with one
-    ordinary convolution for the whole batch, which is faster everywhere but in a very wide network at batch one.
+    The paper scales the weights, one set for each picture; scaling the activations before and after
+    gives the same numbers with one ordinary convolution for the whole batch, which is faster
+    everywhere but in a very wide network at batch one.
     """
 
-    def __init__(self, in_ch: int, out_ch: int, kernel: int, style_dim: int, upsample: bool = False):
+    def __init__(
+        self, in_ch: int, out_ch: int, kernel: int, style_dim: int, upsample: bool = False
+    ):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(1, out_ch, in_ch, kernel, kernel))
         self.modulation = EqualLinear(style_dim, in_ch, bias=1.0)
@@ -114,30 +130,54 @@ class ModulatedConv(nn.Module):
 
 
 class Styles:
-    """What the latents do to modulated convolutions, all of them together: many small products would take longer than two larger ones."""
+    """What the latents do to modulated convolutions, all of them together: many small products
+    would take longer than two larger ones.
+    """
 
     def __init__(self, convs: Sequence[ModulatedConv]):
         self.convs, self.known = convs, Known()
-        self.demodulated = [i for i, conv in enumerate(convs) if conv.weight.shape[-1] > 1]  # all but the colours'
+        self.demodulated = [
+            i for i, conv in enumerate(convs) if conv.weight.shape[-1] > 1
+        ]  # all but the colours'
 
     def __call__(self, w: Tensor) -> tuple[list[Tensor], dict[int, Tensor]]:
-        """w [B, n, D], one for each of the n convolutions, to the factors of its input's channels, [B, in], and, by its number, of its
-        output's, [B, out], float32: one over the length of each filter as the style scales it."""
-        parts = [part for conv in self.convs for part in (conv.weight, conv.modulation.weight, conv.modulation.bias)]
+        """w [B, n, D], one for each of the n convolutions, to the factors of its input's channels,
+        [B, in], and, by its number, of its output's, [B, out], float32: one over the length of each
+        filter as the style scales it."""
+        parts = [
+            part
+            for conv in self.convs
+            for part in (conv.weight, conv.modulation.weight, conv.modulation.bias)
+        ]
         weight, bias, energy = self.known("stacked", self._stacked, *parts)
         styles = torch.baddbmm(bias, w.transpose(0, 1), weight)  # [n, B, widest in]
         scales = torch.rsqrt(styles[self.demodulated].float().square() @ energy + 1e-8)
-        found = {i: scale[:, : self.convs[i].weight.shape[1]] for i, scale in zip(self.demodulated, scales, strict=True)}
-        return [style[:, : conv.weight.shape[2]] for style, conv in zip(styles, self.convs, strict=True)], found
+        found = {
+            i: scale[:, : self.convs[i].weight.shape[1]]
+            for i, scale in zip(self.demodulated, scales, strict=True)
+        }
+        return [
+            style[:, : conv.weight.shape[2]] for style, conv in zip(styles, self.convs, strict=True)
+        ], found
 
     def _stacked(self, *_: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The modulations' weights [n, D, widest in] and biases [n, 1, widest in], and the squared weights of what is demodulated, summed
-        over the kernel [m, widest in, widest out]; zeros behind the narrower ones."""
+        """The modulations' weights [n, D, widest in] and biases [n, 1, widest in], and the squared
+        weights of what is demodulated, summed over the kernel [m, widest in, widest out]; zeros
+        behind the narrower ones."""
         inner, out = (max(conv.weight.shape[axis] for conv in self.convs) for axis in (2, 1))
-        weights = [_padded(conv.modulation.weight.T * (conv.modulation.scale * conv.scale), inner) for conv in self.convs]
+        weights = [
+            _padded(conv.modulation.weight.T * (conv.modulation.scale * conv.scale), inner)
+            for conv in self.convs
+        ]
         biases = [_padded(conv.modulation.bias[None] * conv.scale, inner) for conv in self.convs]
-        energies = [self.convs[i].weight[0].float().square().sum(dim=(2, 3)).T for i in self.demodulated]
-        return torch.stack(weights), torch.stack(biases), torch.stack([_padded(energy, out, inner) for energy in energies])
+        energies = [
+            self.convs[i].weight[0].float().square().sum(dim=(2, 3)).T for i in self.demodulated
+        ]
+        return (
+            torch.stack(weights),
+            torch.stack(biases),
+            torch.stack([_padded(energy, out, inner) for energy in energies]),
+        )
 
 
 def _padded(x: Tensor, columns: int, rows: int | None = None) -> Tensor:
@@ -165,11 +205,17 @@ class StyledConv(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor, scale: Tensor, noise: Tensor) -> Tensor:
         conv, noise = self.conv, self.scaled(noise)
-        return styled_conv(x, conv.weight[0], style, scale, self.activate.bias, noise, conv.taps, conv.known)
+        return styled_conv(
+            x, conv.weight[0], style, scale, self.activate.bias, noise, conv.taps, conv.known
+        )
 
-    def with_picture(self, x: Tensor, style: Tensor, scale: Tensor, noise: Tensor, rgb: ToRgb) -> tuple[Tensor, Tensor]:
+    def with_picture(
+        self, x: Tensor, style: Tensor, scale: Tensor, noise: Tensor, rgb: ToRgb
+    ) -> tuple[Tensor, Tensor]:
         conv, noise = self.conv, self.scaled(noise)
-        return styled_conv_to_rgb(x, conv.weight[0], style, scale, self.activate.bias, noise, conv.known, rgb)
+        return styled_conv_to_rgb(
+            x, conv.weight[0], style, scale, self.activate.bias, noise, conv.known, rgb
+        )
 
     def scaled(self, noise: Tensor) -> Tensor:
         return self.conv.known("noise", torch.mul, self.noise.weight, noise)
@@ -224,30 +270,47 @@ class Generator(nn.Module):
     def mapping(self, z: Tensor, truncation: float = 1.0) -> Tensor:
         """z [B, D], standard normal, to w [B, D]; truncation 0...1 draws w towards its mean."""
         w = self.style(z)
-        return w if truncation == 1 else self.latent_avg.mean(0) + truncation * (w - self.latent_avg.mean(0))
+        return (
+            w
+            if truncation == 1
+            else self.latent_avg.mean(0) + truncation * (w - self.latent_avg.mean(0))
+        )
 
     def repeat(self, w: Tensor) -> Tensor:
         """w [B, D] to w+ [B, L, D]: the same w for every layer."""
         return w[:, None].expand(-1, self.config.layers, -1)
 
     def synthesis(self, w_plus: Tensor, resolution: int | None = None) -> Tensor:
-        """w+ [B, L, D] (or w [B, D]) to pictures [B, 3, R, R], about [-1, 1], with the noise stored in the checkpoint.
+        """w+ [B, L, D] (or w [B, D]) to pictures [B, 3, R, R], about [-1, 1], with the noise stored
+        in the checkpoint.
 
-        `resolution` R < size stops early and returns the skip picture of that side, the sum of the RGB layers so far.
+        `resolution` R < size stops early and returns the skip picture of that side, the sum of the
+        RGB layers so far.
         """
         if w_plus.ndim == 2:
             w_plus = self.repeat(w_plus)
         resolution = resolution or self.config.size
         if resolution not in self.config.resolutions:
-            raise ValueError(f"resolution must be one of {self.config.resolutions}, not {resolution}.")
+            raise ValueError(
+                f"resolution must be one of {self.config.resolutions}, not {resolution}."
+            )
         styles, scales = self._styles(w_plus[:, self._seen])
         x = self.input.input.expand(len(w_plus), -1, -1, -1)
-        x, picture = self.conv1.with_picture(x, styles[0], scales[0], self.noises.noise_0, self.to_rgb1(styles[1], None))
+        x, picture = self.conv1.with_picture(
+            x, styles[0], scales[0], self.noises.noise_0, self.to_rgb1(styles[1], None)
+        )
         for i in range(self.config.resolutions.index(resolution)):
             up, flat, rgb = 3 * i + 2, 3 * i + 3, 3 * i + 4  # numbers of the convolutions
-            x = self.convs[2 * i](x, styles[up], scales[up], getattr(self.noises, f"noise_{2 * i + 1}"))
-            noise, to_rgb = getattr(self.noises, f"noise_{2 * i + 2}"), self.to_rgbs[i](styles[rgb], picture)
-            x, picture = self.convs[2 * i + 1].with_picture(x, styles[flat], scales[flat], noise, to_rgb)
+            x = self.convs[2 * i](
+                x, styles[up], scales[up], getattr(self.noises, f"noise_{2 * i + 1}")
+            )
+            noise, to_rgb = (
+                getattr(self.noises, f"noise_{2 * i + 2}"),
+                self.to_rgbs[i](styles[rgb], picture),
+            )
+            x, picture = self.convs[2 * i + 1].with_picture(
+                x, styles[flat], scales[flat], noise, to_rgb
+            )
         return picture
 
     def forward(self, z: Tensor, truncation: float = 1.0) -> Tensor:

@@ -1,4 +1,6 @@
-"""The operations of reference.py as CUDA kernels. Each derivative is one of the same operations again: any order is there."""
+"""The operations of reference.py as CUDA kernels. Each derivative is one of the same operations
+again: any order is there.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +27,18 @@ def load() -> None:
     _library(torch.device("cuda"))
 
 
-def leaky_relu(x: Tensor, bias: Tensor | None = None, noise: Tensor | None = None, scale: Tensor | None = None) -> Tensor:
+def leaky_relu(
+    x: Tensor, bias: Tensor | None = None, noise: Tensor | None = None, scale: Tensor | None = None
+) -> Tensor:
     """As reference.leaky_relu."""
     if scale is not None:
         x = x * scale.to(x.dtype).view(*x.shape[:2], *[1] * (x.ndim - 2))
     return _Activate.apply(x, bias, noise)
 
 
-def upfirdn2d(x: Tensor, taps: tuple[float, ...], up: int = 1, pad: tuple[int, int] = (0, 0)) -> Tensor:
+def upfirdn2d(
+    x: Tensor, taps: tuple[float, ...], up: int = 1, pad: tuple[int, int] = (0, 0)
+) -> Tensor:
     """As reference.upfirdn2d."""
     return Resample.apply(_resample, x, taps, up, 1, pad[0], output_sides(x, taps, up, pad))
 
@@ -47,7 +53,21 @@ class _Activate(Function):
         channels, pixels = x.shape[1], x[0, 0].numel()
         outer, inner = (len(x), channels * pixels) if last else (len(x) * channels, pixels)
         step = 0 if n is None or len(n) == 1 else pixels
-        _call(x, "essence_activate", x, b, n, step, y, outer, inner, channels, int(last), _f(LEAK), _f(GAIN))
+        _call(
+            x,
+            "essence_activate",
+            x,
+            b,
+            n,
+            step,
+            y,
+            outer,
+            inner,
+            channels,
+            int(last),
+            _f(LEAK),
+            _f(GAIN),
+        )
         ctx.save_for_backward(y)
         ctx.bias, ctx.noise = (None if t is None else (t.shape, t.dtype) for t in (bias, noise))
         return y
@@ -59,19 +79,25 @@ class _Activate(Function):
         _, for_bias, for_noise = ctx.needs_input_grad
         g_bias = g_noise = None
         if for_bias:
-            g_bias = g.sum([d for d in range(g.ndim) if d != 1], dtype=torch.float32).to(ctx.bias[1])
+            g_bias = g.sum([d for d in range(g.ndim) if d != 1], dtype=torch.float32).to(
+                ctx.bias[1]
+            )
         if for_noise:
             g_noise = g.float().sum_to_size(ctx.noise[0]).to(ctx.noise[1])
         return g, g_bias, g_noise
 
 
 class _Slope(Function):
-    """g times the slope of the activation where its output is `y`; linear in g, and flat in y almost everywhere."""
+    """g times the slope of the activation where its output is `y`; linear in g, and flat in y
+    almost everywhere.
+    """
 
     @staticmethod
     def forward(ctx, g: Tensor, y: Tensor) -> Tensor:
         y, last = _dense(y)
-        g = g.to(y.dtype).contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+        g = g.to(y.dtype).contiguous(
+            memory_format=torch.channels_last if last else torch.contiguous_format
+        )
         out = torch.empty_like(g)
         _call(g, "essence_slope", g, y, out, ctypes.c_long(g.numel()), _f(LEAK), _f(GAIN))
         ctx.save_for_backward(y)
@@ -82,7 +108,9 @@ class _Slope(Function):
         return _Slope.apply(g, ctx.saved_tensors[0]), None
 
 
-def _resample(x: Tensor, taps: tuple[float, ...], up: int, down: int, pad: int, sides: tuple[int, int]) -> Tensor:
+def _resample(
+    x: Tensor, taps: tuple[float, ...], up: int, down: int, pad: int, sides: tuple[int, int]
+) -> Tensor:
     x, last = _dense(x)
     order = torch.channels_last if last else torch.contiguous_format
     out = torch.empty((*x.shape[:2], *sides), dtype=x.dtype, device=x.device, memory_format=order)
@@ -114,7 +142,9 @@ def _stream(x: Tensor) -> ctypes.c_void_p:
 
 
 def _call(x: Tensor, name: str, *arguments: object) -> None:
-    """Launch on the current stream of x's device. Tensors become pointers; raises RuntimeError with CUDA's error code."""
+    """Launch on the current stream of x's device. Tensors become pointers; raises RuntimeError with
+    CUDA's error code.
+    """
     plain = [ctypes.c_void_p(a.data_ptr()) if isinstance(a, Tensor) else a for a in arguments]
     with torch.cuda.device_of(x):
         code = getattr(_library(x.device), name)(KINDS[x.dtype], *plain, _stream(x))

@@ -11,7 +11,9 @@ T = TypeVar("T")
 
 
 class Known:
-    """Remembers by name what was computed from weights, as long as nobody learns them, moves them or writes to them."""
+    """Remembers by name what was computed from weights, as long as nobody learns them, moves them
+    or writes to them.
+    """
 
     def __init__(self) -> None:
         self._values: dict[str, tuple[list[tuple[int, int]], object]] = {}

@@ -1,6 +1,8 @@
-"""Changes of pictures [B, 3, H, W] in [-1, 1] that photographs bring and studio pictures lack; all random numbers from a given generator.
+"""Changes of pictures [B, 3, H, W] in [-1, 1] that photographs bring and studio pictures lack; all
+random numbers from a given generator.
 
-`light` is part of the scene and should be reproduced; `degrade` is the camera's and the crop's fault and should be seen through.
+`light` is part of the scene and should be reproduced; `degrade` is the camera's and the crop's
+fault and should be seen through.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ..images import to_pil, to_tensor
+from ..pictures.tensors import to_pil, to_tensor
 
 LUMA = (0.299, 0.587, 0.114)
 GREY_SHARE = 0.08  # of the lit pictures: black and white photographs
@@ -28,7 +30,8 @@ def _normal(rng: torch.Generator, count: int, scale: float, channels: int = 1) -
 
 
 def light(images: Tensor, rng: torch.Generator, share: float = 0.6) -> tuple[Tensor, Tensor]:
-    """Exposure, colour temperature, light from one side, contrast and saturation on a random `share` of the pictures.
+    """Exposure, colour temperature, light from one side, contrast and saturation on a random
+    `share` of the pictures.
 
     Returns the pictures and which of them were changed, bool [B].
     """
@@ -47,17 +50,28 @@ def light(images: Tensor, rng: torch.Generator, share: float = 0.6) -> tuple[Ten
 
 
 def _ramp(side: int, count: int, rng: torch.Generator) -> Tensor:
-    """Log brightness [B, 1, H, W] that falls off across the picture in a random direction: a lamp at one side."""
+    """Log brightness [B, 1, H, W] that falls off across the picture in a random direction: a lamp
+    at one side.
+    """
     axis = torch.linspace(-1, 1, side)
     angle, strength = _uniform(rng, count, 0, 2 * math.pi), _uniform(rng, count, 0, 0.6)
-    return strength * (torch.cos(angle) * axis.view(1, 1, 1, -1) + torch.sin(angle) * axis.view(1, 1, -1, 1))
+    return strength * (
+        torch.cos(angle) * axis.view(1, 1, 1, -1) + torch.sin(angle) * axis.view(1, 1, -1, 1)
+    )
 
 
 def degrade(images: Tensor, rng: torch.Generator) -> Tensor:
     """Small misalignment, then on some pictures blur, noise and JPEG."""
     x = misalign(images, rng)
     x = _on_some(x, rng, 0.3, lambda part: _blur(part, rng))
-    x = _on_some(x, rng, 0.3, lambda part: part + torch.randn(part.shape, generator=rng) * _uniform(rng, len(part), 0, 0.12))
+    x = _on_some(
+        x,
+        rng,
+        0.3,
+        lambda part: (
+            part + torch.randn(part.shape, generator=rng) * _uniform(rng, len(part), 0, 0.12)
+        ),
+    )
     return _on_some(x.clamp(-1, 1), rng, 0.3, lambda part: jpeg(part, rng))
 
 
@@ -70,15 +84,30 @@ def _on_some(x: Tensor, rng: torch.Generator, share: float, change) -> Tensor:
     return x
 
 
-def misalign(images: Tensor, rng: torch.Generator, turn: float = 0.04, zoom: float = 0.03, shift: float = 0.02) -> Tensor:
-    """Rotate (radians), zoom (log) and shift (of the half side), each normal with the given deviation; the edge is reflected."""
+def misalign(
+    images: Tensor,
+    rng: torch.Generator,
+    turn: float = 0.04,
+    zoom: float = 0.03,
+    shift: float = 0.02,
+) -> Tensor:
+    """Rotate (radians), zoom (log) and shift (of the half side), each normal with the given
+    deviation; the edge is reflected.
+    """
     count = len(images)
-    angle, scale = torch.randn(count, generator=rng) * turn, torch.exp(torch.randn(count, generator=rng) * zoom)
+    angle, scale = (
+        torch.randn(count, generator=rng) * turn,
+        torch.exp(torch.randn(count, generator=rng) * zoom),
+    )
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
     move = torch.randn(2, count, generator=rng) * shift
-    theta = torch.stack([torch.stack([cos, -sin, move[0]], 1), torch.stack([sin, cos, move[1]], 1)], 1)
+    theta = torch.stack(
+        [torch.stack([cos, -sin, move[0]], 1), torch.stack([sin, cos, move[1]], 1)], 1
+    )
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return F.grid_sample(
+        images, grid, mode="bilinear", padding_mode="reflection", align_corners=False
+    )
 
 
 def _blur(images: Tensor, rng: torch.Generator) -> Tensor:

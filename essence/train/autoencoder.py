@@ -1,4 +1,6 @@
-"""The encoder that the generator is trained with: a plain residual network from a picture to w+; the inverter's first teacher later."""
+"""The encoder that the generator is trained with: a plain residual network from a picture to w+;
+the inverter's first teacher later.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import BadFile
-from ..formats import read_safetensors, write_safetensors
+from ..library.safe_files import read_safetensors, write_safetensors
 from ..models.stylegan2 import GeneratorConfig
 
 EXACT = "latent."  # stays in single precision: w lies several deviations from zero
@@ -43,9 +45,17 @@ class PictureEncoderConfig:
                 widths.append(len(state[f"blocks.{len(widths) - 1}.conv2.bias"]))
             head, flat = state["head.weight"].shape
             dim = len(state["latent.bias"])
-            return cls(tuple(widths), head, 1 + len(state["deltas.bias"]) // dim, dim, round((flat / widths[-1]) ** 0.5))
+            return cls(
+                tuple(widths),
+                head,
+                1 + len(state["deltas.bias"]) // dim,
+                dim,
+                round((flat / widths[-1]) ** 0.5),
+            )
         except KeyError as missing:
-            raise BadFile(f"This is no encoder of the generator's recipe: it has no tensor {missing}.") from None
+            raise BadFile(
+                f"This is no encoder of the generator's recipe: it has no tensor {missing}."
+            ) from None
 
 
 class HalvingBlock(nn.Module):
@@ -60,14 +70,18 @@ class HalvingBlock(nn.Module):
 
 
 class PictureEncoder(nn.Module):
-    """Pictures [B, 3, S, S] in [-1, 1] to w+ [B, L, D]: row 0 is w, every further row w and a delta."""
+    """Pictures [B, 3, S, S] in [-1, 1] to w+ [B, L, D]: row 0 is w, every further row w and a
+    delta.
+    """
 
     def __init__(self, config: PictureEncoderConfig):
         super().__init__()
         self.config = config
         widths = config.widths
         self.stem = nn.Conv2d(3, widths[0], 3, padding=1)
-        self.blocks = nn.ModuleList(HalvingBlock(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.blocks = nn.ModuleList(
+            HalvingBlock(a, b) for a, b in zip(widths, widths[1:], strict=False)
+        )
         self.head = nn.Linear(widths[-1] * config.corner**2, config.head)
         self.latent = nn.Linear(config.head, config.style_dim)
         self.deltas = nn.Linear(config.head, (config.layers - 1) * config.style_dim)
@@ -93,10 +107,15 @@ def load_encoder(path: str | Path) -> PictureEncoder:
     try:
         encoder.load_state_dict(state)
     except RuntimeError as error:
-        raise BadFile(f"{Path(path).name} does not have the tensors of this encoder: {error}") from None
+        raise BadFile(
+            f"{Path(path).name} does not have the tensors of this encoder: {error}"
+        ) from None
     return encoder.eval().requires_grad_(False)
 
 
 def save_encoder(encoder: PictureEncoder, path: str | Path) -> None:
-    state = {name: value if name.startswith(EXACT) else value.half() for name, value in encoder.state_dict().items()}
+    state = {
+        name: value if name.startswith(EXACT) else value.half()
+        for name, value in encoder.state_dict().items()
+    }
     write_safetensors(path, state, {"kind": "picture encoder"})

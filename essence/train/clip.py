@@ -1,7 +1,8 @@
 """Recipe for the small image-text encoder: `python -m essence train clip --data FOLDER --out RUN`.
 
-The image side learns to give a weighted list of visible attributes (`teacher.py`) and, with the text side, to agree with captions composed
-of them (`captions.py`). Several pictures may suit one caption, so the contrastive loss (CLIP, arXiv 2103.00020) has many positives.
+The image side learns to give a weighted list of visible attributes (`teacher.py`) and, with the
+text side, to agree with captions composed of them (`captions.py`). Several pictures may suit one
+caption, so the contrastive loss (CLIP, arXiv 2103.00020) has many positives.
 """
 
 from __future__ import annotations
@@ -19,24 +20,44 @@ from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..checkpoints import load_clip, save_clip
 from ..errors import UserError
-from ..images import resample
+from ..library.checkpoints import load_clip, save_clip
 from ..models.clip import CLIP_MEAN, CLIP_STD, ImageText
-from . import captions, parallel
+from ..pictures.tensors import resample
+from . import parallel
 from .augment import degrade
-from .clip_lessons import ClipOptions, Lessons, prepare
-from .common import CsvLog, average_into, load_resume, parse_options, precision, save_atomic, to_float, warm_cosine
-from .teacher import TeacherOptions
+from .clip_data import ClipOptions, Lessons, prepare
+from .common import (
+    CsvLog,
+    average_into,
+    load_resume,
+    parse_options,
+    precision,
+    save_atomic,
+    to_float,
+    warm_cosine,
+)
+from .data import captions
+from .data.attribute_teacher import TeacherOptions
 
 CROWD = 1024  # pictures among which a caption's mean target is taken
 
 
 def build(options: ClipOptions, embed_dim: int) -> tuple[dict, CLIP]:
     """open_clip's constructor arguments, and the model."""
-    vision = {"image_size": options.size, "layers": list(options.layers), "width": options.width, "head_width": 32}
-    text = {"context_length": options.context, "vocab_size": 49408, "width": options.text_width, "heads": max(1, options.text_width // 32),
-            "layers": options.text_layers}
+    vision = {
+        "image_size": options.size,
+        "layers": list(options.layers),
+        "width": options.width,
+        "head_width": 32,
+    }
+    text = {
+        "context_length": options.context,
+        "vocab_size": 49408,
+        "width": options.text_width,
+        "heads": max(1, options.text_width // 32),
+        "layers": options.text_layers,
+    }
     config = {"embed_dim": embed_dim, "vision_cfg": vision, "text_cfg": text}
     return config, CLIP(**config).to(memory_format=torch.channels_last)
 
@@ -53,14 +74,22 @@ def train(options: ClipOptions) -> Path:
         run = Run(options, config, model.to(device))
         lesson = Lesson(lessons, options, device)
         both = parallel.spread(Both(model), device)
-        bar = tqdm(total=options.steps, initial=run.step, desc="image-text", mininterval=10, disable=parallel.rank() > 0)
+        bar = tqdm(
+            total=options.steps,
+            initial=run.step,
+            desc="image-text",
+            mininterval=10,
+            disable=parallel.rank() > 0,
+        )
         while run.progress() < 1:
             losses = lesson.step(both, run.step)
             run.update(losses["loss"])
             bar.update()
             if parallel.rank() == 0 and (run.step % options.every == 0 or run.progress() >= 1):
                 held = held_cosine(run.average, lessons)
-                run.save({"held_cosine": held} | {name: value.item() for name, value in losses.items()})
+                run.save(
+                    {"held_cosine": held} | {name: value.item() for name, value in losses.items()}
+                )
                 bar.set_postfix(held=f"{held:.3f}", captions=f"{losses['captions'].item():.2f}")
         bar.close()
     return run.exported
@@ -74,7 +103,11 @@ class Both(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.model.encode_image(images), self.model.encode_text(tokens), self.model.logit_scale.exp()
+        return (
+            self.model.encode_image(images),
+            self.model.encode_text(tokens),
+            self.model.logit_scale.exp(),
+        )
 
 
 class Run:
@@ -86,8 +119,13 @@ class Run:
             start_from(options, model)
         self.average = copy.deepcopy(model).requires_grad_(False)
         plain = [p for p in model.parameters() if p.ndim < 2]
-        groups = [{"params": [p for p in model.parameters() if p.ndim > 1]}, {"params": plain, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay, betas=(0.9, 0.98))
+        groups = [
+            {"params": [p for p in model.parameters() if p.ndim > 1]},
+            {"params": plain, "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(
+            groups, lr=options.lr, weight_decay=options.weight_decay, betas=(0.9, 0.98)
+        )
         self.folder, self.step, self.began = Path(options.out), 0, time.time()
         self.before = 0.0  # seconds of earlier runs
         self.exported = self.folder / "clip.safetensors"
@@ -97,7 +135,9 @@ class Run:
             self.optimizer.load_state_dict(saved["optimizer"])
             self.step, self.before = saved["step"], saved["seconds"]
         columns = ["step", "loss", "cosine", "captions", "centroid", "held_cosine", "seconds"]
-        self.log = CsvLog(self.folder / "log.csv", columns, self.step) if parallel.rank() == 0 else None
+        self.log = (
+            CsvLog(self.folder / "log.csv", columns, self.step) if parallel.rank() == 0 else None
+        )
 
     def progress(self) -> float:
         """0 ... 1, by steps or by time, whichever is further."""
@@ -109,7 +149,9 @@ class Run:
 
     def update(self, loss: Tensor) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.options.lr * warm_cosine(self.progress(), self.step, self.options.warmup, 0.02)
+            group["lr"] = self.options.lr * warm_cosine(
+                self.progress(), self.step, self.options.warmup, 0.02
+            )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -119,56 +161,92 @@ class Run:
 
     def save(self, figures: dict[str, float]) -> None:
         self.log.write({"step": self.step, "seconds": self.seconds()} | figures)
-        save_atomic({"architecture": self.config, "model": self.model.state_dict(), "average": self.average.state_dict(),
-                     "optimizer": self.optimizer.state_dict(), "step": self.step,
-                     "seconds": self.seconds(), "options": asdict(self.options)}, self.folder / "last.pt")
-        save_clip(*grounded(self.config, self.average.state_dict(), self.options.ground), self.exported, name="essence-mini")
+        save_atomic(
+            {
+                "architecture": self.config,
+                "model": self.model.state_dict(),
+                "average": self.average.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "step": self.step,
+                "seconds": self.seconds(),
+                "options": asdict(self.options),
+            },
+            self.folder / "last.pt",
+        )
+        save_clip(
+            *grounded(self.config, self.average.state_dict(), self.options.ground),
+            self.exported,
+            name="essence-mini",
+        )
 
 
 def start_from(options: ClipOptions, model: CLIP) -> None:
-    """The weights of a finished model, less its ground coordinate; coordinates of attributes that it lacks start at zero. They stand before
-    the layout's. Raises UserError for another architecture."""
+    """The weights of a finished model, less its ground coordinate; coordinates of attributes that
+    it lacks start at zero. They stand before the layout's. Raises UserError for another
+    architecture."""
     state, layouts = dict(load_clip(options.start).model.state_dict()), TeacherOptions().layouts
 
     def fitted(rows: Tensor, count: int) -> Tensor:
         rows = rows[:-1]
-        return torch.cat([rows[:-layouts], rows.new_zeros(max(0, count - len(rows)), *rows.shape[1:]), rows[-layouts:]])
+        return torch.cat(
+            [
+                rows[:-layouts],
+                rows.new_zeros(max(0, count - len(rows)), *rows.shape[1:]),
+                rows[-layouts:],
+            ]
+        )
 
     for name in ("visual.attnpool.c_proj.weight", "visual.attnpool.c_proj.bias"):
         state[name] = fitted(state[name], len(model.state_dict()[name]))
-    state["text_projection"] = fitted(state["text_projection"].T, model.text_projection.shape[1]).T.contiguous()
+    state["text_projection"] = fitted(
+        state["text_projection"].T, model.text_projection.shape[1]
+    ).T.contiguous()
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise UserError(f"{options.start} does not fit this run ({error}): give the same --size, --width and --layers.") from error
+        raise UserError(
+            f"{options.start} does not fit this run ({error}): give the same --size, --width and --layers."
+        ) from error
 
 
-def grounded(config: dict, state: dict[str, Tensor], ground: float) -> tuple[dict, dict[str, Tensor]]:
-    """The same model with one coordinate more: `ground` for every picture before the norm is made one, zero for every text.
+def grounded(
+    config: dict, state: dict[str, Tensor], ground: float
+) -> tuple[dict, dict[str, Tensor]]:
+    """The same model with one coordinate more: `ground` for every picture before the norm is made
+    one, zero for every text.
 
-    Without it a cosine sees directions only, and an ordinary target, whose embedding is short, asks for a caricature of the little that
-    sets it apart. The comparison of texts with one picture does not change.
+    Without it a cosine sees directions only, and an ordinary target, whose embedding is short, asks
+    for a caricature of the little that sets it apart. The comparison of texts with one picture does
+    not change.
     """
     state = dict(state)
     weight, bias = state["visual.attnpool.c_proj.weight"], state["visual.attnpool.c_proj.bias"]
-    state["visual.attnpool.c_proj.weight"] = torch.cat([weight, weight.new_zeros(1, weight.shape[1])])
+    state["visual.attnpool.c_proj.weight"] = torch.cat(
+        [weight, weight.new_zeros(1, weight.shape[1])]
+    )
     state["visual.attnpool.c_proj.bias"] = torch.cat([bias, bias.new_full((1,), ground)])
     state["text_projection"] = F.pad(state["text_projection"], (0, 1))
     return config | {"embed_dim": config["embed_dim"] + 1}, state
 
 
 class Lesson:
-    """Batches and losses; a batch depends on the seed and the step alone, so that a resumed run sees what it would have seen."""
+    """Batches and losses; a batch depends on the seed and the step alone, so that a resumed run
+    sees what it would have seen.
+    """
 
     def __init__(self, lessons: Lessons, options: ClipOptions, device: str = "cpu"):
         self.lessons, self.options, self.device = lessons, options, device
         self.tokenizer = SimpleTokenizer(context_length=options.context)
         everyone = torch.arange(len(lessons.kind))
         no = torch.zeros(len(everyone), dtype=torch.bool)
-        self.scale = 1 / lessons.target(everyone, no, no).norm(dim=1).mean()  # so that embeddings have about unit norm
+        self.scale = (
+            1 / lessons.target(everyone, no, no).norm(dim=1).mean()
+        )  # so that embeddings have about unit norm
 
     def step(self, model: nn.Module, step: int) -> dict[str, Tensor]:
-        rng = torch.Generator().manual_seed(hash((self.options.seed, step, parallel.rank())) % 2**63)
+        rng = torch.Generator().manual_seed(
+            hash((self.options.seed, step, parallel.rank())) % 2**63
+        )
         rows = self.lessons.rows(rng, self.options.batch)
         lit, flip = torch.rand(2, len(rows), generator=rng) < torch.tensor([[0.35], [0.5]])
         images = to_float(self.lessons.pictures[lit.long(), rows])
@@ -178,12 +256,16 @@ class Lesson:
         facts = self.lessons.facts[lit.long(), rows]
         texts, used = self._captions(facts, step)
         model.train()
-        images = standard(images.to(self.device), self.options.size).contiguous(memory_format=torch.channels_last)
+        images = standard(images.to(self.device), self.options.size).contiguous(
+            memory_format=torch.channels_last
+        )
         with precision(self.device):
             found, text, scale = model(images, self.tokenizer(texts).to(self.device))
         # The losses are small sums over tables that lie on the CPU.
         found, text = found.float().cpu(), F.normalize(text.float().cpu(), dim=1)
-        trust = torch.where(self.lessons.kind[rows] == 1, 0.5, 1.0)  # half of a tight crop's target is a guess
+        trust = torch.where(
+            self.lessons.kind[rows] == 1, 0.5, 1.0
+        )  # half of a tight crop's target is a guess
         unit = F.normalize(found, dim=1)
         cosine = ((1 - (unit * F.normalize(target, dim=1)).sum(1)) * trust).mean()
         square = ((found - target).square().sum(1) * trust).mean()
@@ -210,7 +292,9 @@ class Lesson:
 
 
 def contrastive(logits: Tensor, agree: Tensor) -> Tensor:
-    """CLIP's loss with many positives: logits [texts, pictures], agree 1 positive, -1 negative, 0 left out."""
+    """CLIP's loss with many positives: logits [texts, pictures], agree 1 positive, -1 negative, 0
+    left out.
+    """
     logits = logits.masked_fill(agree == 0, -1e4)
     positive = (agree > 0).float()
     both = []
@@ -228,7 +312,9 @@ def standard(images: Tensor, size: int) -> Tensor:
 
 
 def clutter(images: Tensor, rng: torch.Generator, share: float = 0.3) -> Tensor:
-    """On some pictures a patch of another one near an upper corner or the lower edge: what is not the face should not matter much."""
+    """On some pictures a patch of another one near an upper corner or the lower edge: what is not
+    the face should not matter much.
+    """
     side = images.shape[-1]
     images = images.clone()
     for i in (torch.rand(len(images), generator=rng) < share).nonzero()[:, 0].tolist():
@@ -236,7 +322,9 @@ def clutter(images: Tensor, rng: torch.Generator, share: float = 0.3) -> Tensor:
         left = 0 if torch.rand(1, generator=rng) < 0.5 else side - width
         top = int(torch.randint(0, side - height, (1,), generator=rng))
         other = images[int(torch.randint(len(images), (1,), generator=rng))]
-        images[i, :, top : top + height, left : left + width] = other[:, top : top + height, left : left + width]
+        images[i, :, top : top + height, left : left + width] = other[
+            :, top : top + height, left : left + width
+        ]
     return images
 
 
@@ -246,7 +334,9 @@ def held_cosine(model: CLIP, lessons: Lessons) -> float:
     rows = (lessons.held & (lessons.kind == 0)).nonzero()[:, 0]
     no = torch.zeros(len(rows), dtype=torch.bool)
     wrapped = ImageText(copy.deepcopy(model).cpu().eval(), None, "held")
-    found = torch.cat([wrapped.embed_images(to_float(part)) for part in lessons.pictures[0, rows].split(64)])
+    found = torch.cat(
+        [wrapped.embed_images(to_float(part)) for part in lessons.pictures[0, rows].split(64)]
+    )
     return F.cosine_similarity(found, lessons.target(rows, no, no)).mean().item()
 
 

@@ -1,4 +1,6 @@
-"""What the recipes share: the pictures and the hold-out rule, options from the command line, checkpoints, logs, moving averages."""
+"""What the recipes share: the pictures and the hold-out rule, options from the command line,
+checkpoints, logs, moving averages.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..images import load_image, resize, square_crop, to_tensor
-from ..machine import bfloat16_pays
+from ..pictures.loading import load_image
+from ..pictures.tensors import resize, square_crop, to_tensor
+from ..runtime.hardware import bfloat16_pays
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 PHOTOGRAPHS = "congress"  # prefix of the file names that are photographs by real cameras
@@ -30,6 +33,7 @@ T = TypeVar("T")
 
 # ---- pictures
 
+
 def list_pictures(folder: str | Path) -> list[Path]:
     """The pictures of a folder, sorted by name. Raises UserError where there is none."""
     folder = Path(folder)
@@ -37,14 +41,18 @@ def list_pictures(folder: str | Path) -> list[Path]:
         raise UserError(f"There is no folder {folder}: give the folder of the training pictures.")
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
     if not paths:
-        raise UserError(f"{folder} holds no pictures ({', '.join(sorted(SUFFIXES))}): give the folder of the training pictures.")
+        raise UserError(
+            f"{folder} holds no pictures ({', '.join(sorted(SUFFIXES))}): give the folder of the training pictures."
+        )
     return paths
 
 
 def held_out(names: Sequence[str]) -> set[str]:
-    """The file names that no recipe ever trains on: the first 40 photographs by name, and 100 others drawn with seed 0.
+    """The file names that no recipe ever trains on: the first 40 photographs by name, and 100
+    others drawn with seed 0.
 
-    A small folder gives at most a tenth of its pictures of each kind, so that something is left to train on.
+    A small folder gives at most a tenth of its pictures of each kind, so that something is left to
+    train on.
     """
     photographs = sorted(name for name in names if name.startswith(PHOTOGRAPHS))
     others = sorted(name for name in names if not name.startswith(PHOTOGRAPHS))
@@ -54,6 +62,7 @@ def held_out(names: Sequence[str]) -> set[str]:
 
 def load_pictures(paths: Sequence[Path], size: int) -> Tensor:
     """uint8 [N, 3, size, size]: the centred square of each picture."""
+
     def load(path: Path) -> Tensor:
         return to_uint8(to_tensor(resize(square_crop(load_image(path)), size)))[0]
 
@@ -73,9 +82,16 @@ def to_float(pictures: Tensor) -> Tensor:
 
 # ---- options
 
-def parse_options(kind: type[T], argv: Sequence[str] | None = None, description: str | None = None) -> T:
-    """A dataclass of options from the command line: field `some_name` is `--some-name`; fields without default are required."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+
+def parse_options(
+    kind: type[T], argv: Sequence[str] | None = None, description: str | None = None
+) -> T:
+    """A dataclass of options from the command line: field `some_name` is `--some-name`; fields
+    without default are required.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
         required = field.default is dataclasses.MISSING
@@ -83,43 +99,75 @@ def parse_options(kind: type[T], argv: Sequence[str] | None = None, description:
         name, help_text = "--" + field.name.replace("_", "-"), field.metadata.get("help", " ")
         hint = hints[field.name]
         if hint is bool:
-            parser.add_argument(name, action=argparse.BooleanOptionalAction, default=default, help=help_text)
+            parser.add_argument(
+                name, action=argparse.BooleanOptionalAction, default=default, help=help_text
+            )
         elif typing.get_origin(hint) is tuple:
             count = "+" if typing.get_args(hint)[-1] is ... else len(default)
             parser.add_argument(name, type=int, nargs=count, default=default, help=help_text)
         else:
             plain = next((arg for arg in typing.get_args(hint) if arg is not type(None)), hint)
-            parser.add_argument(name, type=plain, required=required, default=default, help=help_text)
+            parser.add_argument(
+                name, type=plain, required=required, default=default, help=help_text
+            )
     values = vars(parser.parse_args(argv))
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    return kind(
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+    )
 
 
 # ---- checkpoints and logs
 
+
 def save_atomic(state: Any, path: Path) -> None:
-    """torch.save to a temporary file beside `path`, then rename: an interrupted or failed write leaves the previous file whole."""
+    """torch.save to a temporary file beside `path`, then rename: an interrupted or failed write
+    leaves the previous file whole.
+    """
     temporary = path.with_name(path.name + ".part")
     try:
         torch.save(state, temporary)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         temporary.unlink(missing_ok=True)
-        raise UserError(f"The checkpoint {path} could not be written ({error}). Free some space and start again: "
-                        "the previous checkpoint is intact.") from error
+        raise UserError(
+            f"The checkpoint {path} could not be written ({error}). Free some space and start again: "
+            "the previous checkpoint is intact."
+        ) from error
 
 
 def load_resume(path: Path, architecture: dict) -> dict | None:
-    """The checkpoint to go on from, or None where there is none. Raises UserError for another architecture or a broken file."""
+    """The checkpoint to go on from, or None where there is none. Raises UserError for another
+    architecture or a broken file.
+    """
     if not path.exists():
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         found = state["architecture"]
-    except (OSError, RuntimeError, KeyError, EOFError, ValueError, TypeError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path} is no checkpoint of this recipe ({_first_line(error)}). Move it away or choose another --out.") from error
-    changed = [f"{name} {found.get(name)} there, {value} here" for name, value in architecture.items() if found.get(name) != value]
+    except (
+        OSError,
+        RuntimeError,
+        KeyError,
+        EOFError,
+        ValueError,
+        TypeError,
+        pickle.UnpicklingError,
+    ) as error:
+        raise UserError(
+            f"{path} is no checkpoint of this recipe ({_first_line(error)}). Move it away or choose another --out."
+        ) from error
+    changed = [
+        f"{name} {found.get(name)} there, {value} here"
+        for name, value in architecture.items()
+        if found.get(name) != value
+    ]
     if changed:
-        raise UserError(f"{path} holds another architecture ({'; '.join(changed)}). Use the same widths, or another --out.")
+        raise UserError(
+            f"{path} holds another architecture ({'; '.join(changed)}). Use the same widths, or another --out."
+        )
     return state
 
 
@@ -152,14 +200,21 @@ def _rows(path: Path) -> list[list[str]]:
 
 # ---- training
 
+
 def precision(device: str | torch.device, half: bool = True) -> torch.autocast:
-    """bfloat16 where it is asked for and the machine multiplies it itself: elsewhere it is many times slower than single precision."""
-    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half and bfloat16_pays(device))
+    """bfloat16 where it is asked for and the machine multiplies it itself: elsewhere it is many
+    times slower than single precision.
+    """
+    return torch.autocast(
+        torch.device(device).type, torch.bfloat16, enabled=half and bfloat16_pays(device)
+    )
 
 
 @torch.no_grad()
 def average_into(average: nn.Module, model: nn.Module, step: int, decay: float) -> None:
-    """Exponential moving average of weights and buffers; shorter at first, so that the random start is soon forgotten."""
+    """Exponential moving average of weights and buffers; shorter at first, so that the random start
+    is soon forgotten.
+    """
     decay = min(decay, (1 + step) / (10 + step))
     for kept, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
         if kept.dtype.is_floating_point:
@@ -169,6 +224,8 @@ def average_into(average: nn.Module, model: nn.Module, step: int, decay: float) 
 
 
 def warm_cosine(progress: float, step: int, warmup: int, last: float) -> float:
-    """Factor of the learning rate: a linear ramp over `warmup` steps, then a cosine from 1 to `last` as progress goes from 0 to 1."""
+    """Factor of the learning rate: a linear ramp over `warmup` steps, then a cosine from 1 to
+    `last` as progress goes from 0 to 1.
+    """
     cosine = last + (1 - last) * (0.5 + 0.5 * math.cos(math.pi * min(progress, 1.0)))
     return cosine * min(1.0, (step + 1) / warmup)

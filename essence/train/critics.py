@@ -1,7 +1,9 @@
-"""Two critics for the generator, one of pixels and one of the frozen face network's feature maps; what both see is altered alike.
+"""Two critics for the generator, one of pixels and one of the frozen face network's feature maps;
+what both see is altered alike.
 
-Non-saturating logistic loss (Goodfellow et al. 2014), lazy R1 (Mescheder et al. 2018; StyleGAN2, section 4.1), adaptive augmentation
-(Karras et al. 2020, arXiv 2006.06676) with a smaller set of changes than the paper's.
+Non-saturating logistic loss (Goodfellow et al. 2014), lazy R1 (Mescheder et al. 2018; StyleGAN2,
+section 4.1), adaptive augmentation (Karras et al. 2020, arXiv 2006.06676) with a smaller set of
+changes than the paper's.
 """
 
 from __future__ import annotations
@@ -23,11 +25,17 @@ class PixelCritic(nn.Module):
     def __init__(self, size: int, widths: Sequence[int] = (24, 48, 96, 160)):
         super().__init__()
         chain = [3, *widths]
-        self.blocks = nn.ModuleList(CriticBlock(a, b) for a, b in zip(chain, chain[1:], strict=False))
+        self.blocks = nn.ModuleList(
+            CriticBlock(a, b) for a, b in zip(chain, chain[1:], strict=False)
+        )
         self.patch = nn.Conv2d(widths[-2], 1, 3, padding=1)
         corner = size >> len(widths)
-        self.whole = nn.Sequential(nn.Conv2d(widths[-1] + 1, widths[-1], 3, padding=1), nn.LeakyReLU(0.2), nn.Flatten(),
-                                   nn.Linear(widths[-1] * corner**2, 1))  # fmt: skip
+        self.whole = nn.Sequential(
+            nn.Conv2d(widths[-1] + 1, widths[-1], 3, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Flatten(),
+            nn.Linear(widths[-1] * corner**2, 1),
+        )
 
     def forward(self, x: Tensor) -> list[Tensor]:
         for i, block in enumerate(self.blocks):
@@ -50,7 +58,9 @@ class CriticBlock(nn.Module):
 
 
 def deviation(x: Tensor) -> Tensor:
-    """Minibatch standard deviation (Karras et al. 2018, section 3), [B, 1, H, W]: pictures that are all alike give themselves away."""
+    """Minibatch standard deviation (Karras et al. 2018, section 3), [B, 1, H, W]: pictures that are
+    all alike give themselves away.
+    """
     batch, _, height, width = x.shape
     group = math.gcd(GROUP, batch)
     parts = x.float().view(group, batch // group, *x.shape[1:])
@@ -59,7 +69,9 @@ def deviation(x: Tensor) -> Tensor:
 
 
 class FeatureCritic(nn.Module):
-    """A small head on each of the face network's maps: projected critics (Sauer et al. 2021, arXiv 2111.01007), without the projections."""
+    """A small head on each of the face network's maps: projected critics (Sauer et al. 2021, arXiv
+    2111.01007), without the projections.
+    """
 
     def __init__(self, channels: Sequence[int] = (32, 64, 128, 256), width: int = 64):
         super().__init__()
@@ -67,13 +79,18 @@ class FeatureCritic(nn.Module):
 
     @staticmethod
     def _head(channels: int, width: int) -> nn.Sequential:
-        first, second, last = (spectral_norm(nn.Conv2d(a, b, k, padding=k // 2)) for a, b, k in
-                               ((channels, width, 3), (width, width, 3), (width, 1, 1)))  # fmt: skip
+        first, second, last = (
+            spectral_norm(nn.Conv2d(a, b, k, padding=k // 2))
+            for a, b, k in ((channels, width, 3), (width, width, 3), (width, 1, 1))
+        )
         return nn.Sequential(first, nn.LeakyReLU(0.2), second, nn.LeakyReLU(0.2), last)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """`features`: maps, the finest first; scores of each [B, 1, H, W]."""
-        return [head(x / SCALES[i]) for i, (head, x) in enumerate(zip(self.heads, features, strict=False))]
+        return [
+            head(x / SCALES[i])
+            for i, (head, x) in enumerate(zip(self.heads, features, strict=False))
+        ]
 
 
 SCALES = (0.5, 0.5, 0.5, 0.5)  # about the mean of each stage's maps
@@ -98,17 +115,27 @@ def r1(scores: Sequence[Tensor], pictures: Tensor) -> Tensor:
 
 # ---- augmentation
 
+
 class Alteration:
-    """A random change of shape and colour for each of `count` pictures; with probability 1 - p none. Applied alike to whatever is given."""
+    """A random change of shape and colour for each of `count` pictures; with probability 1 - p
+    none. Applied alike to whatever is given.
+    """
 
     def __init__(self, count: int, p: float, rng: torch.Generator):
         def normal(scale: float) -> Tensor:
-            return torch.randn(count, generator=rng) * scale * (torch.rand(count, generator=rng) < p)
+            return (
+                torch.randn(count, generator=rng) * scale * (torch.rand(count, generator=rng) < p)
+            )
 
         angle, zoom = normal(0.05), torch.exp(normal(0.08))
         cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
-        self.theta = torch.stack([torch.stack([cos, -sin, normal(0.05)], 1), torch.stack([sin, cos, normal(0.05)], 1)], 1)
-        self.gain, self.lift, self.colour = (x.view(-1, 1, 1, 1) for x in (torch.exp(normal(0.15)), normal(0.1), torch.exp(normal(0.3))))
+        self.theta = torch.stack(
+            [torch.stack([cos, -sin, normal(0.05)], 1), torch.stack([sin, cos, normal(0.05)], 1)], 1
+        )
+        self.gain, self.lift, self.colour = (
+            x.view(-1, 1, 1, 1)
+            for x in (torch.exp(normal(0.15)), normal(0.1), torch.exp(normal(0.3)))
+        )
 
     def __call__(self, x: Tensor) -> Tensor:
         grid = F.affine_grid(self.theta.to(x), list(x.shape), align_corners=False)

@@ -1,4 +1,5 @@
-"""The examples in assets/: sources and targets from the bundled generator, targets drawn by code, a few learned essences.
+"""The examples in assets/: sources and targets from the bundled generator, targets drawn by code, a
+few learned essences.
 
 `python -m essence.train.examples` makes them anew from the models in weights/.
 """
@@ -11,16 +12,21 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from ..images import load_image, resize
+from ..pictures.loading import load_image
+from ..pictures.tensors import resize
 from ..studio import ASSETS, Studio, last
-from .draw import NAMES, draw
+from .data.drawing.draw import NAMES, draw
 
 SIDE = 256
 # Chosen by eye from the first hundred seeds: different people, clean edges.
 SOURCES = {"ada": 8, "ben": 9, "cora": 43, "dan": 35, "eve": 64, "finn": 28, "gwen": 89, "iris": 29}
 TARGETS = {"auburn": 46, "elder": 69, "grin": 78, "night": 82, "porcelain": 54, "stern": 28}
-DRAWN = tuple(name for name in NAMES if name != "clown")  # the small image-text encoder misreads the clown: see docs/LOG.md
-TARGET_SEED = 5  # targets are drawn without truncation: they may be stronger characters than sources
+DRAWN = tuple(
+    name for name in NAMES if name != "clown"
+)  # the small image-text encoder misreads the clown: see docs/LOG.md
+TARGET_SEED = (
+    5  # targets are drawn without truncation: they may be stronger characters than sources
+)
 ESSENCES = ("redhead", "greybeard", "auburn")
 
 
@@ -41,12 +47,16 @@ def make(studio: Studio, out: Path = ASSETS) -> None:
 
 
 def learn(studio: Studio, out: Path) -> None:
-    """The bundled essences, each learned on the first four bundled sources with the default options."""
+    """The bundled essences, each learned on the first four bundled sources with the default
+    options.
+    """
     sources = studio.sources(sorted((out / "sources").glob("*.jpg"))[:4], aligned=True)
     for name in ESSENCES:
         path = next((out / "targets").glob(f"*{name}.jpg"))
         target, _ = studio.crop_target(load_image(path), aligned=True)
-        last(studio.extract(target, sources, name=name)).result.save(out / "essences" / f"{name}.essence.safetensors")
+        last(studio.extract(target, sources, name=name)).result.save(
+            out / "essences" / f"{name}.essence.safetensors"
+        )
 
 
 def _save(picture: Image.Image, path: Path) -> None:

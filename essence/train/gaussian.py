@@ -1,4 +1,6 @@
-"""The latents as one Gaussian: its moments while the encoder still moves, and a mapping network that is exactly this Gaussian."""
+"""The latents as one Gaussian: its moments while the encoder still moves, and a mapping network
+that is exactly this Gaussian.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,16 @@ REFRESH = 50  # samplings between two looks at the axes
 
 
 class Running(nn.Module):
-    """Mean and second moment of w [N, D]; `decay` a batch, 0 for a plain mean over all that was added."""
+    """Mean and second moment of w [N, D]; `decay` a batch, 0 for a plain mean over all that was
+    added.
+    """
 
     def __init__(self, dim: int, decay: float = 0.999):
         super().__init__()
         self.decay = decay
-        self.register_buffer("age", torch.tensor(REFRESH))  # samplings since `root` was taken; all of it lies in a checkpoint
+        self.register_buffer(
+            "age", torch.tensor(REFRESH)
+        )  # samplings since `root` was taken; all of it lies in a checkpoint
         self.register_buffer("root", torch.zeros(dim, dim))
         self.register_buffer("weight", torch.zeros((), dtype=torch.float64))
         self.register_buffer("first", torch.zeros(dim, dtype=torch.float64))
@@ -26,7 +32,11 @@ class Running(nn.Module):
     @torch.no_grad()
     def add(self, w: Tensor) -> None:
         w = w.double()
-        for buffer, value in ((self.weight, w.new_tensor(float(len(w)))), (self.first, w.sum(0)), (self.second, w.T @ w)):
+        for buffer, value in (
+            (self.weight, w.new_tensor(float(len(w)))),
+            (self.first, w.sum(0)),
+            (self.second, w.T @ w),
+        ):
             buffer.mul_(self.decay or 1.0).add_(value)
 
     @property
@@ -44,7 +54,9 @@ class Running(nn.Module):
             self.root.copy_(root(self.covariance()))
             self.age.zero_()
         self.age += 1
-        return self.mean + torch.randn(count, len(self.first), generator=rng).to(self.mean) @ self.root
+        return (
+            self.mean + torch.randn(count, len(self.first), generator=rng).to(self.mean) @ self.root
+        )
 
 
 def root(covariance: Tensor) -> Tensor:
@@ -55,10 +67,12 @@ def root(covariance: Tensor) -> Tensor:
 
 @torch.no_grad()
 def install(generator: Generator, mean: Tensor, covariance: Tensor) -> Tensor:
-    """Make the mapping network N(mean, covariance), and `mean` its average. Returns the mean that it has in the end.
+    """Make the mapping network N(mean, covariance), and `mean` its average. Returns the mean that
+    it has in the end.
 
-    A leaky ReLU is a straight line where its input is positive, so all of w is moved up until 4.5 standard deviations lie above zero; the
-    modulation's biases take the move back. The caller adds the difference of the means to whatever else makes latents.
+    A leaky ReLU is a straight line where its input is positive, so all of w is moved up until 4.5
+    standard deviations lie above zero; the modulation's biases take the move back. The caller adds
+    the difference of the means to whatever else makes latents.
     """
     layers = [module for module in generator.style if isinstance(module, MappingLayer)]
     if len(layers) < 2:

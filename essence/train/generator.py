@@ -1,10 +1,12 @@
 """Train a small StyleGAN2: `python -m essence train generator --data DIR --out runs/generator`.
 
-An autoencoder with critics. A plain encoder gives w+ for real pictures, the generator renders them; pixels, the face network's features and
-its descriptor compare. Critics on pixels and on those features see the same renders, and pictures of latents that nobody encoded. With
+An autoencoder with critics. A plain encoder gives w+ for real pictures, the generator renders them;
+pixels, the face network's features and its descriptor compare. Critics on pixels and on those
+features see the same renders, and pictures of latents that nobody encoded. With
 `--reconstruct 0` it is a plain StyleGAN2 training: critics alone, latents from the mapping network.
 
-Whatever the critics see without a reconstruction beside it rots first: so w+ is reconstructed with its deltas and without.
+Whatever the critics see without a reconstruction beside it rots first: so w+ is reconstructed with
+its deltas and without.
 """
 
 from __future__ import annotations
@@ -18,15 +20,16 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..checkpoints import load_generator, save_generator
-from ..formats import write_safetensors
-from ..images import grid, to_pil
+from ..library.checkpoints import load_generator, save_generator
+from ..library.safe_files import write_safetensors
 from ..models.stylegan2 import Generator, GeneratorConfig
+from ..pictures.grids import grid
+from ..pictures.tensors import to_pil
 from . import gaussian
 from .autoencoder import PictureEncoder, PictureEncoderConfig, load_encoder, save_encoder
 from .common import CsvLog, load_resume, parse_options, precision, save_atomic, to_float
 from .critics import FeatureCritic, PixelCritic
-from .generator_lessons import Pictures, prepare
+from .generator_data import Pictures, prepare
 from .generator_step import COLUMNS, FIRST_LOOK, Lesson, on_device
 from .parallel import agreed, first_one_first, processes, rank
 
@@ -38,7 +41,9 @@ class GeneratorOptions:
     data: str  # folder of aligned pictures
     out: str = "runs/generator"
     export: str = ""  # also write generator and latents into this folder
-    tight: str = ""  # folder of tight face crops (FairFace's layout), of which the inner face is learned
+    tight: str = (
+        ""  # folder of tight face crops (FairFace's layout), of which the inner face is learned
+    )
     start: str = ""  # generator to begin with
     start_encoder: str = ""  # its encoder
     size: int = 128
@@ -83,23 +88,38 @@ class Trainer:
     def __init__(self, options: GeneratorOptions, device: str):
         torch.manual_seed(options.seed)
         self.options, self.device, self.out = options, device, Path(options.out)
-        self.generator, self.encoder = (net.to(device).train().requires_grad_(True) for net in networks(options))
+        self.generator, self.encoder = (
+            net.to(device).train().requires_grad_(True) for net in networks(options)
+        )
         self.generator.style.requires_grad_(options.reconstruct == 0)
         self.pixel, self.feature = PixelCritic(options.size).to(device), FeatureCritic().to(device)
-        self.averages = nn.ModuleList(copy.deepcopy(net).eval().requires_grad_(False) for net in (self.generator, self.encoder))
-        made = [p for net in (self.generator, self.encoder) for p in net.parameters() if p.requires_grad]
+        self.averages = nn.ModuleList(
+            copy.deepcopy(net).eval().requires_grad_(False)
+            for net in (self.generator, self.encoder)
+        )
+        made = [
+            p for net in (self.generator, self.encoder) for p in net.parameters() if p.requires_grad
+        ]
         judged = [*self.pixel.parameters(), *self.feature.parameters()]
-        self.optimizers = [torch.optim.Adam(made, options.rate, betas=(0.9, 0.99)),
-                           torch.optim.Adam(judged, options.critic_rate, betas=(0.0, 0.99))]  # fmt: skip
+        self.optimizers = [
+            torch.optim.Adam(made, options.rate, betas=(0.9, 0.99)),
+            torch.optim.Adam(judged, options.critic_rate, betas=(0.0, 0.99)),
+        ]
         self.latents = gaussian.Running(options.style_dim).to(device)
         self.clock = {"step": 0, "seen": 0, "seconds": 0.0, "p": 0.2, "sign": 0.0}
         self.out.mkdir(parents=True, exist_ok=True)
         self.path = self.out / "checkpoint.pt"
-        self.architecture = {"generator": _plain(self.generator.config), "encoder": _plain(self.encoder.config)}
+        self.architecture = {
+            "generator": _plain(self.generator.config),
+            "encoder": _plain(self.encoder.config),
+        }
         self._resume(load_resume(self.path, self.architecture))
 
     def _modules(self) -> dict[str, nn.Module]:
-        return {name: getattr(self, name) for name in ("generator", "encoder", "pixel", "feature", "averages", "latents")}
+        return {
+            name: getattr(self, name)
+            for name in ("generator", "encoder", "pixel", "feature", "averages", "latents")
+        }
 
     def _resume(self, state: dict | None) -> None:
         if state is None:
@@ -113,12 +133,19 @@ class Trainer:
     def save(self) -> None:
         if rank() == 0:
             state = {name: module.state_dict() for name, module in self._modules().items()}
-            state |= {"optimizers": [o.state_dict() for o in self.optimizers], "clock": self.clock, "architecture": self.architecture}
+            state |= {
+                "optimizers": [o.state_dict() for o in self.optimizers],
+                "clock": self.clock,
+                "architecture": self.architecture,
+            }
             save_atomic(state, self.path)
 
     @property
     def progress(self) -> float:
-        share = max(self.clock["step"] / self.options.steps, self.clock["seconds"] / (60 * self.options.minutes))
+        share = max(
+            self.clock["step"] / self.options.steps,
+            self.clock["seconds"] / (60 * self.options.minutes),
+        )
         return min(1.0, agreed(share))
 
     def precision(self) -> torch.autocast:
@@ -128,7 +155,12 @@ class Trainer:
 def networks(options: GeneratorOptions) -> tuple[Generator, PictureEncoder]:
     """The ones to start from, or new ones."""
     sides = [4 << i for i in range(len(options.channels))]
-    config = GeneratorConfig(options.size, options.style_dim, options.n_mlp, dict(zip(sides, options.channels, strict=True)))
+    config = GeneratorConfig(
+        options.size,
+        options.style_dim,
+        options.n_mlp,
+        dict(zip(sides, options.channels, strict=True)),
+    )
     generator = load_generator(options.start) if options.start else Generator(config)
     if options.start_encoder:
         return generator, load_encoder(options.start_encoder)
@@ -137,30 +169,58 @@ def networks(options: GeneratorOptions) -> tuple[Generator, PictureEncoder]:
 
 def _plain(config: object) -> dict:
     """As a checkpoint can hold it."""
-    return {key: list(value.values()) if isinstance(value, dict) else list(value) if isinstance(value, tuple) else value
-            for key, value in asdict(config).items()}  # fmt: skip
+    return {
+        key: list(value.values())
+        if isinstance(value, dict)
+        else list(value)
+        if isinstance(value, tuple)
+        else value
+        for key, value in asdict(config).items()
+    }
 
 
 # ---- the run
 
+
 def train(options: GeneratorOptions) -> Path:
-    """Run or resume the recipe; returns the folder with generator, latents and encoder. Raises UserError."""
+    """Run or resume the recipe; returns the folder with generator, latents and encoder. Raises
+    UserError.
+    """
     torch.set_num_threads(options.threads)
     with processes(options.device) as device:
         trainer = Trainer(options, device)
         with first_one_first():
-            pictures = prepare(options.data, options.tight, trainer.out, options.size, options.photographs, options.tight_share)
+            pictures = prepare(
+                options.data,
+                options.tight,
+                trainer.out,
+                options.size,
+                options.photographs,
+                options.tight_share,
+            )
         lesson = Lesson(trainer, pictures)
         lesson.begin()
-        log = CsvLog(trainer.out / "log.csv", COLUMNS, trainer.clock["step"]) if rank() == 0 else None
+        log = (
+            CsvLog(trainer.out / "log.csv", COLUMNS, trainer.clock["step"]) if rank() == 0 else None
+        )
         saved = drawn = trainer.clock["seconds"]
-        with tqdm(total=options.steps, initial=trainer.clock["step"], desc="generator", disable=rank() > 0, mininterval=5) as bar:
+        with tqdm(
+            total=options.steps,
+            initial=trainer.clock["step"],
+            desc="generator",
+            disable=rank() > 0,
+            mininterval=5,
+        ) as bar:
             while trainer.progress < 1:
                 row = lesson.step()
                 bar.update()
                 if log:
                     log.write(row)
-                    bar.set_postfix(pixels=f"{row['pixels']:.3f}", believe=f"{row['believe']:.2f}", refresh=False)
+                    bar.set_postfix(
+                        pixels=f"{row['pixels']:.3f}",
+                        believe=f"{row['believe']:.2f}",
+                        refresh=False,
+                    )
                 if trainer.clock["seconds"] - saved > options.checkpoint_seconds:
                     trainer.save()
                     saved = trainer.clock["seconds"]
@@ -187,7 +247,9 @@ def moments(trainer: Trainer, pictures: Tensor) -> gaussian.Running:
 
 @torch.no_grad()
 def export(trainer: Trainer, pictures: Pictures) -> None:
-    """The averaged networks; the mapping network is the Gaussian of all whole pictures' w (unless it was trained itself)."""
+    """The averaged networks; the mapping network is the Gaussian of all whole pictures' w (unless
+    it was trained itself).
+    """
     generator, encoder = trainer.averages
     found = moments(trainer, pictures.whole())
     mean, covariance = found.mean.cpu(), found.covariance().cpu()
@@ -199,13 +261,19 @@ def export(trainer: Trainer, pictures: Pictures) -> None:
     for folder in {trainer.out, Path(trainer.options.export or trainer.out)}:
         folder.mkdir(parents=True, exist_ok=True)
         save_generator(kept, folder / "generator.safetensors")
-        write_safetensors(folder / "latents.safetensors", {"mean": mean, "covariance": covariance}, {"kind": "latents"})
+        write_safetensors(
+            folder / "latents.safetensors",
+            {"mean": mean, "covariance": covariance},
+            {"kind": "latents"},
+        )
         save_encoder(encoder, folder / "encoder.safetensors")
 
 
 @torch.no_grad()
 def draw_sheet(trainer: Trainer, pictures: Pictures) -> None:
-    """Real pictures over their reconstructions, then samples at truncation 0.7, by the averaged networks."""
+    """Real pictures over their reconstructions, then samples at truncation 0.7, by the averaged
+    networks.
+    """
     generator, encoder = trainer.averages
     rng = torch.Generator().manual_seed(1)
     batch = on_device(pictures.draw(SHEET // 4, rng, 0.0), trainer.device)
@@ -215,7 +283,9 @@ def draw_sheet(trainer: Trainer, pictures: Pictures) -> None:
         rows = [batch.goal, generator.synthesis(encoder(batch.goal)), generator.synthesis(sampled)]
     cells = to_pil(torch.cat([row.float().cpu() for row in rows]))
     columns = SHEET // 4
-    sheet = grid([cells[i : i + columns] for i in range(0, len(cells), columns)], trainer.options.size, 0)
+    sheet = grid(
+        [cells[i : i + columns] for i in range(0, len(cells), columns)], trainer.options.size, 0
+    )
     sheet.save(trainer.out / f"sheet-{trainer.clock['step']:06d}.png")
 
 

@@ -10,18 +10,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..losses import care
+from ..methods.losses import care
 from ..models.identity import face_descriptor
 from ..models.stylegan2 import Generator
 from .common import average_into, to_float, warm_cosine
 from .critics import Alteration, believe, doubt, r1
-from .generator_lessons import STEP_SEEDS, Batch, Pictures
+from .generator_data import STEP_SEEDS, Batch, Pictures
 from .parallel import mean_over_processes, rank, spread
 
 if TYPE_CHECKING:
     from .generator import Trainer
 
-COLUMNS = ("step", "seconds", "pictures", "pixels", "coarse", "features", "descriptor", "believe", "doubt", "r1", "p", "sign", "rate")
+COLUMNS = (
+    "step",
+    "seconds",
+    "pictures",
+    "pixels",
+    "coarse",
+    "features",
+    "descriptor",
+    "believe",
+    "doubt",
+    "r1",
+    "p",
+    "sign",
+    "rate",
+)
 EVERY = 16  # steps between R1 penalties, and between changes of the augmentation
 FIRST_LOOK = 2048  # pictures
 AIM = 0.6  # of the sign of the critic's scores for real pictures (Karras et al. 2020)
@@ -35,15 +49,19 @@ class Lesson:
         self.face = face_descriptor().to(trainer.device)
         self.care = care(trainer.options.size, trainer.options.care).to(trainer.device)
         names = ("generator", "encoder", "pixel", "feature")
-        self.nets = {name: spread(Synthesis(net) if name == "generator" else net, trainer.device)
-                     for name, net in ((name, getattr(trainer, name)) for name in names)}  # fmt: skip
+        self.nets = {
+            name: spread(Synthesis(net) if name == "generator" else net, trainer.device)
+            for name, net in ((name, getattr(trainer, name)) for name in names)
+        }
 
     @torch.no_grad()
     def begin(self) -> None:
         """The latents' moments from a first look at some pictures."""
         t = self.trainer
         if t.latents.weight == 0:
-            for part in self.pictures.whole()[:: max(1, len(self.pictures.whole()) // FIRST_LOOK)].split(64):
+            for part in self.pictures.whole()[
+                :: max(1, len(self.pictures.whole()) // FIRST_LOOK)
+            ].split(64):
                 with t.precision():
                     t.latents.add(t.encoder(to_float(part).to(t.device))[:, 0])
 
@@ -57,7 +75,9 @@ class Lesson:
         w, own = self.encode(batch, rng)
         with t.precision():
             fake = self.nets["generator"](torch.cat([w, self.sample(own, rng)])).float()
-        made = batch.goal + batch.shown * (fake[: o.batch] - batch.goal)  # what a crop does not show is taken from the goal
+        made = batch.goal + batch.shown * (
+            fake[: o.batch] - batch.goal
+        )  # what a crop does not show is taken from the goal
         fake, real, features = self.views(made, fake[o.batch :], batch, rng)
         row = self.judge(fake.detach(), real, [[x.detach() for x in part] for part in features])
         row |= self.make(fake, features, self.compare(made, features, batch), w)
@@ -67,12 +87,17 @@ class Lesson:
         for average, net in zip(t.averages, (t.generator, t.encoder), strict=True):
             average_into(average, net, t.clock["step"], o.average)
         row |= t.clock | {"pictures": t.clock["seen"], "rate": o.rate * factor}
-        return {name: row[name].item() if isinstance(row[name], Tensor) else row[name] for name in COLUMNS}
+        return {
+            name: row[name].item() if isinstance(row[name], Tensor) else row[name]
+            for name in COLUMNS
+        }
 
     # -- pictures
 
     def encode(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """w+ [B, L, D] of the pictures, most of them without deltas; and all of them as they were."""
+        """w+ [B, L, D] of the pictures, most of them without deltas; and all of them as they
+        were.
+        """
         o, t = self.options, self.trainer
         with t.precision():
             full = self.nets["encoder"](batch.seen)
@@ -81,12 +106,15 @@ class Lesson:
         return full[:, :1] + keep * (full - full[:, :1]), full.detach()
 
     def sample(self, full: Tensor, rng: torch.Generator) -> Tensor:
-        """w+ [sampled, L, D]: the Gaussian of the encoded pictures; some change over to another w at a random layer (style mixing), some
-        bring the deltas of a real picture."""
+        """w+ [sampled, L, D]: the Gaussian of the encoded pictures; some change over to another w
+        at a random layer (style mixing), some bring the deltas of a real picture."""
         o, t = self.options, self.trainer
         count, layers = o.sampled, full.shape[1]
         if o.reconstruct == 0:
-            first, second = (t.generator.mapping(torch.randn(count, o.style_dim, generator=rng).to(t.device)) for _ in range(2))
+            first, second = (
+                t.generator.mapping(torch.randn(count, o.style_dim, generator=rng).to(t.device))
+                for _ in range(2)
+            )
         else:
             first, second = (t.latents.sample(count, rng) for _ in range(2))
         crossing = torch.randint(1, layers, (count, 1, 1), generator=rng).to(t.device)
@@ -97,10 +125,17 @@ class Lesson:
         keep = (torch.rand(count, 1, 1, generator=rng) < o.deltas * (o.reconstruct > 0)).to(w)
         return w + keep * (like - like[:, :1])
 
-    def views(self, made: Tensor, alone: Tensor, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Tensor, list[list[Tensor]]]:
-        """Renders and goals as critics and face network see them, altered alike, and the features of both."""
+    def views(
+        self, made: Tensor, alone: Tensor, batch: Batch, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor, list[list[Tensor]]]:
+        """Renders and goals as critics and face network see them, altered alike, and the features
+        of both.
+        """
         o, t = self.options, self.trainer
-        alter, other = Alteration(o.batch, t.clock["p"], rng), Alteration(o.sampled, t.clock["p"], rng)
+        alter, other = (
+            Alteration(o.batch, t.clock["p"], rng),
+            Alteration(o.sampled, t.clock["p"], rng),
+        )
         fake, real = torch.cat([alter(made), other(alone)]), alter(batch.goal)
         with t.precision():
             theirs = self.face.features(real)
@@ -118,7 +153,9 @@ class Lesson:
         real = real.requires_grad_(penalised)
         with t.precision():
             maps = [torch.cat(pair) for pair in zip(*features, strict=True)]
-            on_pixels = [s.split([len(fake), len(real)]) for s in self.nets["pixel"](torch.cat([fake, real]))]
+            on_pixels = [
+                s.split([len(fake), len(real)]) for s in self.nets["pixel"](torch.cat([fake, real]))
+            ]
             on_features = [s.split([len(fake), len(real)]) for s in self.nets["feature"](maps)]
         scores = on_pixels + on_features
         wrong = doubt([s[0] for s in scores]) + believe([s[1] for s in scores])
@@ -128,36 +165,58 @@ class Lesson:
         return {"doubt": wrong.detach(), "r1": penalty.detach()}
 
     def adapt(self, scores: Tensor) -> None:
-        """More augmentation while the critic is too sure of the real pictures, less while it is not."""
+        """More augmentation while the critic is too sure of the real pictures, less while it is
+        not.
+        """
         clock = self.trainer.clock
-        clock["sign"] += 0.05 * (mean_over_processes(scores.float().sign().mean()).item() - clock["sign"])
+        clock["sign"] += 0.05 * (
+            mean_over_processes(scores.float().sign().mean()).item() - clock["sign"]
+        )
         if clock["step"] % EVERY == 0:
             clock["p"] = min(0.8, max(0.0, clock["p"] + (0.004 if clock["sign"] > AIM else -0.004)))
 
-    def make(self, fake: Tensor, features: list[list[Tensor]], terms: dict[str, Tensor], w: Tensor) -> dict[str, Tensor]:
+    def make(
+        self, fake: Tensor, features: list[list[Tensor]], terms: dict[str, Tensor], w: Tensor
+    ) -> dict[str, Tensor]:
         """The step of generator and encoder."""
         o, t = self.options, self.trainer
         for net in (t.pixel, t.feature):
             net.requires_grad_(False)
         with t.precision():
             trust = believe(t.pixel(fake) + t.feature(features[0]))
-        ramp = min(1.0, max(0.0, t.clock["step"] / max(1, o.critics_after) - 1)) if o.reconstruct else 1.0
-        loss = o.reconstruct * sum(getattr(o, name) * value for name, value in terms.items()) + ramp * o.critics * trust
+        ramp = (
+            min(1.0, max(0.0, t.clock["step"] / max(1, o.critics_after) - 1))
+            if o.reconstruct
+            else 1.0
+        )
+        loss = (
+            o.reconstruct * sum(getattr(o, name) * value for name, value in terms.items())
+            + ramp * o.critics * trust
+        )
         if o.reconstruct:
             loss = loss + o.delta_weight * (w[:, 1:] - w[:, :1]).square().mean()
         _descend(t.optimizers[0], loss, 5.0)
         return {name: value.detach() for name, value in terms.items()} | {"believe": trust.detach()}
 
-    def compare(self, made: Tensor, features: list[list[Tensor]], batch: Batch) -> dict[str, Tensor]:
-        """Reconstruction: pixels where they are shown, features relative to their mean, squared descriptor distance."""
+    def compare(
+        self, made: Tensor, features: list[list[Tensor]], batch: Batch
+    ) -> dict[str, Tensor]:
+        """Reconstruction: pixels where they are shown, features relative to their mean, squared
+        descriptor distance.
+        """
         goal = batch.goal
         area = batch.shown.mean(dim=(1, 2, 3), keepdim=True).clamp(min=0.3)
         error = (made - goal) / area
         coarse = F.avg_pool2d(error, 4).abs().mean()
         ours, theirs = [x[: len(goal)] for x in features[0]], features[1]
-        relative = [(a.float() - b.float()).abs().mean() / b.float().abs().mean() for a, b in zip(ours, theirs, strict=True)]
+        relative = [
+            (a.float() - b.float()).abs().mean() / b.float().abs().mean()
+            for a, b in zip(ours, theirs, strict=True)
+        ]
         with self.trainer.precision():
-            distance = (self.face.describe(ours) - self.face.describe(theirs)).square().sum(1).mean()
+            distance = (
+                (self.face.describe(ours) - self.face.describe(theirs)).square().sum(1).mean()
+            )
         pixels, features = (error.abs() * self.care).mean(), torch.stack(relative).mean()
         return {"pixels": pixels, "coarse": coarse, "features": features, "descriptor": distance}
 
@@ -182,4 +241,6 @@ def _descend(optimizer: torch.optim.Optimizer, loss: Tensor, limit: float | None
 
 
 def on_device(batch: Batch, device: str) -> Batch:
-    return Batch(*(getattr(batch, field.name).to(device, non_blocking=True) for field in fields(batch)))
+    return Batch(
+        *(getattr(batch, field.name).to(device, non_blocking=True) for field in fields(batch))
+    )

@@ -1,8 +1,10 @@
-"""Train a narrow e4e inverter for a fixed generator: `python -m essence train inverter --data DIR --out runs/inverter`.
+"""Train a narrow e4e inverter for a fixed generator: `python -m essence train inverter --data DIR
+--out runs/inverter`.
 
-Three teachers: (1) the latents that an autoencoder's encoder gives for real pictures (optional), (2) generated pictures, whose latents are
-known exactly, (3) the picture itself: its reconstruction through the frozen generator, compared by pixels and by the face network. The
-input is spoilt as photographs are; what is to be met is the unspoilt picture.
+Three teachers: (1) the latents that an autoencoder's encoder gives for real pictures (optional),
+(2) generated pictures, whose latents are known exactly, (3) the picture itself: its reconstruction
+through the frozen generator, compared by pixels and by the face network. The input is spoilt as
+photographs are; what is to be met is the unspoilt picture.
 """
 
 from __future__ import annotations
@@ -17,13 +19,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..checkpoints import load_generator, load_inverter, load_latents, save_inverter
 from ..errors import UserError
-from ..images import resample
-from ..latents import LatentAxes
+from ..library.checkpoints import load_generator, load_inverter, load_latents, save_inverter
 from ..models.e4e import Encoder4Editing, EncoderConfig, Inverter
 from ..models.identity import FaceDescriptor, face_chip, face_descriptor
+from ..models.latents import LatentAxes
 from ..models.stylegan2 import Generator
+from ..pictures.tensors import resample
 from . import parallel
 from .common import (
     PHOTOGRAPHS,
@@ -39,9 +41,21 @@ from .common import (
     to_float,
     warm_cosine,
 )
-from .inverter_lessons import Batch, Lessons, prepare
+from .inverter_data import Batch, Lessons, prepare
 
-COLUMNS = ("step", "seconds", "pictures", "loss", "common", "layers", "pixels", "features", "descriptor", "deltas", "rate")
+COLUMNS = (
+    "step",
+    "seconds",
+    "pictures",
+    "loss",
+    "common",
+    "layers",
+    "pixels",
+    "features",
+    "descriptor",
+    "deltas",
+    "rate",
+)
 SHEET = 10  # pictures on a sheet
 FIRST_RENDERED = 4  # pictures of a batch
 
@@ -55,7 +69,9 @@ class InverterOptions:
     latents: str = "weights/mini/latents.safetensors"
     teacher: str = ""  # the autoencoder's encoder: latents of real pictures
     start: str = ""  # an inverter to begin with, of the same widths
-    input_size: int = 64  # a quarter of the work of 128; what is too small to be seen there, refinement finds
+    input_size: int = (
+        64  # a quarter of the work of 128; what is too small to be seen there, refinement finds
+    )
     widths: tuple[int, int, int, int] = (24, 48, 96, 160)
     depths: tuple[int, int, int, int] = (1, 2, 3, 2)
     head_width: int = 64
@@ -65,17 +81,24 @@ class InverterOptions:
     generated: int = 8  # of the batch: pictures of the generator
     bank: int = 2048  # how many of those to render beforehand
     oversample: float = 4.0  # how much more often photographs are drawn
-    latents_first: float = 0.35  # share of the schedule that learns latents alone: rendering costs more than the encoder
+    # share of the schedule that learns latents alone: rendering costs more than the encoder
+    latents_first: float = 0.35
     rendered: int = 14  # of the batch at the end: compared as pictures; starts at 4
-    fade: float = 0.1  # share of the schedule over which the pictures' weight grows: at once, it would undo the latents for a while
+    # share of the schedule over which the pictures' weight grows: at once, it would undo the
+    # latents for a while
+    fade: float = 0.1
     rate: float = 1.5e-3
-    linear_rate: float = 5.0  # times `rate`, for the last layers: their weights are scaled down as they run, and so are their steps
+    # times `rate`, for the last layers: their weights are scaled down as they run, and so are their
+    # steps
+    linear_rate: float = 5.0
     warmup: int = 100
     average: float = 0.998
     common_weight: float = 0.5
     common_floor: float = 0.5  # variance below which an axis counts no more
     layer_weight: float = 1.0
-    lit_weight: float = 0.3  # of the latent terms where the light was changed: the teacher saw another picture
+    lit_weight: float = (
+        0.3  # of the latent terms where the light was changed: the teacher saw another picture
+    )
     picture_weight: float = 1.0
     pixels: float = 2.0
     features: float = 1.0
@@ -91,8 +114,11 @@ class InverterOptions:
 
 # ---- networks
 
+
 class _QuickPReLU(torch.autograd.Function):
-    """PReLU in five plain passes: torch's own takes a third of the training step on a CPU in bfloat16."""
+    """PReLU in five plain passes: torch's own takes a third of the training step on a CPU in
+    bfloat16.
+    """
 
     @staticmethod
     def forward(ctx, x: Tensor, slope: Tensor) -> Tensor:
@@ -113,12 +139,16 @@ class QuickPReLU(nn.PReLU):
 
 
 def new_encoder(config: EncoderConfig, start: str = "") -> Encoder4Editing:
-    """An e4e encoder laid out for fast training, with the ordinary one's parameters. Raises UserError for a start of other widths."""
+    """An e4e encoder laid out for fast training, with the ordinary one's parameters. Raises
+    UserError for a start of other widths.
+    """
     encoder = Encoder4Editing(config)
     if start:
         begun = load_inverter(start).encoder
         if begun.config != config:
-            raise UserError(f"{start} has other widths than this run ({begun.config}): give the same --widths, --depths and --input-size.")
+            raise UserError(
+                f"{start} has other widths than this run ({begun.config}): give the same --widths, --depths and --input-size."
+            )
         encoder.load_state_dict(begun.state_dict())
     for module in encoder.modules():
         if type(module) is nn.PReLU:
@@ -127,73 +157,122 @@ def new_encoder(config: EncoderConfig, start: str = "") -> Encoder4Editing:
 
 
 def layout(config: EncoderConfig) -> torch.memory_format:
-    """Channels innermost, which is faster; not where a width is no multiple of 8: there torch 2.15's strided 1x1 convolutions write
-    beyond their memory on the way back, on processors without AVX-512."""
-    return torch.contiguous_format if any(width % 8 for width in config.widths) else torch.channels_last
+    """Channels innermost, which is faster; not where a width is no multiple of 8: there torch
+    2.15's strided 1x1 convolutions write beyond their memory on the way back, on processors without
+    AVX-512."""
+    return (
+        torch.contiguous_format
+        if any(width % 8 for width in config.widths)
+        else torch.channels_last
+    )
 
 
 # ---- losses
 
+
 class Losses:
-    def __init__(self, options: InverterOptions, generator: Generator, axes: LatentAxes, face: FaceDescriptor):
+    def __init__(
+        self, options: InverterOptions, generator: Generator, axes: LatentAxes, face: FaceDescriptor
+    ):
         self.options, self.generator, self.face = options, generator, face.to(axes.mean.device)
         variance, directions = torch.linalg.eigh((axes.axes.T @ axes.axes).double())
         self.whiten = (directions / variance.clamp(min=options.common_floor).sqrt()).float()
 
     def latents(self, w: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Squared error of the part that all layers share, in the latents' axes, and of every layer as it is."""
+        """Squared error of the part that all layers share, in the latents' axes, and of every layer
+        as it is.
+        """
         error = w - batch.w
         common = (error.mean(1) @ self.whiten).square().mean(1)
         share = batch.trust / len(batch.trust)
-        return {"common": (common * share).sum(), "layers": (error.square().mean(dim=(1, 2)) * share).sum()}
+        return {
+            "common": (common * share).sum(),
+            "layers": (error.square().mean(dim=(1, 2)) * share).sum(),
+        }
 
     def pictures(self, w: Tensor, goal: Tensor) -> dict[str, Tensor]:
-        """The reconstruction against the goal: pixels, face network features relative to their mean, squared descriptor distance."""
+        """The reconstruction against the goal: pixels, face network features relative to their
+        mean, squared descriptor distance.
+        """
         with precision(w.device, self.options.half):
             images = self.generator.synthesis(w).float()
             ours = self.face.features(face_chip(images))
             with torch.no_grad():
                 theirs = self.face.features(face_chip(goal))
-            distance = (self.face.describe(ours) - self.face.describe(theirs)).square().sum(1).mean()
-        relative = [(a.float() - b.float()).abs().mean() / b.float().abs().mean() for a, b in zip(ours, theirs, strict=True)]
-        return {"pixels": (images - goal).abs().mean(), "features": torch.stack(relative).mean(), "descriptor": distance}
+            distance = (
+                (self.face.describe(ours) - self.face.describe(theirs)).square().sum(1).mean()
+            )
+        relative = [
+            (a.float() - b.float()).abs().mean() / b.float().abs().mean()
+            for a, b in zip(ours, theirs, strict=True)
+        ]
+        return {
+            "pixels": (images - goal).abs().mean(),
+            "features": torch.stack(relative).mean(),
+            "descriptor": distance,
+        }
 
-    def __call__(self, w: Tensor, batch: Batch, rendered: int, faded: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(
+        self, w: Tensor, batch: Batch, rendered: int, faded: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         o = self.options
         terms = self.latents(w, batch) | {"deltas": (w[:, 1:] - w[:, :1]).square().mean()}
-        total = o.common_weight * terms["common"] + o.layer_weight * terms["layers"] + o.delta_weight * terms["deltas"]
+        total = (
+            o.common_weight * terms["common"]
+            + o.layer_weight * terms["layers"]
+            + o.delta_weight * terms["deltas"]
+        )
         if rendered:
             seen = self.pictures(w[:rendered], batch.goal[:rendered])
-            total = total + faded * o.picture_weight * sum(getattr(o, name) * value for name, value in seen.items())
+            total = total + faded * o.picture_weight * sum(
+                getattr(o, name) * value for name, value in seen.items()
+            )
             terms |= seen
         return total, terms
 
 
 # ---- the run
 
+
 class Trainer:
     """Encoder, its average, optimiser and clock: what a checkpoint holds."""
 
     def __init__(self, options: InverterOptions, device: str = "cpu"):
         self.options, self.device, self.out = options, device, Path(options.out)
-        self.generator, self.axes = load_generator(options.generator).to(device), load_latents(options.latents).to(device)
-        size, layers, dim = options.input_size, self.generator.config.layers, self.generator.config.style_dim
-        self.architecture = asdict(EncoderConfig(options.widths, options.depths, size, layers, dim, options.head_width))
+        self.generator, self.axes = (
+            load_generator(options.generator).to(device),
+            load_latents(options.latents).to(device),
+        )
+        size, layers, dim = (
+            options.input_size,
+            self.generator.config.layers,
+            self.generator.config.style_dim,
+        )
+        self.architecture = asdict(
+            EncoderConfig(options.widths, options.depths, size, layers, dim, options.head_width)
+        )
         torch.manual_seed(options.seed)
-        self.encoder = new_encoder(EncoderConfig(**self.architecture), options.start).to(device).train()
+        self.encoder = (
+            new_encoder(EncoderConfig(**self.architecture), options.start).to(device).train()
+        )
         self.average = copy.deepcopy(self.encoder).eval().requires_grad_(False)
         self.optimizer = torch.optim.Adam(self._groups(), options.rate, betas=(0.9, 0.99))
         self.step, self.seen, self.seconds = 0, 0, 0.0
         self.out.mkdir(parents=True, exist_ok=True)
         self.path = self.out / "checkpoint.pt"
         self._resume(load_resume(self.path, self.architecture))
-        self.spread, self.layout = parallel.spread(self.encoder, device), layout(self.encoder.config)
+        self.spread, self.layout = (
+            parallel.spread(self.encoder, device),
+            layout(self.encoder.config),
+        )
 
     def _groups(self) -> list[dict]:
         named = list(self.encoder.named_parameters())
         linear = [p for name, p in named if ".linear." in name]
-        return [{"params": [p for name, p in named if ".linear." not in name], "times": 1.0},
-                {"params": linear, "times": self.options.linear_rate}]
+        return [
+            {"params": [p for name, p in named if ".linear." not in name], "times": 1.0},
+            {"params": linear, "times": self.options.linear_rate},
+        ]
 
     def _resume(self, state: dict | None) -> None:
         if state is None:
@@ -205,8 +284,19 @@ class Trainer:
     def save(self) -> None:
         if parallel.rank():
             return
-        parts = {name: getattr(self, name).state_dict() for name in ("encoder", "average", "optimizer")}
-        save_atomic(parts | {"architecture": self.architecture, "step": self.step, "seen": self.seen, "seconds": self.seconds}, self.path)
+        parts = {
+            name: getattr(self, name).state_dict() for name in ("encoder", "average", "optimizer")
+        }
+        save_atomic(
+            parts
+            | {
+                "architecture": self.architecture,
+                "step": self.step,
+                "seen": self.seen,
+                "seconds": self.seconds,
+            },
+            self.path,
+        )
 
     def inverter(self) -> Inverter:
         """The averaged encoder, as the ordinary network."""
@@ -216,15 +306,23 @@ class Trainer:
 
     @property
     def progress(self) -> float:
-        return parallel.agreed(min(1.0, max(self.step / self.options.steps, self.seconds / (60 * self.options.minutes))))
+        return parallel.agreed(
+            min(
+                1.0, max(self.step / self.options.steps, self.seconds / (60 * self.options.minutes))
+            )
+        )
 
     def rendered(self, progress: float) -> tuple[int, float]:
-        """How many pictures of the batch are rendered, and their weight: none at first, then more and more."""
+        """How many pictures of the batch are rendered, and their weight: none at first, then more
+        and more.
+        """
         o = self.options
         if progress < o.latents_first:
             return 0, 0.0
         share = (progress - o.latents_first) / (1 - o.latents_first)
-        return min(o.rendered, FIRST_RENDERED + round(o.rendered * 1.5 * share)), min(1.0, (progress - o.latents_first) / max(o.fade, 1e-9))
+        return min(o.rendered, FIRST_RENDERED + round(o.rendered * 1.5 * share)), min(
+            1.0, (progress - o.latents_first) / max(o.fade, 1e-9)
+        )
 
     def learn(self, lessons: Lessons, losses: Losses) -> dict[str, float]:
         """One step. Returns the row for the log."""
@@ -234,30 +332,50 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = o.rate * factor * group["times"]
         with precision(self.device, o.half):
-            raw = self.spread(resample(batch.seen, o.input_size, "antialias").contiguous(memory_format=self.layout))
+            raw = self.spread(
+                resample(batch.seen, o.input_size, "antialias").contiguous(
+                    memory_format=self.layout
+                )
+            )
         total, terms = losses(raw.float() + self.axes.mean, batch, *self.rendered(progress))
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         nn.utils.clip_grad_norm_(self.encoder.parameters(), 5.0)
         self.optimizer.step()
         average_into(self.average, self.encoder, self.step, o.average)
-        self.step, self.seen, self.seconds = self.step + 1, self.seen + o.batch, self.seconds + time.monotonic() - start
-        row = dict.fromkeys(COLUMNS, float("nan")) | {name: value.item() for name, value in terms.items()}
+        self.step, self.seen, self.seconds = (
+            self.step + 1,
+            self.seen + o.batch,
+            self.seconds + time.monotonic() - start,
+        )
+        row = dict.fromkeys(COLUMNS, float("nan")) | {
+            name: value.item() for name, value in terms.items()
+        }
         clock = {"step": self.step, "seconds": self.seconds, "pictures": self.seen}
         return row | clock | {"loss": total.item(), "rate": o.rate * factor}
 
 
 def train(options: InverterOptions) -> Inverter:
-    """Run or resume the recipe; returns the averaged inverter. Raises UserError for a bad folder or another run's checkpoint."""
+    """Run or resume the recipe; returns the averaged inverter. Raises UserError for a bad folder or
+    another run's checkpoint.
+    """
     torch.set_num_threads(options.threads)
     with parallel.processes(options.device) as device:
         trainer, face = Trainer(options, device), face_descriptor()
         with parallel.first_one_first():
             lessons = prepare(options, trainer.generator, trainer.axes, trainer.out)
         losses = Losses(options, trainer.generator, trainer.axes, face)
-        log = CsvLog(trainer.out / "log.csv", COLUMNS, trainer.step) if parallel.rank() == 0 else None
+        log = (
+            CsvLog(trainer.out / "log.csv", COLUMNS, trainer.step) if parallel.rank() == 0 else None
+        )
         saved = drawn = trainer.seconds
-        with tqdm(total=options.steps, initial=trainer.step, desc="inverter", mininterval=5, disable=log is None) as bar:
+        with tqdm(
+            total=options.steps,
+            initial=trainer.step,
+            desc="inverter",
+            mininterval=5,
+            disable=log is None,
+        ) as bar:
             while trainer.progress < 1:
                 row = trainer.learn(lessons, losses)
                 bar.update()
@@ -287,16 +405,23 @@ def finish(trainer: Trainer) -> Inverter:
 
 def draw_sheet(trainer: Trainer) -> None:
     """Held-out photographs, the encoder's inversion, and that refined."""
-    from . import inversion
+    from . import inverter_checks
 
     paths = list_pictures(trainer.options.data)
     held = held_out([path.name for path in paths])
-    chosen = sorted((path for path in paths if path.name in held), key=lambda path: not path.name.startswith(PHOTOGRAPHS))[:SHEET]
+    chosen = sorted(
+        (path for path in paths if path.name in held),
+        key=lambda path: not path.name.startswith(PHOTOGRAPHS),
+    )[:SHEET]
     pictures = to_float(load_pictures(chosen, trainer.generator.config.size))
-    models = inversion.working_set(copy.deepcopy(trainer.generator).cpu(), trainer.inverter(), trainer.axes.to("cpu"))
-    first = inversion.invert(models, pictures)
-    later = [inversion.refined(models, source, [25])[0] for source in first]
-    inversion.sheet(pictures, first, later).save(trainer.out / f"sheet-{trainer.step:06d}.png")
+    models = inverter_checks.working_set(
+        copy.deepcopy(trainer.generator).cpu(), trainer.inverter(), trainer.axes.to("cpu")
+    )
+    first = inverter_checks.invert(models, pictures)
+    later = [inverter_checks.refined(models, source, [25])[0] for source in first]
+    inverter_checks.sheet(pictures, first, later).save(
+        trainer.out / f"sheet-{trainer.step:06d}.png"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,4 +1,6 @@
-"""One process or several: `torchrun --nproc-per-node N -m essence train ...` runs a recipe on N devices, each with its own batches."""
+"""One process or several: `torchrun --nproc-per-node N -m essence train ...` runs a recipe on N
+devices, each with its own batches.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def world() -> int:
 
 @contextmanager
 def processes(device: str) -> Iterator[str]:
-    """Join the group that torchrun announces, if there is one; yields this process's device and leaves the group at the end."""
+    """Join the group that torchrun announces, if there is one; yields this process's device and
+    leaves the group at the end.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield device
         return
@@ -38,10 +42,14 @@ def processes(device: str) -> Iterator[str]:
 
 
 def spread(module: nn.Module, device: str) -> nn.Module:
-    """The module whose gradients are averaged over the processes; itself where there is one process only."""
+    """The module whose gradients are averaged over the processes; itself where there is one process
+    only.
+    """
     if world() == 1:
         return module
-    return DistributedDataParallel(module, device_ids=[device] if device.startswith("cuda") else None)
+    return DistributedDataParallel(
+        module, device_ids=[device] if device.startswith("cuda") else None
+    )
 
 
 def agreed(value: float) -> float:

@@ -1,0 +1,253 @@
+"""Every model file in and out: our safetensors, and the public PyTorch checkpoints (docs/METHOD.md,
+section 6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import BadFile, UserError
+from ..models.clip import ImageText
+from ..models.e4e import Encoder4Editing, EncoderConfig, Inverter
+from ..models.latents import LatentAxes
+from ..models.stylegan2 import BLUR, Generator, GeneratorConfig
+from . import nvidia
+from .network_pickle import read_pickle
+from .safe_files import read_safetensors, read_torch, write_safetensors
+
+# Sampled once where a checkpoint brings no mean latent, as the public code does.
+LATENT_AVG_SAMPLES = 4096
+
+
+def load_generator(path: str | Path) -> Generator:
+    """A StyleGAN2 from our safetensors, a `{"g_ema": ...}` checkpoint, the decoder inside an e4e
+    checkpoint, or NVIDIA's pickle. Frozen, on the CPU.
+
+    Size, widths, style_dim and n_mlp are read off the tensors. Raises BadFile.
+    """
+    state, latent_avg = _read_generator(Path(path))
+    config = GeneratorConfig.infer(state)
+    _check_filters(state, Path(path).name)
+    generator = _strict(lambda: Generator(config), state, Path(path).name)
+    if latent_avg is None:
+        latent_avg = mean_latent(generator)
+    generator.latent_avg.copy_(
+        _repeated(latent_avg, config.layers, config.style_dim, Path(path).name)
+    )
+    return generator
+
+
+def mean_latent(generator: Generator) -> Tensor:
+    """Mean of w over a fixed sample of z, [D]."""
+    z = torch.randn(
+        LATENT_AVG_SAMPLES, generator.config.style_dim, generator=torch.Generator().manual_seed(0)
+    )
+    with torch.no_grad():
+        return generator.mapping(z).mean(0)
+
+
+def load_inverter(path: str | Path) -> Inverter:
+    """An e4e encoder with its mean latent, from our safetensors or a public e4e checkpoint. Frozen,
+    on the CPU. Raises BadFile.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        state = _floats(read_safetensors(path)[0])
+    else:
+        checkpoint = _mapping(read_torch(path), path.name)
+        state = _floats(_prefixed(_mapping(checkpoint.get("state_dict"), path.name), "encoder."))
+        state["latent_avg"] = _tensor(checkpoint, "latent_avg", path.name)
+    latent_avg = _tensor(state, "latent_avg", path.name)
+    del state["latent_avg"]
+    config = EncoderConfig.infer(state)
+    encoder = _strict(lambda: Encoder4Editing(config), state, path.name)
+    latent_avg = _repeated(latent_avg.float(), config.layers, config.style_dim, path.name)
+    return Inverter(encoder, latent_avg).eval().requires_grad_(False)
+
+
+def holds_inverter(path: str | Path) -> bool:
+    """Whether an e4e encoder is inside. Raises BadFile."""
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        return any(name.startswith("styles.0.convs.") for name in read_safetensors(path)[0])
+    if path.suffix == ".pkl":
+        return False
+    state = _mapping(read_torch(path, lazily=True), path.name).get("state_dict")
+    return isinstance(state, Mapping) and any(name.startswith("encoder.") for name in state)
+
+
+def load_clip(path: str | Path, architecture: str = "") -> ImageText:
+    """Our safetensors: weights, and open_clip's constructor arguments in the header; or open_clip's
+    own file of a public `architecture`.
+    """
+    tensors, header = read_safetensors(path)
+    if architecture and "config" not in header:
+        return ImageText.from_config(_public_config(architecture), _floats(tensors), architecture)
+    if "embed_dim" not in header.get("config", {}):
+        raise BadFile(
+            f"{Path(path).name} is no image-text model: its header has no open_clip config."
+        )
+    return ImageText.from_config(
+        header["config"], _floats(tensors), name=header.get("name", Path(path).stem)
+    )
+
+
+def load_latents(path: str | Path) -> LatentAxes:
+    """Mean [D] and covariance [D, D] of w."""
+    tensors, _ = read_safetensors(path)
+    return LatentAxes.of(
+        _tensor(tensors, "mean", Path(path).name), _tensor(tensors, "covariance", Path(path).name)
+    )
+
+
+def save_latents(mean: Tensor, covariance: Tensor, path: str | Path, samples: int) -> None:
+    write_safetensors(
+        path,
+        {"mean": mean.float(), "covariance": covariance.float()},
+        {"kind": "latents", "samples": samples},
+    )
+
+
+def save_generator(generator: Generator, path: str | Path, half: bool = True) -> None:
+    state = generator.state_dict() | {"latent_avg": generator.latent_avg}
+    # A mapping network that works far from zero, and what it feeds, need their last bits.
+    exact = ("style.", "latent_avg", "modulation.")
+    write_safetensors(
+        path, _halved(state, half, exact), {"kind": "generator", "config": asdict(generator.config)}
+    )
+
+
+def save_inverter(inverter: Inverter, path: str | Path, half: bool = True) -> None:
+    state = inverter.encoder.state_dict() | {"latent_avg": inverter.latent_avg}
+    exact = ("latent_avg", "running_", "linear.")
+    write_safetensors(
+        path,
+        _halved(state, half, exact),
+        {"kind": "inverter", "config": asdict(inverter.encoder.config)},
+    )
+
+
+def save_clip(
+    config: Mapping,
+    state: Mapping[str, Tensor],
+    path: str | Path,
+    half: bool = True,
+    name: str = "bundled",
+) -> None:
+    """`config`: open_clip's constructor arguments (embed_dim, vision_cfg, text_cfg, quick_gelu),
+    and optionally mean and std.
+    """
+    write_safetensors(
+        path,
+        _halved(state, half, ("running_", "logit_scale")),
+        {"kind": "clip", "name": name, "config": dict(config)},
+    )
+
+
+def _read_generator(path: Path) -> tuple[dict[str, Tensor], Tensor | None]:
+    if path.suffix == ".safetensors":
+        state = _floats(read_safetensors(path)[0])
+        return state, state.pop("latent_avg", None)
+    if path.suffix == ".pkl":
+        return nvidia.to_common(nvidia.generator_of(read_pickle(path), path.name), path.name)
+    checkpoint = _mapping(read_torch(path), path.name)
+    latent_avg = checkpoint.get("latent_avg")
+    if "g_ema" in checkpoint:
+        state = _floats(_mapping(checkpoint["g_ema"], path.name))
+    elif "state_dict" in checkpoint:
+        state = _floats(_prefixed(_mapping(checkpoint["state_dict"], path.name), "decoder."))
+    else:
+        raise BadFile(
+            f"{path.name} has neither 'g_ema' nor 'state_dict': it is no StyleGAN2 or e4e checkpoint that is known here."
+        )
+    return state, None if latent_avg is None else torch.as_tensor(latent_avg).float()
+
+
+def _public_config(architecture: str) -> Mapping:
+    """open_clip's constructor arguments for "ViT-B-32-quickgelu/openai" or "ViT-B-32-quickgelu"."""
+    import open_clip
+
+    name = architecture.split("/")[0]
+    config = open_clip.get_model_config(name)
+    if config is None:
+        raise UserError(
+            f"open_clip knows no model {name}. It knows {', '.join(open_clip.list_models()[:12])}, ..."
+        )
+    return config
+
+
+def _strict(build: Callable[[], nn.Module], state: Mapping[str, Tensor], name: str) -> nn.Module:
+    """Build on the meta device, so that no time goes into random weights, then load every tensor by
+    name and shape.
+    """
+    with torch.device("meta"):
+        module = build()
+    buffers = {
+        key: value for key, value in module.named_buffers() if key not in module.state_dict()
+    }
+    module = module.to_empty(device="cpu")
+    for key in buffers:
+        module.get_buffer(key).zero_()
+    try:
+        module.load_state_dict(dict(state))
+    except RuntimeError as error:
+        raise BadFile(f"{name} does not have the tensors of this network: {error}") from None
+    return module.eval().requires_grad_(False)
+
+
+def _check_filters(state: Mapping[str, Tensor], name: str) -> None:
+    kernel = torch.outer(torch.tensor(BLUR), torch.tensor(BLUR))
+    for key, value in state.items():
+        if key.endswith(".kernel") and not torch.allclose(value, kernel, atol=1e-3):
+            raise BadFile(
+                f"{name} resamples with another filter than [1, 3, 3, 1] ({key}); such a generator is not supported."
+            )
+
+
+def _repeated(latent_avg: Tensor, layers: int, width: int, name: str) -> Tensor:
+    """The mean latent [D], [1, D] or [L, D] as [L, D]."""
+    if tuple(latent_avg.shape) not in ((width,), (1, width), (layers, width)):
+        raise BadFile(
+            f"The mean latent in {name} has the shape {list(latent_avg.shape)}; the network's latents are {[layers, width]}."
+        )
+    return latent_avg.expand(layers, -1)
+
+
+def _halved(state: Mapping[str, Tensor], half: bool, exact: tuple[str, ...]) -> dict[str, Tensor]:
+    keep = {
+        name
+        for name, value in state.items()
+        if not value.is_floating_point() or any(part in name for part in exact)
+    }
+    return {
+        name: value.half() if half and name not in keep else value for name, value in state.items()
+    }
+
+
+def _floats(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name: value.float() if value.is_floating_point() else value for name, value in state.items()
+    }
+
+
+def _prefixed(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _mapping(value: object, name: str) -> Mapping:
+    if not isinstance(value, Mapping):
+        raise BadFile(
+            f"{name} holds a {type(value).__name__} where a table of tensors was expected."
+        )
+    return value
+
+
+def _tensor(state: Mapping, key: str, name: str) -> Tensor:
+    if not isinstance(state.get(key), Tensor):
+        raise BadFile(f"{name} has no tensor '{key}'.")
+    return state[key]

@@ -1,0 +1,167 @@
+"""NVIDIA's StyleGAN2 networks, as `pickles` reads them, in the names and units of the common
+PyTorch checkpoints.
+
+The mathematics are the same. What differs:
+- names: `mapping.fc0` is `style.1`, `synthesis.b8.conv0` is `convs.0`, `affine` is
+`conv.modulation`, `torgb` is `to_rgbs.0`;
+- shapes: a batch axis of one before weights and constants, noise as [1, 1, H, W], strengths as [1];
+- both kinds scale weights as they run. A style's and a mapping layer's factor is the same
+(`weight_gain`, or the learning rate's
+  multiplier over sqrt(fan in)); a demodulated convolution's cancels, so its weights are copied; RGB
+  layers have it alike;
+- an enlarging convolution is a transposed one with the weights as stored in both, so nothing is
+flipped;
+- the filter is normed to one there, and to four (two along each axis) here, where it follows zeros
+put between the pixels. Newer networks clamp activations at 256, far above what they reach; that is
+left out, as is anything conditional on a class.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ..errors import BadFile
+from ..models.stylegan2 import MAPPING_LR
+from .network_pickle import Record
+
+FILTER_GAIN = 4
+SIDES = tuple(2**i for i in range(2, 12))
+
+
+def generator_of(content: object, name: str) -> Record:
+    """The averaged generator of a {"G", "D", "G_ema"} pickle, or the only network there. Raises
+    BadFile.
+    """
+    if isinstance(content, Mapping):
+        content = content.get("G_ema", content.get("G"))
+    elif (
+        isinstance(content, (tuple, list)) and content
+    ):  # (G, D, Gs), as the first versions saved them
+        content = content[-1]
+    if not isinstance(content, Record) or not {"mapping", "synthesis"} <= set(
+        content.table("_modules")
+    ):
+        raise BadFile(
+            f"{name} holds no StyleGAN2 generator that is known here (a G_ema with mapping and synthesis)."
+        )
+    return content
+
+
+def to_common(network: Record, name: str) -> tuple[dict[str, Tensor], Tensor | None]:
+    """State dict in the common names, and the mean latent [D]. Raises BadFile for a network that
+    computes something else.
+    """
+    try:
+        _refuse_variants(network, name)
+        mapping, synthesis = network.inner("mapping"), network.inner("synthesis")
+        state = _mapping(mapping) | _synthesis(synthesis)
+        return {key: value.float() for key, value in state.items()}, mapping.tensors().get("w_avg")
+    except BadFile:
+        raise
+    except (KeyError, AttributeError) as missing:
+        raise BadFile(
+            f"The generator in {name} lacks {missing}: it is no StyleGAN2 in the form of stylegan2-ada."
+        ) from None
+    except (
+        IndexError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # shapes and attributes that no network has
+        raise BadFile(f"The generator in {name} is damaged ({error}).") from None
+
+
+def _refuse_variants(network: Record, name: str) -> None:
+    classes, channels = (
+        network.attributes.get("c_dim", 0),
+        network.attributes.get("img_channels", 3),
+    )
+    if classes:
+        raise BadFile(
+            f"The generator in {name} is conditional on {classes} classes; only unconditional ones are supported."
+        )
+    if channels != 3:
+        raise BadFile(
+            f"The generator in {name} makes pictures of {channels} channels; only RGB is supported."
+        )
+    for side, block in network.inner("synthesis").table("_modules").items():
+        kind = block.attributes.get("architecture", "skip") if isinstance(block, Record) else "skip"
+        if kind != "skip":
+            raise BadFile(
+                f"The generator in {name} is of the architecture '{kind}' (block {side}); only 'skip' is supported."
+            )
+
+
+def _mapping(mapping: Record) -> dict[str, Tensor]:
+    state = _linear(mapping.inner("fc0"), "style.1", MAPPING_LR)
+    while f"fc{len(state) // 2}" in mapping.table("_modules"):
+        i = len(state) // 2
+        state |= _linear(mapping.inner(f"fc{i}"), f"style.{i + 1}", MAPPING_LR)
+    return state
+
+
+def _linear(layer: Record, name: str, lr: float = 1.0) -> dict[str, Tensor]:
+    """A dense layer; where it says its factors, stored values are brought to those that run
+    here.
+    """
+    weight, bias = layer.tensors()["weight"], layer.tensors()["bias"]
+    gain = layer.attributes.get("weight_gain", lr / math.sqrt(weight.shape[1]))
+    bias_gain = layer.attributes.get("bias_gain", lr)
+    scale, bias_scale = gain / (lr / math.sqrt(weight.shape[1])), bias_gain / lr
+    # One rounding less where the units are the same, as they are in every known network.
+    weight = weight if math.isclose(scale, 1, rel_tol=1e-6) else weight * scale
+    return {
+        f"{name}.weight": weight,
+        f"{name}.bias": bias if math.isclose(bias_scale, 1, rel_tol=1e-6) else bias * bias_scale,
+    }
+
+
+def _synthesis(synthesis: Record) -> dict[str, Tensor]:
+    first = synthesis.inner("b4")
+    state = {"input.input": first.tensors()["const"][None]}
+    state |= _convolution(first.inner("conv1"), "conv1", 0) | _to_rgb(
+        first.inner("torgb"), "to_rgb1"
+    )
+    for i, side in enumerate(
+        side for side in SIDES[1:] if f"b{side}" in synthesis.table("_modules")
+    ):
+        block = synthesis.inner(f"b{side}")
+        kernel = _kernel(block.tensors()["resample_filter"])
+        state |= _convolution(block.inner("conv0"), f"convs.{2 * i}", 2 * i + 1)
+        state |= _convolution(block.inner("conv1"), f"convs.{2 * i + 1}", 2 * i + 2)
+        state |= _to_rgb(block.inner("torgb"), f"to_rgbs.{i}")
+        state |= {
+            f"convs.{2 * i}.conv.blur.kernel": _kernel(
+                block.inner("conv0").tensors()["resample_filter"]
+            )
+        }
+        state |= {f"to_rgbs.{i}.upsample.kernel": kernel}
+    return state
+
+
+def _convolution(layer: Record, name: str, noise: int) -> dict[str, Tensor]:
+    own = layer.tensors()
+    return {
+        f"{name}.conv.weight": own["weight"][None],
+        f"{name}.activate.bias": own["bias"],
+        f"{name}.noise.weight": own["noise_strength"].reshape(1),
+        f"noises.noise_{noise}": own["noise_const"][None, None],
+    } | _linear(layer.inner("affine"), f"{name}.conv.modulation")
+
+
+def _to_rgb(layer: Record, name: str) -> dict[str, Tensor]:
+    own = layer.tensors()
+    weight = own["weight"][None]
+    return {
+        f"{name}.conv.weight": weight,
+        f"{name}.bias": own["bias"].reshape(1, -1, 1, 1),
+    } | _linear(layer.inner("affine"), f"{name}.conv.modulation")
+
+
+def _kernel(taps: Tensor) -> Tensor:
+    """[4] or [4, 4], sum one, to [4, 4] with the gain of two along each axis."""
+    return FILTER_GAIN * (torch.outer(taps, taps) if taps.ndim == 1 else taps)

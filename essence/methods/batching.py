@@ -1,0 +1,77 @@
+"""How a step of the optimiser is computed: in parts that fit the memory, and on a GPU as one CUDA
+graph.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from ..models.model_set import ModelSet
+from ..runtime import memory
+
+log = logging.getLogger(__name__)
+
+# Feature maps that a step of one picture holds for its way back, counted in maps of each resolution
+# (8.5 by autograd's own account, at 256 as at 1024), and the working space beside them. CLIP
+# ViT-B/32 keeps some 60 MB for a picture.
+MAPS = 11
+CLIP_BYTES = 100 << 20
+SHARE = 0.8  # of the free memory
+
+
+def batch_for(models: ModelSet, count: int, resolution: int) -> int:
+    """How many of `count` pictures can be held at once with all that their gradient needs."""
+    free = memory.free_memory(models.device)
+    if free is None:
+        return count
+    channels = models.generator.config.channels
+    maps = sum(width * side * side for side, width in channels.items() if side <= resolution)
+    each = MAPS * maps * (2 if models.half else 4) + CLIP_BYTES
+    return max(1, min(count, int(SHARE * free / each)))
+
+
+def pictures(
+    models: ModelSet, w: Tensor, resolution: int, released: bool, batch: int
+) -> tuple[Tensor, Tensor]:
+    """w+ [N, L, D] to pictures [N, 3, R, R] and embeddings [N, E], differentiable.
+
+    With a `batch` below N only one part's feature maps are held at a time; each part is computed
+    again on the way back.
+    """
+
+    def part(w: Tensor) -> tuple[Tensor, Tensor]:
+        images = models.images(w, resolution)
+        return images, models.encode(images, released)
+
+    if batch >= len(w):
+        return part(w)
+    parts = [
+        checkpoint(part, x, use_reentrant=False, preserve_rng_state=False) for x in w.split(batch)
+    ]
+    images, embeddings = zip(*parts, strict=True)
+    return torch.cat(images), torch.cat(embeddings)
+
+
+def embeddings(models: ModelSet, w: Tensor, resolution: int, released: bool, batch: int) -> Tensor:
+    """The same pictures' embeddings [N, E], remembered by the hash of the latents' numbers.
+
+    Computed just as in a step, gradient and all: libraries take other ways without one, and at an
+    essence of zero the difference between the two would be nothing but that rounding, whose
+    direction the consistency loss takes at its word.
+    """
+
+    def compute() -> Tensor:
+        with torch.enable_grad():
+            return pictures(
+                models, w.detach().clone().requires_grad_(), resolution, released, batch
+            )[1].detach()
+
+    content = hashlib.sha256(w.detach().float().cpu().numpy().tobytes()).digest()
+    return models.remembered(
+        ("embeddings", content, tuple(w.shape), resolution, released, batch), compute
+    )

@@ -1,0 +1,175 @@
+"""A model set: generator, inverter, image-text encoder and latent statistics that belong
+together.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import EssenceMismatch
+from ..pictures.tensors import to_uint8
+from ..runtime.memory import Halving
+from .clip import ImageText
+from .e4e import Inverter, MeanInverter
+from .identity import FaceDescriptor, face_chip
+from .latents import LatentAxes
+from .stylegan2 import Generator
+
+RENDER_PIXELS = 1 << 20  # of one batch: more of them are no faster, and take more memory
+RENDER_PIXELS_CPU = (
+    1 << 18
+)  # what all of a batch have in common is fetched once; more of them leave the caches
+DESCRIPTOR = 128  # numbers that describe a face
+# answers: embeddings of sources, latents of inversions; those that were not asked for longest go
+# first
+KEPT = 256
+
+Key = tuple[Hashable, ...]  # what was asked; pictures and latents in it only as their hash
+
+
+@dataclass(frozen=True, eq=False)
+class ModelSet:
+    """What depends on the models is asked here: sides, shapes, axes, precision. Nothing else may
+    look at a model's name.
+    """
+
+    name: str
+    id: str  # of the generator; what an essence remembers
+    generator: Generator
+    inverter: Inverter | MeanInverter
+    clip: ImageText
+    identity: (
+        FaceDescriptor | None
+    )  # None: its pictures are not faces; squares are taken as they are, and nobody is described
+    latents: LatentAxes | None = None
+    half: bool = False  # bfloat16 where it is safe
+    deltas: float = (
+        1.0  # how much of the inverter's differences between layers refinement starts with
+    )
+    _known: dict[Key, Tensor] = field(default_factory=dict, init=False, repr=False)
+    _knowing: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    def settle(self) -> None:
+        """On a CPU without bfloat16, let channels lie innermost: up to a fifth faster. All maps
+        follow the first, or the weights.
+        """
+        if self.device.type == "cpu" and not self.half:
+            self.clip.fold_norms()
+            for part in filter(None, (self.generator.input, self.clip.model.visual, self.identity)):
+                part.to(memory_format=torch.channels_last)
+
+    @property
+    def device(self) -> torch.device:
+        return self.generator.latent_avg.device
+
+    @property
+    def has_faces(self) -> bool:
+        return self.identity is not None
+
+    @property
+    def size(self) -> int:
+        """Side of the generator's pictures in pixels."""
+        return self.generator.config.size
+
+    @property
+    def latent_shape(self) -> tuple[int, int]:
+        """[L, D] of w+."""
+        return self.generator.config.layers, self.generator.config.style_dim
+
+    @property
+    def face_size(self) -> int:
+        """Side of the aligned pictures to keep: enough for the generator, the inverter and the
+        eye.
+        """
+        return max(self.size, self.inverter.input_size, 256)
+
+    @property
+    def at_once(self) -> int:
+        """Pictures of one batch, where there are many: more are no faster, and take more memory."""
+        pixels = RENDER_PIXELS_CPU if self.device.type == "cpu" else RENDER_PIXELS
+        return max(1, pixels // self.size**2)
+
+    @contextmanager
+    def precision(self) -> Iterator[None]:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            yield
+
+    def check(self, w: Tensor, what: str = "These latents") -> None:
+        if tuple(w.shape[-2:]) != self.latent_shape:
+            raise EssenceMismatch(
+                f"{what} have the shape {list(w.shape[-2:])}; the generator {self.id} takes {list(self.latent_shape)}."
+            )
+
+    def images(self, w: Tensor, resolution: int | None = None) -> Tensor:
+        """w+ [B, L, D] to pictures [B, 3, R, R] in [-1, 1], float32, on the device;
+        differentiable.
+        """
+        with self.precision():
+            return self.generator.synthesis(w.to(self.device), resolution).float()
+
+    @torch.no_grad()
+    def render(self, w: Tensor) -> np.ndarray:
+        """w+ [B, L, D], any B, to uint8 [B, H, W, 3]."""
+        self.check(w)
+        if len(w) == 0:
+            return np.zeros((0, self.size, self.size, 3), np.uint8)
+        batches = Halving(self.at_once)
+        done: list[np.ndarray] = []
+        while (start := sum(map(len, done))) < len(w):
+            done.append(
+                batches(lambda batch, start=start: to_uint8(self.images(w[start : start + batch])))
+            )
+        return np.concatenate(done)
+
+    def encode(self, images: Tensor, released: bool = False) -> Tensor:
+        """Pictures [B, 3, H, W] in [-1, 1] to CLIP embeddings [B, E], not normalised."""
+        with self.precision():
+            return self.clip.encode(images.to(self.device), released)
+
+    def recall(self, key: Key) -> Tensor | None:
+        """What was remembered under this key, if it still is."""
+        with self._knowing:
+            if key in self._known:
+                self._known[key] = self._known.pop(key)  # to the end of the line of those that go
+            return self._known.get(key)
+
+    def remember(self, key: Key, value: Tensor) -> None:
+        """For `recall`, as long as it is among the latest KEPT. The models outlive every session:
+        never a picture.
+        """
+        with self._knowing:
+            self._known[key] = value
+            while len(self._known) > KEPT:
+                self._known.pop(next(iter(self._known)))
+
+    def remembered(self, key: Key, compute: Callable[[], Tensor]) -> Tensor:
+        """compute(), or what it gave before under this key."""
+        value = self.recall(key)
+        if value is None:
+            value = compute()
+            self.remember(key, value)
+        return value
+
+    @torch.no_grad()
+    def invert(self, images: Tensor) -> Tensor:
+        """Aligned pictures [B, 3, S, S] in [-1, 1], S the inverter's side, to w+ [B, L, D]."""
+        with self.precision():
+            return self.inverter(images.to(self.device)).float()
+
+    @torch.no_grad()
+    def describe(self, images: Tensor) -> Tensor:
+        """Aligned pictures [B, 3, H, W] in [-1, 1] to face descriptors [B, 128]; the same person is
+        usually closer than 0.6.
+
+        Not a number where the models make no faces.
+        """
+        if self.identity is None:
+            return torch.full((len(images), DESCRIPTOR), torch.nan)
+        return self.identity(face_chip(images.to(self.device)))

@@ -1,0 +1,191 @@
+"""Finding faces and their landmarks with dlib: the frontal detector and the 68-point predictor.
+
+The predictor's file comes with the package `face_recognition_models`. Points are (x, y) in pixels
+of the full picture, and the first pixel covers [0, 1): its centre is at 0.5.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import lru_cache
+from math import hypot
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..runtime.folders import package_file
+
+PREDICTOR = "shape_predictor_68_face_landmarks.dat"
+
+
+SEARCH_SIDES = (1200, 2400)  # longest side of the copies searched, in turn
+
+
+SMALLEST_SEEN = (
+    80  # pixels: the detector's window. Faces little larger may have fellows that are missed
+)
+
+
+MAX_ENLARGEMENT = 6  # of a small picture; beyond that there is nothing to see
+
+
+# grey border of the last copy searched: faces that fill the picture lack the room the detector
+# wants
+MARGIN = 0.25
+
+
+# side of the face's box on the copy where landmarks are found; dlib rounds them to whole pixels
+LANDMARK_BOX = 300
+
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+_dlib_lock = threading.Lock()  # dlib promises nothing about two threads in one detector
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """A face in a picture."""
+
+    box: Box
+    landmarks: np.ndarray  # [68, 2] float64
+    score: float  # the detector's confidence, above 0
+
+    @property
+    def side(self) -> float:
+        """Of its FFHQ square, in pixels. (The detector's boxes come in steps of 1.2 and order faces
+        badly.)
+        """
+        return 2 * hypot(*ffhq_square(self.landmarks)[1])
+
+
+def detect(image: Image.Image) -> list[Face]:
+    """All frontal faces of an RGB picture, the largest first; an empty list where there are none.
+
+    The search runs on a copy of moderate size. Small pictures are enlarged for it; where nothing,
+    or something small, is found the copy becomes larger, for smaller faces, and at last gets a
+    border, for faces that fill the picture.
+    """
+    faces = [Face(box, _landmarks(image, box), score) for box, score in _boxes(image)]
+    return sorted(faces, key=lambda face: face.side, reverse=True)
+
+
+def _boxes(image: Image.Image) -> list[tuple[Box, float]]:
+    """(box, score) of all faces: of the copies searched, the one that showed the most."""
+    scales = sorted({min(side / max(image.size), MAX_ENLARGEMENT) for side in SEARCH_SIDES})
+    best: list[tuple[Box, float]] = []
+    for scale in scales:
+        best = max(best, _search(image, scale, margin=0), key=len)
+        if (
+            best
+            and min(right - left for (left, _, right, _), _ in best) * scale > 1.5 * SMALLEST_SEEN
+        ):
+            break
+    return best or _search(image, scales[0], MARGIN)
+
+
+def _search(image: Image.Image, scale: float, margin: float) -> list[tuple[Box, float]]:
+    """(box, score) of the faces seen on a copy resized by `scale` with a border of `margin` times
+    its longest side.
+    """
+    size = tuple(max(1, round(side * scale)) for side in image.size)
+    copy = _shrink(image, (0, 0, *image.size), size)
+    border = round(margin * max(size))
+    pixels = np.pad(
+        np.asarray(copy), ((border, border), (border, border), (0, 0)), constant_values=128
+    )
+    with _dlib_lock:
+        rectangles, scores, _ = _detector().run(pixels, 0, 0.0)
+    fx, fy = image.width / size[0], image.height / size[1]
+    return [
+        (
+            (
+                (r.left() - border) * fx,
+                (r.top() - border) * fy,
+                (r.right() + 1 - border) * fx,
+                (r.bottom() + 1 - border) * fy,
+            ),
+            float(score),
+        )
+        for r, score in zip(rectangles, scores, strict=True)
+    ]
+
+
+def _landmarks(image: Image.Image, box: Box) -> np.ndarray:
+    """[68, 2] points of the face in `box`, found on a copy of its surroundings where the box has a
+    standard size.
+    """
+    left, top, right, bottom = box
+    reach = 0.5 * (right - left)  # brows and chin often lie outside the box
+    area = np.array(
+        [
+            max(left - reach, 0),
+            max(top - reach, 0),
+            min(right + reach, image.width),
+            min(bottom + reach, image.height),
+        ]
+    )
+    extent = area[2:] - area[:2]
+    size = np.maximum(np.rint(extent * LANDMARK_BOX / (right - left)), 1).astype(int)
+    scale = size / extent
+    copy = _shrink(image, tuple(area), tuple(size.tolist()))
+    corners = ((np.array(box).reshape(2, 2) - area[:2]) * scale).round().astype(int).tolist()
+    import dlib
+
+    with _dlib_lock:
+        points = _predictor()(
+            np.asarray(copy), dlib.rectangle(*corners[0], corners[1][0] - 1, corners[1][1] - 1)
+        )
+    return (np.array([(p.x, p.y) for p in points.parts()]) + 0.5) / scale + area[:2]
+
+
+def _shrink(image: Image.Image, area: tuple[float, ...], size: tuple[int, int]) -> Image.Image:
+    """A part of the picture at another size; far from it, whole pixels are averaged first, which is
+    fast.
+    """
+    return image.resize(size, Image.Resampling.BILINEAR, box=area, reducing_gap=2.0)
+
+
+def prepare() -> None:
+    """Load dlib's models now: with the first picture, their second of loading would be everybody's,
+    as dlib lets no other thread work.
+    """
+    with _dlib_lock:
+        _detector(), _predictor()
+
+
+@lru_cache(maxsize=1)
+def _detector() -> Any:
+    import dlib
+
+    return dlib.get_frontal_face_detector()
+
+
+@lru_cache(maxsize=1)
+def _predictor() -> Any:
+    """100 MB from disk, once. Call under the lock."""
+    import dlib
+
+    return dlib.shape_predictor(str(package_file(PREDICTOR)))
+
+
+def ffhq_square(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centre [2], and the vector [2] from there to the middle of the right side, of FFHQ's square
+    (the dataset's paper, arXiv 1812.04948, appendix A): the eye line corrected by the mouth, twice
+    the eyes' distance or 1.8 times the way to the mouth from the centre to a side, and a tenth of
+    the way down to the mouth."""
+    points = np.asarray(landmarks, dtype=np.float64)
+    if points.shape != (68, 2):
+        raise ValueError(f"68 points (x, y) are needed, not an array of shape {points.shape}")
+    left_eye, right_eye = (
+        points[36:42].mean(0),
+        points[42:48].mean(0),
+    )  # left and right of the picture
+    eyes, mouth = (left_eye + right_eye) / 2, (points[48] + points[54]) / 2
+    across, down = right_eye - left_eye, mouth - eyes
+    x = across - np.array([-down[1], down[0]])
+    x *= max(2.0 * hypot(*across), 1.8 * hypot(*down)) / hypot(*x)
+    return eyes + 0.1 * down, x

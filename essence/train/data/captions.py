@@ -1,0 +1,309 @@
+"""Captions for the text side: facts read off attributes and labels, and sentences made of facts.
+
+A fact is true (1), false (-1) or unclear (0) of a picture, so that a caption can be compared with
+every picture of a batch: it matches where all its facts are true, contradicts where one is false,
+and says nothing elsewhere.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .attributes import NAMES, OUTER
+
+# Facts by the standardised attribute they are read from: (attribute, true above, false below); a
+# minus sign turns the attribute round.
+THRESHOLDS = {
+    "smiling": ("smile", 0.5, -0.3),
+    "serious": ("-smile", 0.6, -0.2),
+    "mouth open": ("mouth open", 0.9, 0.1),
+    "mouth closed": ("-mouth open", 0.45, 0.0),
+    "teeth": ("teeth", 0.9, 0.1),
+    "glasses": ("glasses", 1.4, 0.5),
+    "no glasses": ("-glasses", -0.2, -0.9),
+    "moustache": ("moustache", 1.3, 0.3),
+    "beard": ("beard", 1.2, 0.3),
+    "shaved": ("-beard", 0.3, -0.4),
+    "long hair": ("hair long", 0.8, -0.2),
+    "short hair": ("-hair long", 0.5, -0.3),
+    "fringe": ("fringe", 1.0, 0.2),
+    "bald": ("bald", 1.6, 0.7),
+    "red lips": ("lip red", 1.1, 0.2),
+    "thick brows": ("brow dark", 1.0, 0.1),
+    "raised brows": ("brow height", 1.1, 0.2),
+    "wide eyes": ("eye open", 1.1, 0.2),
+    "narrow eyes": ("-eye open", 0.9, 0.0),
+    "dark eyes": ("eye dark", 1.2, 0.2),
+    "pale skin": ("skin light", 0.9, 0.1),
+    "dark skin": ("-skin light", 1.1, 0.2),
+    "dark background": ("-back light", 1.1, 0.2),
+    "bright background": ("back light", 0.8, -0.1),
+    "blue background": ("-back yellow", 1.3, 0.4),
+    "busy background": ("back busy", 1.0, 0.0),
+    "light from the right": ("light side", 1.1, 0.2),
+    "light from the left": ("-light side", 1.1, 0.2),
+    "warm light": ("warm", 1.1, 0.2),
+    "cold light": ("-warm", 1.1, 0.2),
+    "colourful": ("saturation", 1.1, 0.2),
+    "colourless": ("-saturation", 1.2, 0.3),
+    "dark picture": ("-light", 1.1, 0.2),
+    "bright picture": ("light", 1.1, 0.2),
+    "hard light": ("face contrast", 1.2, 0.2),
+    "round face": ("-face long", 1.2, 0.2),
+    "long face": ("face long", 1.2, 0.2),
+    "wrinkles": ("wrinkles", 1.2, 0.2),
+}
+HAIR = ("black hair", "brown hair", "blond hair", "red hair", "grey hair")
+PEOPLE = (
+    "woman",
+    "man",
+    "baby",
+    "child",
+    "young",
+    "middle-aged",
+    "old",
+    "white",
+    "black",
+    "asian",
+    "indian",
+)
+FACTS = (*THRESHOLDS, *HAIR, *PEOPLE)
+
+# How each fact is said behind the person: "a man with ...", or before: "a ... man", or at the end:
+# ", in warm light".
+WITH = {
+    "teeth": ["visible teeth"],
+    "glasses": ["glasses", "eyeglasses"],
+    "moustache": ["a moustache", "a mustache"],
+    "beard": ["a beard"],
+    "long hair": ["long hair"],
+    "short hair": ["short hair"],
+    "fringe": ["a fringe", "bangs"],
+    "red lips": ["red lips", "lipstick"],
+    "thick brows": ["dark eyebrows", "thick eyebrows"],
+    "raised brows": ["raised eyebrows"],
+    "wide eyes": ["wide open eyes"],
+    "narrow eyes": ["narrow eyes"],
+    "dark eyes": ["dark eyes"],
+    "pale skin": ["pale skin", "light skin"],
+    "dark skin": ["dark skin"],
+    "mouth open": ["an open mouth", "the mouth open"],
+    "mouth closed": ["a closed mouth"],
+    "wrinkles": ["wrinkles"],
+    "round face": ["a round face"],
+    "long face": ["a long face"],
+    "black hair": ["black hair", "dark hair"],
+    "brown hair": ["brown hair"],
+    "blond hair": ["blond hair", "blonde hair"],
+    "red hair": ["red hair", "ginger hair"],
+    "grey hair": ["grey hair", "gray hair", "white hair"],
+}
+BEFORE = {
+    "smiling": ["smiling", "happy"],
+    "serious": ["serious"],
+    "bald": ["bald"],
+    "shaved": ["clean-shaven"],
+    "young": ["young"],
+    "middle-aged": ["middle-aged"],
+    "old": ["old", "elderly"],
+    "white": ["white", "Caucasian"],
+    "black": ["black", "African"],
+    "asian": ["Asian"],
+    "indian": ["Indian"],
+}
+BEHIND = {
+    "no glasses": ["without glasses"],
+    "dark background": ["before a dark background"],
+    "bright background": ["before a bright background"],
+    "blue background": ["before a blue background"],
+    "busy background": ["before a busy background"],
+    "light from the right": ["lit from the right"],
+    "light from the left": ["lit from the left"],
+    "warm light": ["in warm light"],
+    "cold light": ["in cold light"],
+    "hard light": ["in hard light"],
+    "colourful": ["in vivid colours"],
+    "colourless": ["in pale colours", "in black and white"],
+    "dark picture": ["in the dark"],
+    "bright picture": ["brightly lit"],
+}
+PERSON, NOUNS = ("person", "face"), ("woman", "man", "baby", "child")
+OPENINGS = ("", "", "a photo of ", "a portrait of ", "a picture of ")
+MOST_FACTS = 4  # beside the person's sex
+
+
+# ---- facts
+
+
+def facts(scores: Tensor, raw: Tensor) -> Tensor:
+    """int8 [N, len(FACTS)] in {-1, 0, 1}. `scores` [N, len(NAMES)] standardised, `raw` the same in
+    raw units.
+    """
+    column = {name: scores[:, i] for i, name in enumerate(NAMES)}
+    columns = []
+    for source, high, low in THRESHOLDS.values():
+        value = -column[source[1:]] if source.startswith("-") else column[source]
+        columns.append((value > high).to(torch.int8) - (value < low).to(torch.int8))
+    return torch.cat([torch.stack(columns, 1), _hair(scores, raw), _people(raw)], 1)
+
+
+def _one_of(chosen: Tensor, clear: Tensor) -> Tensor:
+    """[N, K] int8: 1 for the chosen one of K, -1 for the others, 0 everywhere where it is not
+    clear.
+    """
+    return torch.where(
+        clear[:, None], chosen.to(torch.int8) * 2 - 1, torch.zeros_like(chosen, dtype=torch.int8)
+    )
+
+
+def _hair(scores: Tensor, raw: Tensor) -> Tensor:
+    """Hair colour by the probe, where there is one, else by what is measured; unclear on the
+    bald.
+    """
+    found = raw[:, [NAMES.index(name) for name in HAIR]]
+    best = found.topk(2, dim=1).values
+    haired = scores[:, NAMES.index("bald")] < 0.8
+    probed = _one_of(found == best[:, :1], (best[:, 0] - best[:, 1] > 0.2) & haired)
+    return torch.where(found.any(dim=1, keepdim=True), probed, _measured_hair(raw, haired))
+
+
+def _measured_hair(raw: Tensor, haired: Tensor) -> Tensor:
+    """From the median colour above the forehead (sRGB, 0 to 1)."""
+    light, red, yellow = (
+        raw[:, NAMES.index(f"hair {channel}")] for channel in ("light", "red", "yellow")
+    )
+    tint = red / (light + 0.05)
+    is_red = (tint > 0.42) & (light > 0.2) & (yellow > 0)
+    is_grey = (light > 0.3) & (red.abs() < 0.05) & (yellow.abs() < 0.06)
+    is_blond = (light > 0.36) & (yellow > 0.08) & ~is_red
+    is_black = (light < 0.14) & ~is_red
+    is_brown = (light > 0.16) & (light < 0.34) & (red > 0.03) & (yellow > 0.02) & ~is_red
+    chosen = torch.stack([is_black, is_brown, is_blond, is_red, is_grey], 1)
+    return _one_of(chosen, (chosen.sum(1) == 1) & haired)
+
+
+def _people(raw: Tensor) -> Tensor:
+    """Sex, age (a share of 75 years) and groups from the probes, which give about -1 ... 1."""
+    female, age = raw[:, NAMES.index("female")], raw[:, NAMES.index("age")] * 75
+    sex = _one_of(torch.stack([female > 0, female <= 0], 1), female.abs() > 0.25)
+    edges = (
+        ("baby", -99, 4, 8),
+        ("child", -99, 11, 16),
+        ("young", 12, 30, 36),
+        ("middle-aged", 36, 54, 60),
+        ("old", 56, 99, 99),
+    )
+    ages = []
+    for _, low, high, beyond in edges:
+        inside, outside = (age > low) & (age < high), (age > beyond) | (age < low - 5)
+        ages.append(
+            (inside.to(torch.int8) - outside.to(torch.int8)) * (age != 0)
+        )  # exactly zero: no probe was fitted
+    groups = [
+        (value > 0.1).to(torch.int8) - (value < -0.4).to(torch.int8)
+        for value in (raw[:, NAMES.index(name)] for name in ("white", "black", "asian", "indian"))
+    ]
+    return torch.cat([sex, torch.stack(ages + groups, 1)], 1)
+
+
+def hidden(table: Tensor, rows: Tensor) -> Tensor:
+    """The facts [N, F] with those unclear that a tight crop cannot show, on the given rows (bool
+    [N]).
+    """
+    outer = [
+        name in (*HAIR, "bald")
+        or (name in THRESHOLDS and THRESHOLDS[name][0].removeprefix("-") in OUTER)
+        for name in FACTS
+    ]
+    return torch.where(rows[:, None] & torch.tensor(outer), torch.zeros_like(table), table)
+
+
+# ---- sentences
+
+
+def compose(true: Sequence[str], rng: random.Random) -> tuple[str, tuple[str, ...]]:
+    """A sentence about some of the true facts, and the facts that it uses. The same `rng` state
+    gives the same sentence.
+    """
+    pool = [fact for fact in true if fact not in NOUNS]
+    rng.shuffle(pool)
+    used = _consistent(pool[: rng.randint(0, MOST_FACTS) or 1])
+    person = (
+        [fact for fact in ("baby", "child", "woman", "man") if fact in true]
+        if rng.random() < 0.6 or not used
+        else []
+    )
+    noun, people = _noun(person, rng)
+    return sentence(noun, used, rng), (*people, *used)
+
+
+def _consistent(used: Sequence[str]) -> list[str]:
+    """At most one adjective of age and one of group: `an old Asian man`, not more."""
+    kept: list[str] = []
+    for group in (("young", "middle-aged", "old"), ("white", "black", "asian", "indian")):
+        several = [fact for fact in used if fact in group][1:]
+        kept += several
+    return [fact for fact in used if fact not in kept]
+
+
+def _noun(person: Sequence[str], rng: random.Random) -> tuple[str, tuple[str, ...]]:
+    if "baby" in person:
+        return "baby", ("baby",)
+    if "child" in person:
+        sex = next((fact for fact in person if fact in ("woman", "man")), None)
+        return (
+            {"woman": "girl", "man": "boy", None: "child"}[sex],
+            ("child", sex) if sex else ("child",),
+        )
+    if person:
+        return person[0], (person[0],)
+    return rng.choice(PERSON), ()
+
+
+def sentence(noun: str, used: Sequence[str], rng: random.Random) -> str:
+    """`a photo of a smiling woman with blond hair and glasses, lit from the left`."""
+    before = [rng.choice(BEFORE[fact]) for fact in used if fact in BEFORE]
+    having = [rng.choice(WITH[fact]) for fact in used if fact in WITH]
+    behind = [rng.choice(BEHIND[fact]) for fact in used if fact in BEHIND]
+    if len(used) == 1 and having and noun in PERSON and rng.random() < 0.4:
+        return having[0].removeprefix("a ").removeprefix("an ")
+    words = " ".join([*before, noun])
+    text = rng.choice(OPENINGS) + ("an " if words[0].lower() in "aeiou" else "a ") + words
+    if having:
+        text += (
+            " with " + (", ".join(having[:-1]) + " and " if len(having) > 1 else "") + having[-1]
+        )
+    return text + "".join(f", {phrase}" for phrase in behind)
+
+
+def true_facts(row: Tensor) -> list[str]:
+    """Names of the facts that are true, from one row of `facts`."""
+    return [name for name, value in zip(FACTS, row.tolist(), strict=True) if value > 0]
+
+
+def agreement(used: Sequence[Sequence[str]], table: Tensor) -> Tensor:
+    """Captions (their facts) against pictures (rows of `facts`): [captions, pictures] int8, 1
+    agrees, -1 contradicts, 0 unclear.
+    """
+    rows = []
+    for names in used:
+        columns = (
+            table[:, [FACTS.index(name) for name in names]]
+            if names
+            else torch.ones(len(table), 1, dtype=torch.int8)
+        )
+        rows.append(columns.amin(1))
+    return torch.stack(rows)
+
+
+def prompts(fact: str) -> list[str]:
+    """Sentences that say one fact of anybody: the zero-shot prompts."""
+    rng = random.Random(0)
+    nouns = [fact] if fact in NOUNS else PERSON
+    return sorted(
+        {sentence(noun, [] if fact in NOUNS else [fact], rng) for noun in nouns for _ in range(12)}
+    )

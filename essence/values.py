@@ -1,0 +1,265 @@
+"""The values that flow: sources, essences, and the steps in which they come about."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import datetime
+import io
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .errors import BadFile, EssenceMismatch, UserError
+from .library.safe_files import read_numpy, read_safetensors, read_torch, write_safetensors
+from .models.latents import LatentAxes, moved
+
+FORMAT = "essence/1"
+THUMBNAIL = 96
+# What the layers of w+ govern, two for each resolution: up to 8 pixels, 16 and 32, 64 and above
+# (Karras et al. 2019, figure 3).
+BANDS = {"coarse": slice(0, 4), "middle": slice(4, 8), "fine": slice(8, None)}
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A picture as the generator understands it."""
+
+    name: str
+    crop: Image.Image  # the aligned picture
+    inversion: Image.Image  # G(w)
+    w: Tensor  # w+ [L, D], float32, CPU
+    model: str  # which generator
+
+
+@dataclass(frozen=True, eq=False)
+class Essence:
+    """A direction b in W+ that carries what makes the target the target (paper section 3)."""
+
+    delta: Tensor  # b [L, D], float32, CPU
+    name: str = "essence"
+    model: str = ""  # which generator; empty where the file did not say
+    method: str = ""
+    strength: float = 1.0  # to start from
+    provenance: Mapping[str, object] = field(
+        default_factory=dict
+    )  # options, seed, losses, creation date, ...
+    thumbnail: Image.Image | None = None  # the target
+    reach: float | None = (
+        # standard deviations of w along b at which a source stops, see `LatentAxes.held`; None:
+        # nowhere
+        None
+    )
+
+    def __post_init__(self) -> None:
+        delta = torch.as_tensor(self.delta)
+        if delta.ndim == 3 and delta.shape[0] == 1:
+            delta = delta[0]
+        if delta.ndim != 2 or not delta.is_floating_point():
+            raise BadFile(
+                f"An essence is a table of numbers [layers, width]; this one has the shape {list(delta.shape)}, {delta.dtype}."
+            )
+        if not torch.isfinite(delta).all():
+            raise BadFile("This essence holds numbers that are not finite; learn it again.")
+        object.__setattr__(self, "delta", delta.detach().to("cpu", torch.float32).contiguous())
+
+    def apply(
+        self,
+        w: Tensor,
+        strength: float | Tensor | None = None,
+        model: str = "",
+        axes: LatentAxes | None = None,
+    ) -> Tensor:
+        """w + strength * b: the one place where the addition happens.
+
+        `w` [L, D] or [B, L, D]; `strength` a number or [B]; `model` the generator that `w` belongs
+        to, if known, and `axes` that generator's: with them the addition is held to the essence's
+        `reach`.
+        Raises EssenceMismatch for another generator's latents.
+        """
+        self.check(tuple(w.shape[-2:]), model)
+        strength = self.strength if strength is None else strength
+        if isinstance(strength, Tensor):
+            strength = strength.to(w).view(-1, 1, 1)
+        return moved(w, strength * self.delta.to(w), axes, self.reach)
+
+    def check(self, shape: tuple[int, ...], model: str = "") -> None:
+        """Raise EssenceMismatch unless this essence belongs to the generator `model` with latents
+        of `shape` [L, D].
+        """
+        if tuple(self.delta.shape) != tuple(shape):
+            raise EssenceMismatch(
+                f"The essence '{self.name}' was made for a generator with latents {list(self.delta.shape)}; this one has {list(shape)}. "
+                "Switch to the generator that it was made with, or learn it again with this one."
+            )
+        if self.model and model and _weights(self.model) != _weights(model):
+            raise EssenceMismatch(
+                f"The essence '{self.name}' was made with the generator {self.model}; this one is {model}. "
+                "Their latents have the same shape but another meaning: learn it again with this one."
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file with everything that is known about the essence in its
+        header.
+        """
+        header = {
+            "format": FORMAT,
+            "name": self.name,
+            "model": self.model,
+            "method": self.method,
+            "strength": self.strength,
+        }
+        header |= {"reach": self.reach, "provenance": dict(self.provenance)}
+        if self.thumbnail is not None:
+            header["thumbnail"] = _encode(self.thumbnail)
+        write_safetensors(path, {"delta": self.delta}, header)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Essence:
+        """Read our safetensors, or a public direction: `.npy` or `.pt` holding [L, D] or [1, L, D].
+        Raises BadFile.
+        """
+        path = Path(path)
+        if path.suffix.lower() == ".npy":
+            return cls(read_numpy(path), name=path.stem)
+        if path.suffix.lower() in (".pt", ".pth"):
+            return cls(_only_tensor(read_torch(path), path.name), name=path.stem)
+        tensors, header = read_safetensors(path)
+        if header.get("format") != FORMAT or "delta" not in tensors:
+            raise BadFile(
+                f"{path.name} is a safetensors file, but no essence: it has no header '{FORMAT}' with a tensor 'delta'."
+            )
+        try:
+            return cls(
+                tensors["delta"],
+                str(header["name"]),
+                str(header["model"]),
+                str(header["method"]),
+                float(header["strength"]),
+                dict(header.get("provenance", {})),
+                _decode(header.get("thumbnail")),
+                _reach(header.get("reach")),
+            )
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise BadFile(f"The header of {path.name} is damaged ({error}).") from None
+
+    @classmethod
+    def mixture(
+        cls, essences: Sequence[Essence], strengths: Sequence[float], name: str = "mixture"
+    ) -> Essence:
+        """The sum of strength_t * b_t as one essence. Raises UserError for none, EssenceMismatch
+        for those of several generators.
+        """
+        if not essences:
+            raise UserError("A mixture takes at least one essence.")
+        model = next((essence.model for essence in essences if essence.model), "")
+        total = torch.zeros_like(essences[0].delta)
+        for essence, strength in zip(essences, strengths, strict=True):
+            total = essence.apply(total, strength, model)
+        parts = [
+            {"name": essence.name, "strength": strength}
+            for essence, strength in zip(essences, strengths, strict=True)
+        ]
+        reach = min(
+            (essence.reach for essence in essences if essence.reach is not None), default=None
+        )
+        return cls(
+            total,
+            name,
+            model,
+            "mixture",
+            provenance={"parts": parts, "created": now()},
+            reach=reach,
+        )
+
+    def limited(self, bands: Collection[str]) -> Essence:
+        """The same with only the layers of the named `BANDS`: coarse (structure), middle
+        (features), fine (colour).
+        """
+        unknown = set(bands) - set(BANDS)
+        if unknown:
+            raise UserError(f"There is no band '{min(unknown)}'. There are: {', '.join(BANDS)}.")
+        delta = torch.zeros_like(self.delta)
+        for band in bands:
+            delta[BANDS[band]] = self.delta[BANDS[band]]
+        return dataclasses.replace(
+            self, delta=delta, provenance={**self.provenance, "bands": sorted(bands)}
+        )
+
+    def renamed(self, name: str) -> Essence:
+        return dataclasses.replace(self, name=name)
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One step of something that takes many. Every method yields these; the page, the command line
+    and the tests read them alike.
+    """
+
+    index: int  # 1 ... total
+    total: int
+    result: Essence | Source | tuple[Source, ...]  # the best so far
+    losses: Mapping[str, float]  # of this step; "total" is what was minimised
+    preview: np.ndarray | None = None  # uint8 [N, H, W, 3], every few steps
+
+    @property
+    def fraction(self) -> float:
+        return self.index / self.total
+
+
+def _weights(model: str) -> str:
+    """The part of a generator's id that tells its weights, NAME-WEIGHTS: one file may have several
+    names.
+    """
+    return model.rpartition("-")[2]
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def _reach(value: object) -> float | None:
+    if value is None:
+        return None
+    reach = float(value)  # type: ignore[arg-type]
+    if not 0 < reach < math.inf:
+        raise ValueError(f"a reach of {value}")
+    return reach
+
+
+def _only_tensor(value: object, name: str) -> Tensor:
+    if isinstance(value, Mapping) and len(value) == 1:
+        value = next(iter(value.values()))
+    if not isinstance(value, Tensor):
+        raise BadFile(f"{name} holds a {type(value).__name__}, not one tensor [layers, width].")
+    return value
+
+
+def _encode(image: Image.Image) -> str:
+    small = image.convert("RGB")
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=85)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _decode(text: object) -> Image.Image | None:
+    if not isinstance(text, str):
+        return None
+    try:
+        image = Image.open(io.BytesIO(base64.b64decode(text)))
+        if max(image.size) > 4 * THUMBNAIL:
+            return None
+        return image.convert("RGB")
+    except (
+        Exception
+    ):  # a thumbnail is a courtesy, and pictures fail in many ways: an essence without one is whole
+        return None
