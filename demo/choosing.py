@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from essence import Essence, EssenceMismatch, NoFaceFound, Studio, Studios, UserError, bundled
+from essence import Essence, EssenceMismatch, NoFaceFound, Studio, StudioPool, UserError, bundled
 from essence.library import manifest
 from essence.pictures import align
 
@@ -26,7 +26,7 @@ LOOK_SECONDS = 1  # between two looks at how far the loading is
 # ---- what there is
 
 
-def sets(studios: Studios, session: Session, loading: str = "", waits: bool = False) -> str:
+def sets(studios: StudioPool, session: Session, loading: str = "", waits: bool = False) -> str:
     """A quiet line; opened, every set with a button for those that are here. `loading`: the name of
     the one that is being loaded;
     `waits`: the page's script shall ask to `watch` it."""
@@ -101,7 +101,7 @@ def size(entry: manifest.Entry) -> str:
     )
 
 
-def shown(studios: Studios, name: str) -> tuple[bool, bool]:
+def shown(studios: StudioPool, name: str) -> tuple[bool, bool]:
     """Whether the bundled faces are sources for this set, and the bundled essences essences of
     it.
     """
@@ -113,7 +113,7 @@ def shown(studios: Studios, name: str) -> tuple[bool, bool]:
 # ---- loading
 
 
-def arrival(studios: Studios, session: Session) -> str:
+def arrival(studios: StudioPool, session: Session) -> str:
     """The line for who opens the page: somebody may have fetched files meanwhile, and the models
     may not be there yet.
     """
@@ -125,14 +125,14 @@ def arrival(studios: Studios, session: Session) -> str:
     )
 
 
-def watch(studios: Studios, session: Session) -> Iterator[str]:
+def watch(studios: StudioPool, session: Session) -> Iterator[str]:
     """The line while the session's models are being loaded."""
     with told():
         yield from awaited(studios, session, session.model or studios.first)
     yield sets(studios, session)
 
 
-def awaited(studios: Studios, session: Session, name: str) -> Iterator[str]:
+def awaited(studios: StudioPool, session: Session, name: str) -> Iterator[str]:
     """Load a set, if it is not: the line, again and again until it is there. Raises UserError where
     it cannot be loaded.
     """
@@ -145,7 +145,9 @@ def awaited(studios: Studios, session: Session, name: str) -> Iterator[str]:
 # ---- another set
 
 
-def switch(studios: Studios, session: Session, name: str, steps: int) -> Iterator[tuple[Any, ...]]:
+def switch(
+    studios: StudioPool, session: Session, name: str, steps: int
+) -> Iterator[tuple[Any, ...]]:
     """Go over to another set. Photographs and targets stay: sources are inverted anew, essences
     wait until somebody comes back.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import gradio as gr
 from PIL import Image
 
-from essence import Essence, Studio, Studios, bundled
+from essence import Essence, Studio, StudioPool, bundled
 
 from . import board, choosing, learning, programs, settings, space, views, wiring
 from .line import Line
@@ -49,8 +49,8 @@ PRIVACY = """<p class="privacy">Pictures stay in this session, and leave the ser
 server remembers the latents, without pictures or names. Nothing is sent anywhere else.</p>"""
 
 
-def build(studio: Studio | Studios) -> gr.Blocks:
-    studios = studio if isinstance(studio, Studios) else Studios.around(studio)
+def build(studio: Studio | StudioPool) -> gr.Blocks:
+    studios = studio if isinstance(studio, StudioPool) else StudioPool.around(studio)
     with gr.Blocks(
         title="Essence",
         delete_cache=(CLEAN_EVERY, KEEP_FOR),

@@ -19,7 +19,7 @@ import gradio as gr
 import torch
 from PIL import Image
 
-from essence import Essence, RefineOptions, Source, Studio, Studios, UserError, load_image
+from essence import Essence, RefineOptions, Source, Studio, StudioPool, UserError, load_image
 
 from .keeping import encoded, essence_bytes
 from .learning import CHOICES, DEFAULT, options_of
@@ -31,7 +31,7 @@ GPU = {"concurrency_id": "gpu", "concurrency_limit": 1}
 Latents = list[list[float]]  # [L, D]
 
 
-def wire(studios: Studios) -> None:
+def wire(studios: StudioPool) -> None:
     """Make the endpoints, inside a `gr.Blocks`."""
     for make in (align, invert, learn, blend):
         gr.api(shown(make(studios)), api_name=make.__name__, **(GPU if make is learn else {}))
@@ -63,7 +63,7 @@ def shown(function: Callable) -> Callable:
 # ---- the endpoints
 
 
-def align(studios: Studios) -> Callable:
+def align(studios: StudioPool) -> Callable:
     def align(picture: str, face: int = 0, aligned: bool = False, model: str = "") -> dict:
         """The aligned square of a picture's `face`-th largest face.
 
@@ -79,7 +79,7 @@ def align(studios: Studios) -> Callable:
     return align
 
 
-def invert(studios: Studios) -> Callable:
+def invert(studios: StudioPool) -> Callable:
     def invert(picture: str, steps: int = RefineOptions().steps, model: str = "") -> dict:
         """The latents of an aligned picture (see /align), after `steps` (0 ... 100) steps of
         refinement.
@@ -96,7 +96,7 @@ def invert(studios: Studios) -> Callable:
     return invert
 
 
-def learn(studios: Studios) -> Callable:
+def learn(studios: StudioPool) -> Callable:
     def learn(
         target: str,
         latents: list[list[list[float]]],
@@ -132,7 +132,7 @@ def learn(studios: Studios) -> Callable:
     return learn
 
 
-def blend(studios: Studios) -> Callable:
+def blend(studios: StudioPool) -> Callable:
     def blend(
         latents: list[list[list[float]]],
         essences: list[str],
@@ -162,7 +162,7 @@ def blend(studios: Studios) -> Callable:
 # ---- values in and out
 
 
-def studio_of(studios: Studios, model: object) -> Studio:
+def studio_of(studios: StudioPool, model: object) -> Studio:
     if not isinstance(model, str):
         raise UserError(f"model must be a model set's name, not {str(model)[:40]!r}.")
     return studios.of(model)

@@ -10,7 +10,16 @@ from typing import Any
 
 from PIL import Image
 
-from essence import PRESETS, Essence, OptimizeOptions, RefineOptions, Source, Step, Studio, Studios
+from essence import (
+    PRESETS,
+    Essence,
+    OptimizeOptions,
+    RefineOptions,
+    Source,
+    Step,
+    Studio,
+    StudioPool,
+)
 from essence.library import loading
 
 SECONDS_OF_START = 10  # for the loan itself, and the first pictures
@@ -89,12 +98,12 @@ class LentStudio(Studio):
         return self._find(list(crops), list(names), options)
 
 
-def studios(model: str | None, progress: loading.Progress | None = None) -> Studios:
+def studios(model: str | None, progress: loading.Progress | None = None) -> StudioPool:
     """The studios for this machine; on ZeroGPU one alone, whose models every worker inherits.
     `spaces` is there on a Space only.
     """
     if not on_zero_gpu():
-        return Studios(model, progress)
+        return StudioPool(model, progress)
     import spaces
 
-    return Studios.around(LentStudio(model, spaces.GPU))
+    return StudioPool.around(LentStudio(model, spaces.GPU))

@@ -8,7 +8,7 @@ from inspect import isgeneratorfunction
 import gradio as gr
 from PIL import Image
 
-from essence import Studios, UserError
+from essence import StudioPool, UserError
 
 from . import blending, choosing, keeping, learning, settings, shelves
 from .line import Line
@@ -27,7 +27,7 @@ EACH = {"trigger_mode": "multiple"}
 Parts = dict[str, gr.components.Component]
 
 
-def own(studios: Studios, handler: Callable, *more: object) -> Callable:
+def own(studios: StudioPool, handler: Callable, *more: object) -> Callable:
     """A handler of (studio, session, values) as one of (session, values): with the models that the
     session works with.
     """
@@ -45,7 +45,7 @@ def own(studios: Studios, handler: Callable, *more: object) -> Callable:
     return run
 
 
-def redrawing(studios: Studios, visitors: Visitors) -> Callable:
+def redrawing(studios: StudioPool, visitors: Visitors) -> Callable:
     """What a slider calls while it is dragged, past Gradio's events: these take longer than a small
     picture, in the page and here.
     """
@@ -73,7 +73,7 @@ def wire_page(page: gr.Blocks, session: gr.State, line: Line, visitors: Visitors
 
 
 def wire_models(
-    studios: Studios,
+    studios: StudioPool,
     page: gr.Blocks,
     session: gr.State,
     view: list,
@@ -125,7 +125,7 @@ def wire_pictures(
     parts["examples"].pick(picked, [session, *values], view, **options)
 
 
-def wire_shelf(studios: Studios, kind: str, session: gr.State, view: list, parts: Parts) -> None:
+def wire_shelf(studios: StudioPool, kind: str, session: gr.State, view: list, parts: Parts) -> None:
     """Order and names."""
 
     def removed(state: Session, event: gr.EventData):
@@ -145,7 +145,7 @@ def wire_shelf(studios: Studios, kind: str, session: gr.State, view: list, parts
     parts["clear"].click(own(studios, shelves.clear, kind), session, view, **NOW)
 
 
-def wire_sources(studios: Studios, session: gr.State, view: list, parts: Parts) -> None:
+def wire_sources(studios: StudioPool, session: gr.State, view: list, parts: Parts) -> None:
     def face(state: Session, event: gr.EventData, steps: float):
         yield from shelves.choose_source_face(
             studios.of(state.model), state, str(event.id), int(event.index), int(steps)
@@ -159,7 +159,7 @@ def wire_sources(studios: Studios, session: gr.State, view: list, parts: Parts) 
     parts["shelf"].face(face, [session, parts["refine"]], view, **ADD, **QUIET)
 
 
-def wire_targets(studios: Studios, session: gr.State, view: list, parts: Parts) -> None:
+def wire_targets(studios: StudioPool, session: gr.State, view: list, parts: Parts) -> None:
     def face(state: Session, event: gr.EventData):
         return shelves.choose_target_face(
             studios.of(state.model), state, str(event.id), int(event.index)
@@ -177,7 +177,12 @@ def wire_targets(studios: Studios, session: gr.State, view: list, parts: Parts) 
 
 
 def wire_crop(
-    studios: Studios, session: gr.State, view: list, editor: gr.HTML, sources: Parts, targets: Parts
+    studios: StudioPool,
+    session: gr.State,
+    view: list,
+    editor: gr.HTML,
+    sources: Parts,
+    targets: Parts,
 ) -> None:
     def edit(state: Session, event: gr.EventData):
         return shelves.edit_crop(state, str(event.id))
@@ -194,7 +199,7 @@ def wire_crop(
 
 
 def wire_learning(
-    studios: Studios, session: gr.State, line: Line, view: list, parts: Parts
+    studios: StudioPool, session: gr.State, line: Line, view: list, parts: Parts
 ) -> None:
     def idle(state: Session):
         learned = any(
@@ -257,7 +262,7 @@ def wire_learning(
     )
 
 
-def wire_grid(studios: Studios, session: gr.State, parts: Parts) -> None:
+def wire_grid(studios: StudioPool, session: gr.State, parts: Parts) -> None:
     def moved(state: Session, event: gr.EventData):
         return blending.set_strengths(
             studios.of(state.model), state, dict(event.strengths), bool(event.drawn)

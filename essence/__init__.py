@@ -10,20 +10,29 @@ from .errors import (
     UnreadableImage,
     UserError,
 )
-from .library import checkpoints, manifest
-from .methods.optimize import PRESETS, OptimizeOptions
+from .library import manifest
+from .methods import METHODS, PRESETS
+from .methods.base import adjusted
+from .methods.optimize import OptimizeOptions
 from .methods.refine import RefineOptions
-from .pictures import align
+from .pictures.align import Located, Nudge, Square
 from .pictures.loading import load_image
 from .runtime.folders import ASSETS
 from .studio import Studio, bundled
-from .studio_pool import Studios
-from .values import Essence, Source, Step
+from .studio_pool import StudioPool
+from .values import Essence, Pictures, Source, Step, Target
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ASSETS",
+    "METHODS",
+    "Located",
+    "Nudge",
+    "Pictures",
+    "Square",
+    "Target",
+    "adjusted",
     "BadFile",
     "Essence",
     "EssenceMismatch",
@@ -35,12 +44,10 @@ __all__ = [
     "Source",
     "Step",
     "Studio",
-    "Studios",
+    "StudioPool",
     "UnreadableImage",
     "UserError",
-    "align",
     "bundled",
-    "checkpoints",
     "load_image",
     "manifest",
 ]

@@ -11,7 +11,7 @@ from .errors import UserError
 from .library import loading, manifest
 from .library.manifest import Entry
 from .runtime import hardware
-from .runtime.device_queue import Turn
+from .runtime.device_queue import DeviceQueue
 from .studio import Studio
 
 # sets in memory beside the first one; the one that was asked for longest ago is forgotten, and
@@ -19,7 +19,7 @@ from .studio import Studio
 KEPT = 2
 
 
-class Studios:
+class StudioPool:
     """A studio by a set's name. Safe to share between threads; what a session chose, the session
     remembers.
     """
@@ -32,14 +32,17 @@ class Studios:
         if not loading.fetches(self._given):
             loading.demand(self._given)
         self.first = self._given.name
-        self._choosing, self._turn = threading.Lock(), Turn(one_thread=hardware.device() == "cpu")
+        self._choosing, self._queue = (
+            threading.Lock(),
+            DeviceQueue(single_thread=hardware.device() == "cpu"),
+        )
         self._progress = progress
         self._studios = {
-            self.first: Studio(model, progress=progress, turn=self._turn)
+            self.first: Studio(model, progress=progress, queue=self._queue)
         }  # in the order in which they were last asked for
 
     @classmethod
-    def around(cls, studio: Studio) -> Studios:
+    def around(cls, studio: Studio) -> StudioPool:
         """A studio that is there already, and no other."""
         studios = cls.__new__(cls)
         studios._given, studios.first = None, studio.name
@@ -76,4 +79,4 @@ class Studios:
         if name not in sets:
             raise UserError(f"There is no model set '{name}' here. There are: {', '.join(sets)}.")
         loading.demand(sets[name])
-        return Studio(name, progress=self._progress, turn=self._turn)
+        return Studio(name, progress=self._progress, queue=self._queue)

@@ -18,7 +18,9 @@ from torch import Tensor
 
 from .errors import BadFile, EssenceMismatch, UserError
 from .library.safe_files import read_numpy, read_safetensors, read_torch, write_safetensors
-from .models.latents import LatentAxes, moved
+from .models.latents import LatentAxes, move
+from .pictures.grids import grid
+from .pictures.saving import write_picture
 
 FORMAT = "essence/1"
 THUMBNAIL = 96
@@ -39,6 +41,17 @@ class Source:
 
 
 @dataclass(frozen=True, eq=False)
+class Target:
+    """What edited sources should look like: a point in CLIP's space, and where it came from."""
+
+    name: str
+    embedding: Tensor  # [E], float32, CPU, as the encoder gives it, not normalised
+    picture: Image.Image | None = None  # the aligned square it was taken from
+    text: str = ""  # or the words
+    face_found: bool = True  # otherwise the picture was taken as it is, as a centred square
+
+
+@dataclass(frozen=True, eq=False)
 class Essence:
     """A direction b in W+ that carries what makes the target the target (paper section 3)."""
 
@@ -52,7 +65,7 @@ class Essence:
     )  # options, seed, losses, creation date, ...
     thumbnail: Image.Image | None = None  # the target
     reach: float | None = (
-        # standard deviations of w along b at which a source stops, see `LatentAxes.held`; None:
+        # standard deviations of w along b at which a source stops, see `LatentAxes.hold`; None:
         # nowhere
         None
     )
@@ -87,7 +100,7 @@ class Essence:
         strength = self.strength if strength is None else strength
         if isinstance(strength, Tensor):
             strength = strength.to(w).view(-1, 1, 1)
-        return moved(w, strength * self.delta.to(w), axes, self.reach)
+        return move(w, strength * self.delta.to(w), axes, self.reach)
 
     def check(self, shape: tuple[int, ...], model: str = "") -> None:
         """Raise EssenceMismatch unless this essence belongs to the generator `model` with latents
@@ -199,6 +212,23 @@ class Essence:
 
 
 @dataclass(frozen=True, eq=False)
+class Pictures:
+    """What a method gives that has no direction, style transfer for one: a picture per source."""
+
+    images: np.ndarray  # uint8 [N, H, W, 3]
+    name: str = "pictures"
+    method: str = ""
+    provenance: Mapping[str, object] = field(default_factory=dict)
+    thumbnail: Image.Image | None = None  # the target
+
+    def save(self, path: str | Path) -> None:
+        """Write the pictures side by side, .png, .jpg or .webp."""
+        write_picture(
+            grid([[Image.fromarray(image) for image in self.images]], self.images.shape[1]), path
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class Step:
     """One step of something that takes many. Every method yields these; the page, the command line
     and the tests read them alike.
@@ -206,7 +236,7 @@ class Step:
 
     index: int  # 1 ... total
     total: int
-    result: Essence | Source | tuple[Source, ...]  # the best so far
+    result: Essence | Pictures | Source | tuple[Source, ...]  # the best so far
     losses: Mapping[str, float]  # of this step; "total" is what was minimised
     preview: np.ndarray | None = None  # uint8 [N, H, W, 3], every few steps
 

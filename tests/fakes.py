@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from essence.library import checkpoints, loading, manifest
 from essence.models.clip import ImageText
@@ -15,7 +16,9 @@ from essence.models.identity import face_descriptor
 from essence.models.latents import LatentAxes
 from essence.models.model_set import ModelSet
 from essence.models.stylegan2 import Generator, GeneratorConfig
+from essence.pictures.tensors import to_pil
 from essence.studio import Studio
+from essence.values import Source, Target
 
 GENERATOR = GeneratorConfig(size=32, style_dim=8, n_mlp=2, channels={4: 8, 8: 8, 16: 8, 32: 4})
 ENCODER = EncoderConfig(
@@ -47,6 +50,18 @@ def model_set(with_axes: bool = True) -> ModelSet:
 def studio(with_axes: bool = True) -> Studio:
     """Of its own: what another one remembers it does not know."""
     return Studio.of(dataclasses.replace(model_set(with_axes)))
+
+
+def sources(models: ModelSet, w: torch.Tensor) -> list[Source]:
+    """Latents [N, L, D] as sources; nobody looks at their pictures."""
+    grey = Image.new("RGB", (32, 32))
+    return [Source(f"{i}", grey, grey, each, models.id) for i, each in enumerate(w)]
+
+
+@torch.no_grad()
+def target(models: ModelSet, picture: torch.Tensor, name: str = "essence") -> Target:
+    """A picture [1, 3, H, W] in [-1, 1] as a target."""
+    return Target(name, models.encode(picture)[0].cpu(), to_pil(picture)[0])
 
 
 # ---- on the disk

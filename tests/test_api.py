@@ -13,7 +13,7 @@ from PIL import Image
 
 from demo import LAUNCH, build, programs
 from demo.keeping import essence_bytes
-from essence import Essence, Studios, UserError
+from essence import Essence, StudioPool, UserError
 
 from . import fakes, pictures
 
@@ -150,7 +150,7 @@ def test_what_is_wrong_is_said(client, studio, arguments, endpoint, expected):
 def test_every_endpoint_takes_another_set(tmp_path, monkeypatch):
     """Its latents, pictures and essences are that set's."""
     fakes.write_manifest(tmp_path, monkeypatch, {"one": "face", "two": "square"})
-    several = Studios("one")
+    several = StudioPool("one")
     align, invert, learn, blend = (
         make(several) for make in (programs.align, programs.invert, programs.learn, programs.blend)
     )

@@ -15,7 +15,7 @@ from playwright.sync_api import expect
 
 from demo import LAUNCH, build, choosing, learning, shelves
 from demo.session import MAX_ITEMS, Session, TargetItem
-from essence import Essence, Studios
+from essence import Essence, StudioPool
 from essence.library import loading
 from essence.pictures import align
 
@@ -38,7 +38,7 @@ def messages(monkeypatch):
 @pytest.fixture
 def several(tmp_path, monkeypatch):
     fakes.write_manifest(tmp_path / "weights", monkeypatch, SETS)
-    return Studios()
+    return StudioPool()
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_the_bundled_set_alone_has_no_control(monkeypatch, tmp_path):
     commands, nothing to press.
     """
     monkeypatch.setenv("ESSENCE_CACHE", str(tmp_path))
-    html = choosing.sets(Studios("mini"), Session())
+    html = choosing.sets(StudioPool("mini"), Session())
     assert "<button" not in html and "<summary" in html and "Research and play only" in html
     assert (
         "generator and inverter: Research and other non-commercial use" in html
@@ -99,7 +99,7 @@ def test_the_bundled_set_alone_has_no_control(monkeypatch, tmp_path):
 
 def test_names_of_sets_are_escaped(several, tmp_path):
     path = fakes.files(tmp_path / "<img src=x>")
-    assert "<img" not in choosing.sets(Studios(str(path)), Session())
+    assert "<img" not in choosing.sets(StudioPool(str(path)), Session())
 
 
 # ---- loading
@@ -320,7 +320,7 @@ def test_what_waits_for_room_waits_on(several, session):
 
 def test_the_examples_that_fit_are_shown(several, session):
     assert choosing.shown(several, "yard") == (False, False) and choosing.shown(
-        Studios("one"), "one"
+        StudioPool("one"), "one"
     ) == (True, False)
     assert [update["visible"] for update in switch(several, session, "yard")[1][1:3]] == [
         False,
@@ -333,7 +333,7 @@ def test_the_examples_that_fit_are_shown(several, session):
 
 
 def test_the_bundled_essences_are_shown_with_the_bundled_models():
-    assert choosing.shown(Studios("mini"), "mini") == (True, True)
+    assert choosing.shown(StudioPool("mini"), "mini") == (True, True)
 
 
 # ---- in the browser

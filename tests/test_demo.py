@@ -255,7 +255,7 @@ def test_stopping_keeps_the_best_so_far_and_frees_the_studio(studio, session):
     assert best is not None and only(session.targets).essence is best
     progress, *_, board = learning.stopped(studio, session)
     assert "best essence so far" in progress and 'class="cell"' in board
-    assert not studio._turn.taken()
+    assert not studio.queue.busy
 
 
 def test_a_step_that_ends_after_stop_changes_nothing(studio, session):

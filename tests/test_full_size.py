@@ -17,7 +17,7 @@ from playwright.sync_api import expect
 
 from demo import LAUNCH, blending, build, choosing, keeping, shelves
 from demo.session import Session
-from essence import Studios
+from essence import StudioPool
 from essence.models import latents
 from essence.pictures.tensors import square_crop
 
@@ -49,7 +49,7 @@ def model_set(folder, aligned, generator, encoder, layers):
     full_size(encoder, folder / "e.pt", gentle, latent_avg=torch.zeros(layers, 512))
     files = 'generator = {file = "g.pt"}\ninverter = {file = "e.pt"}\n'
     (folder / "model.toml").write_text(f'title = "Random weights"\naligned = "{aligned}"\n{files}')
-    return Studios(str(folder))
+    return StudioPool(str(folder))
 
 
 @pytest.fixture(autouse=True)

@@ -190,7 +190,7 @@ def test_an_essence_ends_where_the_generators_people_end(sign):
     axes, w = people()
     delta = sign * 2 * torch.randn(6, 5, generator=torch.Generator().manual_seed(8)) @ axes.axes
     before = place(axes, w, delta)
-    ways = [axes.held(w, strength * delta, 3.0) for strength in (0.0, 0.1, 0.5, 1.0, 2.0, 50.0)]
+    ways = [axes.hold(w, strength * delta, 3.0) for strength in (0.0, 0.1, 0.5, 1.0, 2.0, 50.0)]
     went = torch.stack([place(axes, w + way, delta) - before for way in ways])
     assert (went.diff(dim=0) > -1e-4).all()  # a stronger essence never moves less
     assert (
@@ -209,9 +209,9 @@ def test_an_essence_ends_where_the_generators_people_end(sign):
 def test_without_a_reach_or_a_way_nothing_is_held():
     axes, w = people()
     delta = 30 * torch.randn(6, 5)
-    assert axes.held(w, delta, None) is delta
+    assert axes.hold(w, delta, None) is delta
     still = torch.zeros(6, 5, requires_grad=True)
-    axes.held(w, still, 4.0).sum().backward()
+    axes.hold(w, still, 4.0).sum().backward()
     assert torch.equal(
         still.grad, torch.full((6, 5), float(len(w)))
     )  # the first step of learning goes anywhere

@@ -21,7 +21,7 @@ from demo import blending, board, crop, keeping, learning, settings, shelves, vi
 from demo.line import Line
 from demo.messages import SKIP
 from demo.session import MIX, PHOTO_SIDE, Session, Visitors
-from essence import Essence, Studios, UserError
+from essence import Essence, StudioPool, UserError
 from essence.pictures import align
 
 from . import fakes, pictures
@@ -272,7 +272,7 @@ def test_a_slider_brings_its_own_pictures_and_nothing_else(studio, session):
 
 def test_only_its_own_page_can_ask_for_a_sessions_pictures(studio, session, monkeypatch):
     visitors = Visitors()
-    redraw = wiring.redrawing(Studios.around(studio), visitors)
+    redraw = wiring.redrawing(StudioPool.around(studio), visitors)
     other, strengths = visitors.welcome(Session()), dict.fromkeys(session.targets, 0.2)
     visitors.welcome(session)
     assert (
@@ -581,7 +581,7 @@ def test_a_visitor_who_has_gone_learns_no_more(studio, session):
     line.join("a", session)
     next(course), next(course)
     line.gone("a"), line.gone("nobody")
-    assert next(course, "ended") == "ended" and line.ahead("a") is None and not studio._turn.taken()
+    assert next(course, "ended") == "ended" and line.ahead("a") is None and not studio.queue.busy
 
 
 def test_after_learning_nothing_is_under_way(studio, session):

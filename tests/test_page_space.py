@@ -89,7 +89,7 @@ def test_on_zero_gpu_the_whole_job_crosses_the_fork_as_values(lent):
     course = learn(studio, session, learning.AGAIN, steps=10_000)
     next(course), next(course)
     course.close()
-    assert not studio._turn.taken()
+    assert not studio.queue.busy
 
 
 def test_the_loan_grows_with_the_work_and_has_an_end():

@@ -181,7 +181,7 @@ def test_a_stopped_learning_lets_the_next_one_in(studio):
     steps = studio.extract(PICTURE, [source])
     next(steps)
     steps.close()
-    assert not studio._turn.taken()
+    assert not studio.queue.busy
     assert last(studio.extract(PICTURE, [source], OptimizeOptions(steps=1))).index == 1
 
 

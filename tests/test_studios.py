@@ -10,7 +10,7 @@ import weakref
 
 import pytest
 
-from essence import RefineOptions, Studio, Studios, UserError, studio_pool
+from essence import RefineOptions, Studio, StudioPool, UserError, studio_pool
 from essence.library import loading, manifest
 from essence.studio import last
 
@@ -30,7 +30,7 @@ def four_sets(tmp_path, monkeypatch):
 
 
 def test_what_there_is(four_sets):
-    several = Studios("two")
+    several = StudioPool("two")
     assert several.first == "two" and list(several.sets()) == ["two", "one", "three", "four", "far"]
     assert [name for name, entry in several.sets().items() if entry.lacking] == ["far"]
     assert several.of() is several.of("two") is several.of("")
@@ -39,14 +39,14 @@ def test_what_there_is(four_sets):
     with pytest.raises(UserError, match="There are: two, one, three, four, far"):
         several.of("../../etc")
     with pytest.raises(UserError, match="essence fetch far"):
-        Studios("far")
+        StudioPool("far")
     with pytest.raises(UserError, match="no model set 'nowhere'"):
-        Studios("nowhere")
+        StudioPool("nowhere")
 
 
 def test_a_path_is_one_of_the_sets_and_browsers_see_its_name_only(four_sets, tmp_path):
     path = fakes.files(tmp_path / "elsewhere" / "own", seed=9)
-    several = Studios(str(path))
+    several = StudioPool(str(path))
     assert several.first == "own" and list(several.sets())[:2] == ["own", "one"]
     assert (
         several.of("own").models.name == "own"
@@ -58,7 +58,7 @@ def test_a_path_is_one_of_the_sets_and_browsers_see_its_name_only(four_sets, tmp
 
 def test_one_studio_alone_offers_nothing_else():
     studio = fakes.studio()
-    alone = Studios.around(studio)
+    alone = StudioPool.around(studio)
     assert list(alone.sets()) == ["fake"] and alone.of() is studio
     with pytest.raises(UserError):
         alone.of("mini")
@@ -66,7 +66,7 @@ def test_one_studio_alone_offers_nothing_else():
 
 def test_few_sets_stay_in_memory_and_the_first_always(four_sets, monkeypatch):
     monkeypatch.setattr(studio_pool, "KEPT", 1)
-    several = Studios("one")
+    several = StudioPool("one")
     held = {name: weakref.ref(several.of(name).models) for name in ("one", "two", "three", "four")}
     gc.collect()
     assert [name for name, models in held.items() if models() is not None] == ["one", "four"]
@@ -84,7 +84,7 @@ def test_one_ear_hears_of_all_loading(four_sets, monkeypatch):
         return load(name, *args, progress=progress, **options)
 
     monkeypatch.setattr(loading, "load", tell)
-    several = Studios("one", lambda *news: heard.append(news))
+    several = StudioPool("one", lambda *news: heard.append(news))
     for name in ("one", "two", "one"):
         assert several.of(name).models is not None and several.of(name).loading is None
     assert heard == [("one", 1, 2), ("two", 1, 2)]
@@ -92,7 +92,7 @@ def test_one_ear_hears_of_all_loading(four_sets, monkeypatch):
 
 def test_what_is_forgotten_while_it_works_finishes_its_work(four_sets, monkeypatch):
     monkeypatch.setattr(studio_pool, "KEPT", 1)
-    several = Studios("one")
+    several = StudioPool("one")
     course = several.of("two").invert(FACE, "a", RefineOptions(steps=2))
     first = next(course).result
     _ = several.of("three").models
@@ -101,7 +101,7 @@ def test_what_is_forgotten_while_it_works_finishes_its_work(four_sets, monkeypat
 
 
 def test_all_take_turns_on_the_device(four_sets):
-    several = Studios("one")
+    several = StudioPool("one")
     course = several.of("one").invert(FACE, "a", RefineOptions(steps=1))
     other, done = several.of("two"), threading.Event()
     _ = other.models
@@ -111,13 +111,13 @@ def test_all_take_turns_on_the_device(four_sets):
         thread.start()
         assert not done.wait(0.3)
 
-    several.of("one")._turn(hold)
+    several.of("one").queue.run(hold)
     thread.join()
     assert done.is_set() and last(course).index == 2
 
 
 def test_a_source_of_other_models_is_refused(four_sets):
-    several = Studios("one")
+    several = StudioPool("one")
     source = several.of("two").random_source(1)
     with pytest.raises(UserError, match="two-.*one-"):
         several.of("one").blend([source], [], [])

@@ -15,7 +15,7 @@ import torch
 from .. import ops
 from ..errors import BadFile, UserError
 from ..models import latents
-from ..models.clip import ImageText, prepare
+from ..models.clip import ImageText, import_open_clip
 from ..models.e4e import Inverter, MeanInverter
 from ..models.identity import face_descriptor
 from ..models.latents import LatentAxes
@@ -69,7 +69,7 @@ def load(
         download.fetch(entry, progress=progress)
         entry = find(entry.name)
     demand(entry)
-    prepare()
+    import_open_clip()
     generator = checkpoints.load_generator(verified(entry.parts["generator"])).to(device)
     mark = fingerprint(generator)
     half = ops.bfloat16_pays(device) if half is None else half

@@ -19,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import BadFile
+from ..runtime.files import write_bytes
 
 HEADER = "essence"  # the key of our JSON in a safetensors header
 # a broken or hostile file fails in as many ways as its reader has lines, memory errors of a lying
@@ -49,25 +50,6 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, Tensor], header: M
     """Write beside `path` and rename, so that a full disk or a stop never leaves half a file."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_bytes(path, save(tensors, metadata={HEADER: json.dumps(header)}))
-
-
-def write_bytes(path: str | Path, data: bytes) -> None:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(beside, 0o666 & ~_umask())  # mkstemp makes files for the owner alone
-        os.replace(beside, path)
-    finally:
-        Path(beside).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def read_torch(path: str | Path, lazily: bool = False) -> object:

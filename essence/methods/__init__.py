@@ -1,0 +1,47 @@
+"""The methods by name, and their presets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .base import Method
+from .optimize import OptimizeOptions, optimize
+from .released import ReleasedOptions, released
+
+METHODS: dict[str, Method] = {
+    "optimize": Method(
+        "one direction by gradient descent (paper, section 3)",
+        optimize,
+        {
+            "essence": OptimizeOptions(),
+            # The paper's first version, target in the generator's domain. Out of it:
+            # weight_decay .001, lambda_consistency .6.
+            "paper": OptimizeOptions(
+                steps=1000,
+                space="w+",
+                start="inverted",
+                lambda_consistency=0.7,
+                learning_rate=0.2,
+                weight_decay=0.007,
+                unit_differences=False,
+                loss_resolution=0,
+                reach=None,
+            ),
+        },
+    ),
+    "released": Method(
+        "the authors' released code, its defects included",
+        released,
+        {"released": ReleasedOptions()},
+    ),
+}
+PRESETS: dict[str, Any] = {
+    name: options for method in METHODS.values() for name, options in method.presets.items()
+}
+
+
+def method_of(options: object) -> tuple[str, Method]:
+    """The method, by name, that takes these options."""
+    return next(
+        (name, method) for name, method in METHODS.items() if type(method.options) is type(options)
+    )

@@ -1,11 +1,9 @@
-"""How a step of the optimiser is computed: in parts that fit the memory, and on a GPU as one CUDA
-graph.
-"""
+"""Rendering and embedding the sources of a step, in parts that fit the memory."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,9 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from ..models.model_set import ModelSet
 from ..runtime import memory
 
-log = logging.getLogger(__name__)
-
-# Feature maps that a step of one picture holds for its way back, counted in maps of each resolution
+# Feature maps that a step of one picture holds for its backward pass, in maps of each resolution
 # (8.5 by autograd's own account, at 256 as at 1024), and the working space beside them. CLIP
 # ViT-B/32 keeps some 60 MB for a picture.
 MAPS = 11
@@ -35,18 +31,23 @@ def batch_for(models: ModelSet, count: int, resolution: int) -> int:
     return max(1, min(count, int(SHARE * free / each)))
 
 
-def pictures(
-    models: ModelSet, w: Tensor, resolution: int, released: bool, batch: int
+def render_and_embed(
+    models: ModelSet,
+    w: Tensor,
+    resolution: int,
+    batch: int,
+    encode: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """w+ [N, L, D] to pictures [N, 3, R, R] and embeddings [N, E], differentiable.
+    """w+ [N, L, D] to pictures [N, 3, R, R] and CLIP embeddings [N, E], differentiable.
 
-    With a `batch` below N only one part's feature maps are held at a time; each part is computed
-    again on the way back.
+    With a `batch` below N only one part's feature maps are held at a time, and each part is
+    computed again in the backward pass. `encode` stands in for the models' own preprocessing.
     """
+    encode = encode or models.encode
 
     def part(w: Tensor) -> tuple[Tensor, Tensor]:
         images = models.images(w, resolution)
-        return images, models.encode(images, released)
+        return images, encode(images)
 
     if batch >= len(w):
         return part(w)
@@ -57,21 +58,18 @@ def pictures(
     return torch.cat(images), torch.cat(embeddings)
 
 
-def embeddings(models: ModelSet, w: Tensor, resolution: int, released: bool, batch: int) -> Tensor:
-    """The same pictures' embeddings [N, E], remembered by the hash of the latents' numbers.
+def source_embeddings(models: ModelSet, w: Tensor, resolution: int, batch: int) -> Tensor:
+    """CLIP embeddings [N, E] of the unedited sources, cached under the hash of their latents.
 
-    Computed just as in a step, gradient and all: libraries take other ways without one, and at an
-    essence of zero the difference between the two would be nothing but that rounding, whose
-    direction the consistency loss takes at its word.
+    Computed just as in a step, gradient and all: libraries choose other kernels without one, and
+    at an essence of zero the difference between the two would be nothing but their rounding,
+    whose direction the consistency loss would take at its word.
     """
 
     def compute() -> Tensor:
         with torch.enable_grad():
-            return pictures(
-                models, w.detach().clone().requires_grad_(), resolution, released, batch
-            )[1].detach()
+            leaf = w.detach().clone().requires_grad_()
+            return render_and_embed(models, leaf, resolution, batch)[1].detach()
 
     content = hashlib.sha256(w.detach().float().cpu().numpy().tobytes()).digest()
-    return models.remembered(
-        ("embeddings", content, tuple(w.shape), resolution, released, batch), compute
-    )
+    return models.cached(("embeddings", content, tuple(w.shape), resolution, batch), compute)

@@ -16,13 +16,13 @@ from torch.nn.utils import fuse_conv_bn_eval
 
 from ..errors import BadFile
 from ..pictures.tensors import resample
-from ..runtime.device_queue import apart
+from ..runtime.device_queue import in_background
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def prepare() -> None:
+def import_open_clip() -> None:
     """Import open_clip, which takes seconds the first time.
 
     In a thread of its own: something in there keeps the frames of whoever imports it, and with them
@@ -38,7 +38,7 @@ def prepare() -> None:
             if collecting:
                 gc.enable()
 
-    apart(run).result()
+    in_background(run).result()
 
 
 class ImageText(nn.Module):
@@ -102,17 +102,16 @@ class ImageText(nn.Module):
                     setattr(module, name, fuse_conv_bn_eval(conv, norm))
                     setattr(module, behind, nn.Identity())
 
-    def encode(self, images: Tensor, released: bool = False) -> Tensor:
+    def encode(self, images: Tensor) -> Tensor:
         """Pictures [B, 3, H, W] in [-1, 1], any side, to embeddings [B, E] as the network gives
         them, not normalised.
-
-        `released`: fed as the released code did it (a box filter, neither mean nor deviation), to
-        reproduce its numbers.
         """
-        if released:
-            return self.model.encode_image(resample(images, self.size, "box")).float()
         images = resample(images, self.size, "antialias")
-        return self.model.encode_image(((images + 1) / 2 - self.mean) / self.std).float()
+        return self.encode_raw(((images + 1) / 2 - self.mean) / self.std)
+
+    def encode_raw(self, images: Tensor) -> Tensor:
+        """The network alone: pictures [B, 3, S, S] of its own side, preprocessed by the caller."""
+        return self.model.encode_image(images).float()
 
     def encode_whole(self, picture: Tensor) -> Tensor:
         """One picture [1, 3, H, W] in [-1, 1] through CLIP's own preprocessing, the only one that
@@ -125,7 +124,7 @@ class ImageText(nn.Module):
         top, left = (shape[0] - self.size) // 2, (shape[1] - self.size) // 2
         x = x[:, :, top : top + self.size, left : left + self.size]
         x = ((x + 1) * 127.5).round().clamp(0, 255) / 255
-        return self.model.encode_image((x - self.mean) / self.std).float()
+        return self.encode_raw((x - self.mean) / self.std)
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Pictures [B, 3, H, W] in [-1, 1], any side, to embeddings [B, E] of unit norm."""

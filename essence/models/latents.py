@@ -16,7 +16,7 @@ SAMPLES = 1_000_000
 SAMPLES_AT_ONCE = 8192
 # Axes with less than this share of the largest variance carry rounding errors, not faces.
 SMALLEST_SHARE = 1e-5
-# `held`: standard deviations that are left to a source at or beyond its reach, and how sharp the
+# `hold`: standard deviations that are left to a source at or beyond its reach, and how sharp the
 # bend is before it.
 LEAST_ROOM = 0.5
 SHARPNESS = 4
@@ -54,7 +54,7 @@ class LatentAxes:
         """
         return delta @ (self.axes / self.axes.square().sum(1, keepdim=True)).T
 
-    def held(self, w: Tensor, shift: Tensor, reach: float | None) -> Tensor:
+    def hold(self, w: Tensor, shift: Tensor, reach: float | None) -> Tensor:
         """`shift` [..., L, D] of w+ `w`, shortened where it would lead further along itself than
         `reach` standard deviations of w.
 
@@ -82,9 +82,9 @@ class LatentAxes:
         )
 
 
-def moved(w: Tensor, shift: Tensor, axes: LatentAxes | None, reach: float | None) -> Tensor:
+def move(w: Tensor, shift: Tensor, axes: LatentAxes | None, reach: float | None) -> Tensor:
     """w + `shift`, held to the reach where the axes are known."""
-    return w + (shift if axes is None else axes.held(w, shift, reach))
+    return w + (shift if axes is None else axes.hold(w, shift, reach))
 
 
 @torch.no_grad()

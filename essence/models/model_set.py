@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from cachetools import LRUCache
 from torch import Tensor
 
 from ..errors import EssenceMismatch
 from ..pictures.tensors import to_uint8
-from ..runtime.memory import Halving
+from ..runtime.memory import BatchHalving
 from .clip import ImageText
 from .e4e import Inverter, MeanInverter
 from .identity import FaceDescriptor, face_chip
@@ -27,11 +28,10 @@ RENDER_PIXELS_CPU = (
     1 << 18
 )  # what all of a batch have in common is fetched once; more of them leave the caches
 DESCRIPTOR = 128  # numbers that describe a face
-# answers: embeddings of sources, latents of inversions; those that were not asked for longest go
-# first
-KEPT = 256
+# Embeddings of sources and latents of inversions that are kept; the least recently used go first.
+CACHE_SIZE = 256
 
-Key = tuple[Hashable, ...]  # what was asked; pictures and latents in it only as their hash
+Key = tuple[Hashable, ...]  # pictures and latents in it only as their hash
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +53,8 @@ class ModelSet:
     deltas: float = (
         1.0  # how much of the inverter's differences between layers refinement starts with
     )
-    _known: dict[Key, Tensor] = field(default_factory=dict, init=False, repr=False)
-    _knowing: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    _cache: LRUCache = field(default_factory=lambda: LRUCache(CACHE_SIZE), init=False, repr=False)
+    _cache_lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def settle(self) -> None:
         """On a CPU without bfloat16, let channels lie innermost: up to a fifth faster. All maps
@@ -120,7 +120,7 @@ class ModelSet:
         self.check(w)
         if len(w) == 0:
             return np.zeros((0, self.size, self.size, 3), np.uint8)
-        batches = Halving(self.at_once)
+        batches = BatchHalving(self.at_once)
         done: list[np.ndarray] = []
         while (start := sum(map(len, done))) < len(w):
             done.append(
@@ -128,34 +128,28 @@ class ModelSet:
             )
         return np.concatenate(done)
 
-    def encode(self, images: Tensor, released: bool = False) -> Tensor:
+    def encode(self, images: Tensor) -> Tensor:
         """Pictures [B, 3, H, W] in [-1, 1] to CLIP embeddings [B, E], not normalised."""
         with self.precision():
-            return self.clip.encode(images.to(self.device), released)
+            return self.clip.encode(images.to(self.device))
 
-    def recall(self, key: Key) -> Tensor | None:
-        """What was remembered under this key, if it still is."""
-        with self._knowing:
-            if key in self._known:
-                self._known[key] = self._known.pop(key)  # to the end of the line of those that go
-            return self._known.get(key)
-
-    def remember(self, key: Key, value: Tensor) -> None:
-        """For `recall`, as long as it is among the latest KEPT. The models outlive every session:
-        never a picture.
+    def cached(self, key: Key, compute: Callable[[], Tensor]) -> Tensor:
+        """compute(), or what it gave before under this key if that is among the latest
+        CACHE_SIZE. The models outlive every session: never cache a picture here.
         """
-        with self._knowing:
-            self._known[key] = value
-            while len(self._known) > KEPT:
-                self._known.pop(next(iter(self._known)))
-
-    def remembered(self, key: Key, compute: Callable[[], Tensor]) -> Tensor:
-        """compute(), or what it gave before under this key."""
-        value = self.recall(key)
+        value = self.lookup(key)
         if value is None:
             value = compute()
-            self.remember(key, value)
+            self.store(key, value)
         return value
+
+    def lookup(self, key: Key) -> Tensor | None:
+        with self._cache_lock:
+            return self._cache.get(key)
+
+    def store(self, key: Key, value: Tensor) -> None:
+        with self._cache_lock:
+            self._cache[key] = value
 
     @torch.no_grad()
     def invert(self, images: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from ..errors import NoFaceFound
-from .faces import Face, detect, ffhq_square
+from .faces import detect, ffhq_square
 from .loading import load_image
 from .tensors import resize, square_crop
 
@@ -72,7 +72,45 @@ class Square:
         return Square((factor * cx, factor * cy), (factor * x, factor * y))
 
 
-# ---- the public names
+# -- where to cut
+
+
+@dataclass(frozen=True)
+class Located:
+    """The squares to cut from a picture, the largest face first; `face_found` is False where there
+    is only the centred square of the whole picture.
+    """
+
+    squares: tuple[Square, ...]
+    face_found: bool
+
+    def pick(self, index: int = 0) -> Square:
+        """The square of the face number `index`. Raises NoFaceFound."""
+        if not 0 <= index < len(self.squares):
+            count = len(self.squares)
+            raise NoFaceFound(
+                f"There is no face number {index + 1}: {count} found in the picture, "
+                "the largest first."
+            )
+        return self.squares[index]
+
+
+def locate(image: Image.Image, aligned: bool = False, required: bool = True) -> Located:
+    """Find the faces of a picture. `aligned` skips the search and takes the centred square, which
+    also stands in for a missing face unless one is `required`. Raises NoFaceFound.
+    """
+    faces = [] if aligned else detect(image)
+    if faces:
+        found = (ffhq_square(face.landmarks) for face in faces)
+        squares = (Square(tuple(centre.tolist()), tuple(x.tolist())) for centre, x in found)
+        return Located(tuple(squares), face_found=True)
+    if required and not aligned:
+        raise NoFaceFound(
+            f"No face found in this picture of {image.width} x {image.height} pixels. Choose one "
+            'where a face looks at the camera, or say that it is "already aligned" (--aligned) '
+            "to take its centred square as it is."
+        )
+    return Located((Square.centred(image),), face_found=False)
 
 
 def align(image: Any, size: int = 256, index: int = 0, aligned: bool = False) -> Image.Image:
@@ -83,7 +121,7 @@ def align(image: Any, size: int = 256, index: int = 0, aligned: bool = False) ->
     Raises `NoFaceFound`, `UnreadableImage` or `OversizedImage`.
     """
     image = load_image(image)
-    return resize(square_crop(image), size) if aligned else cut(image, square(image, index), size)
+    return cut(image, locate(image, aligned).pick(index), size)
 
 
 def align_all(image: Any, size: int = 256) -> list[Image.Image]:
@@ -91,43 +129,10 @@ def align_all(image: Any, size: int = 256) -> list[Image.Image]:
     where there is none.
     """
     image = load_image(image)
-    return [crop(image, face.landmarks, size) for face in _faces_or_advice(image)]
+    return [cut(image, square, size) for square in locate(image).squares]
 
 
-def square(image: Image.Image, index: int = 0) -> Square:
-    """Where `align` would cut the face number `index`. Raises `NoFaceFound`."""
-    found = squares(image)
-    if not 0 <= index < len(found):
-        raise NoFaceFound(
-            f"There is no face number {index + 1}: {len(found)} found in the picture, the largest first."
-        )
-    return found[index]
-
-
-def squares(image: Image.Image, aligned: bool = False) -> list[Square]:
-    """Where `align_all` would cut, for `cut`; `aligned`: the centred square. Raises `NoFaceFound`
-    where there is no face.
-    """
-    if aligned:
-        return [Square.centred(image)]
-    found = (ffhq_square(face.landmarks) for face in _faces_or_advice(image))
-    return [Square(tuple(centre.tolist()), tuple(x.tolist())) for centre, x in found]
-
-
-def _faces_or_advice(image: Image.Image) -> list[Face]:
-    found = detect(image)
-    if not found:
-        raise NoFaceFound(
-            f"No face found in this picture of {image.width} x {image.height} pixels. Choose one where a face looks at "
-            'the camera, or say that it is "already aligned" (--aligned) to take its centred square as it is.'
-        )
-    return found
-
-
-# ---- detection
-
-
-# ---- the crop
+# -- the crop
 
 
 def crop(image: Image.Image, landmarks: np.ndarray, size: int = 256) -> Image.Image:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .memory import Halving
+from .memory import BatchHalving
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Stepper:
             count,
             capture,
         )
-        self.halving = Halving(batch)
+        self.halving = BatchHalving(batch)
         self._recording: Recording | None = None
 
     def __call__(self) -> Values:

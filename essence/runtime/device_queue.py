@@ -1,6 +1,4 @@
-"""Who works in which thread: the device, for one piece of work at a time, and work apart from
-it.
-"""
+"""One piece of work at a time on the device, and work that runs beside it."""
 
 from __future__ import annotations
 
@@ -12,47 +10,47 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-class Turn:
-    """Call it with work; whoever else calls it waits. Not for work that calls it again."""
+class DeviceQueue:
+    """Serialises work on the device: `run` blocks until it is the caller's turn.
 
-    def __init__(self, one_thread: bool = False):
-        """`one_thread`: all work is done by the same thread, whoever calls, as a server on a
-        processor wants it.
+    Not re-entrant: work must not call `run` again.
+    """
 
-        OpenMP keeps a pool of threads for each thread that starts parallel work; once there are
-        more of them than processors they hardly wait awake any more, and all work becomes slower
+    def __init__(self, single_thread: bool = False):
+        """With `single_thread` all work runs on the same thread, whoever calls. A server on a CPU
+        wants that: OpenMP keeps one pool of threads for every thread that starts parallel work,
+        and once there are more of those than processors everything becomes slower
         (docs/BACKEND.md). Not for programs that fork.
         """
         self._lock = threading.Lock()
-        self._thread = ThreadPoolExecutor(1, "device") if one_thread else None
+        self._executor = ThreadPoolExecutor(1, "device") if single_thread else None
 
-    def __call__(self, work: Callable[[], T]) -> T:
+    def run(self, work: Callable[[], T]) -> T:
         with self._lock:
-            if self._thread is None:
+            if self._executor is None:
                 return work()
-            doing = self._thread.submit(work)
+            future = self._executor.submit(work)
             try:
-                return doing.result()
+                return future.result()
             finally:
-                wait(
-                    [doing]
-                )  # Ctrl-C ends the waiting, not the work; nobody may begin before that has ended
-                del doing  # else an error and its traceback would hold each other
+                # Ctrl-C interrupts the waiting, not the work, and nobody may start before it ends.
+                wait([future])
+                del future  # else an error and its traceback would keep each other alive
 
-    def taken(self) -> bool:
-        """Whether somebody works now."""
+    @property
+    def busy(self) -> bool:
         return self._lock.locked()
 
 
-def apart(work: Callable[[], T]) -> Future[T]:
-    """Begin work in a thread of its own, which ends with it and keeps no program from ending."""
-    doing: Future[T] = Future()
+def in_background(work: Callable[[], T]) -> Future[T]:
+    """Run `work` on a daemon thread of its own, which ends with it."""
+    future: Future[T] = Future()
 
     def run() -> None:
         try:
-            doing.set_result(work())
+            future.set_result(work())
         except BaseException as error:
-            doing.set_exception(error)
+            future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    return doing
+    return future

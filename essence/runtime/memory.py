@@ -61,7 +61,7 @@ def _libc(name: str) -> Callable[..., int] | None:
         return None
 
 
-class Halving:
+class BatchHalving:
     """Runs work on batches of at most `batch`; when memory runs out it halves the batch and does
     the work again.
     """

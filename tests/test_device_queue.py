@@ -7,14 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from essence.runtime.device_queue import Turn, apart
+from essence.runtime.device_queue import DeviceQueue, in_background
 
 both = pytest.mark.parametrize("one_thread", (False, True))
 
 
 @both
 def test_one_works_at_a_time_and_each_gets_its_answer(one_thread):
-    turn, working, most = Turn(one_thread), [], []
+    queue, working, most = DeviceQueue(one_thread), [], []
 
     def work(i):
         working.append(i)
@@ -24,33 +24,33 @@ def test_one_works_at_a_time_and_each_gets_its_answer(one_thread):
         return i * i
 
     with ThreadPoolExecutor(4) as callers:
-        assert list(callers.map(lambda i: turn(lambda: work(i)), range(12))) == [
+        assert list(callers.map(lambda i: queue.run(lambda: work(i)), range(12))) == [
             i * i for i in range(12)
         ]
-    assert max(most) == 1 and not turn.taken()
+    assert max(most) == 1 and not queue.busy
 
 
 def test_all_work_is_done_by_one_thread_that_is_nobodys():
-    turn = Turn(one_thread=True)
+    queue = DeviceQueue(single_thread=True)
     with ThreadPoolExecutor(4) as callers:
-        threads = {*callers.map(lambda _: turn(threading.current_thread), range(12))}
+        threads = {*callers.map(lambda _: queue.run(threading.current_thread), range(12))}
     assert len(threads) == 1 and threads != {threading.current_thread()}
-    assert Turn()(threading.current_thread) is threading.current_thread()
+    assert DeviceQueue().run(threading.current_thread) is threading.current_thread()
 
 
 @both
 def test_an_error_is_the_callers_and_the_next_one_may_work(one_thread):
-    turn = Turn(one_thread)
+    queue = DeviceQueue(one_thread)
     with pytest.raises(ZeroDivisionError):
-        turn(lambda: 1 / 0)
-    assert not turn.taken() and turn(lambda: 5) == 5
+        queue.run(lambda: 1 / 0)
+    assert not queue.busy and queue.run(lambda: 5) == 5
 
 
 def test_ctrl_c_waits_for_the_work_under_way():
     """A generator that is closed while it makes its next step raises; so nobody may go on before
     the step has ended.
     """
-    turn, ended = Turn(one_thread=True), []
+    queue, ended = DeviceQueue(single_thread=True), []
 
     def work():
         time.sleep(0.2)  # until the caller waits
@@ -59,15 +59,15 @@ def test_ctrl_c_waits_for_the_work_under_way():
         ended.append(True)
 
     with pytest.raises(KeyboardInterrupt):
-        turn(work)
+        queue.run(work)
         time.sleep(5)  # where the interruption arrives late
-    assert ended and not turn.taken()
+    assert ended and not queue.busy
 
 
 def test_what_is_done_apart_has_a_thread_that_ends():
-    doing = apart(threading.current_thread)
+    doing = in_background(threading.current_thread)
     thread = doing.result()
     thread.join(10)
     assert thread.daemon and not thread.is_alive()  # and what OpenMP kept for it is gone
     with pytest.raises(ZeroDivisionError):
-        apart(lambda: 1 / 0).result()
+        in_background(lambda: 1 / 0).result()

@@ -1,0 +1,103 @@
+"""The protocol that every method follows, and what methods share.
+
+A method is a generator function: given models, a target and sources it yields `Step`s, each with
+the best result so far. Register it in `methods.METHODS`; the page, the command line and the tests
+find it there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import EssenceMismatch, UserError
+from ..models.model_set import ModelSet
+from ..pictures.tensors import to_tensor
+from ..values import Essence, Source, Step, Target
+
+
+class Learn(Protocol):
+    def __call__(
+        self,
+        models: ModelSet,
+        target: Target,
+        sources: Sequence[Source],
+        options: Any,
+        start: Essence | None = None,
+    ) -> Iterator[Step]:
+        """Yield a `Step` after each step; `result` is the best `Essence` so far, or `Pictures`
+        from a method that has no direction. `start` is an essence to continue from. Closing the
+        generator stops the work. Raises UserError.
+        """
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way from a target to an essence. Its options are a frozen dataclass with at least the
+    fields `steps`, `seed` and `preview_every`; `presets` names the settings worth a name.
+    """
+
+    title: str
+    learn: Learn
+    presets: Mapping[str, Any]
+
+    @property
+    def options(self) -> Any:
+        """The defaults: the first preset."""
+        return next(iter(self.presets.values()))
+
+
+def adjusted(options: Any, **changes: object) -> Any:
+    """The options with those changes that they have a field for."""
+    fields = {field.name for field in dataclasses.fields(options)}
+    return dataclasses.replace(
+        options, **{name: value for name, value in changes.items() if name in fields}
+    )
+
+
+def check_at_least(options: object, least: float, *names: str) -> None:
+    """Raise UserError for a field of `options` that is below `least`, infinite or not a number."""
+    for name in names:
+        value = getattr(options, name)
+        if not least <= value < float("inf"):
+            bound = "zero or more" if least == 0 else f"at least {least:g}"
+            raise UserError(f"{name} must be {bound}, not {value}.")
+
+
+def latents_of(models: ModelSet, sources: Sequence[Source]) -> Tensor:
+    """w+ [N, L, D] of the sources, on the device. Raises UserError for none, EssenceMismatch for
+    another generator's.
+    """
+    if not sources:
+        raise UserError("Add at least one source first: an essence is learned on faces.")
+    for source in sources:
+        models.check(source.w, f"The latents of '{source.name}'")
+        if source.model != models.id:
+            raise EssenceMismatch(
+                f"The source '{source.name}' was inverted with the generator {source.model}; "
+                f"this one is {models.id}."
+            )
+    return torch.stack([source.w for source in sources]).to(models.device)
+
+
+def initial_direction(models: ModelSet, target: Target, start: str, seed: int) -> Tensor:
+    """b to start from, [L, D]: "zero"; "inverted", the target's w as the released code has it;
+    "centred", its w minus the mean; "random", a truncated random w. Targets without a picture
+    start from zero where an inversion is asked for.
+    """
+    mean = models.generator.latent_avg
+    if start == "random":
+        z = torch.randn(1, mean.shape[-1], generator=torch.Generator().manual_seed(seed)).to(mean)
+        return models.generator.repeat(models.generator.mapping(z, truncation=0.7))[0].clone()
+    if start == "zero" or target.picture is None:
+        return torch.zeros_like(mean)
+    size = (models.inverter.input_size,) * 2
+    picture = to_tensor(target.picture).to(mean.device)
+    w = models.invert(F.interpolate(picture, size=size, mode="bilinear", antialias=True))[0]
+    return w - mean if start == "centred" else w

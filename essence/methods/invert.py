@@ -1,0 +1,80 @@
+"""Inversion: an aligned picture to w+, by the e4e encoder and some steps of refinement."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..models.model_set import ModelSet
+from ..pictures.tensors import resample, to_tensor
+from ..values import Source, Step
+from .refine import RefineOptions, refine
+
+
+def invert(
+    models: ModelSet,
+    crops: Sequence[Image.Image],
+    names: Sequence[str],
+    options: RefineOptions = RefineOptions(),  # noqa: B008 - frozen
+) -> Iterator[Step]:
+    """Invert several pictures together, which takes less time than one after another. The first
+    `Step` is the encoder's answer, then comes one for each refinement; `result` is a tuple of the
+    `Source`s, `preview` shows all of them.
+
+    More than the device takes at once go in batches. Latents are cached by the pictures' content:
+    what was inverted before with the same options needs no further step.
+    """
+    keys = [("inversion", content_hash(crop), options) for crop in crops]
+    cached = [models.lookup(key) for key in keys]
+    found = [
+        source_of(models, encode(models, crop) if w is None else w, name, crop)
+        for w, name, crop in zip(cached, names, crops, strict=True)
+    ]
+    new = [i for i, w in enumerate(cached) if w is None]
+    batches = [new[i : i + models.at_once] for i in range(0, len(new), models.at_once)]
+    index, total = 1, 1 + options.steps * len(batches)
+    difference = float(np.mean([mean_difference(source) for source in found]))
+    yield Step(index, total, tuple(found), {"total": difference}, inversions(found))
+    for batch in batches:
+        for step in refine(models, [found[i] for i in batch], options):
+            for i, source in zip(batch, step.result, strict=True):
+                found[i] = source
+            index += 1
+            preview = None if step.preview is None else inversions(found)
+            yield Step(index, total, tuple(found), step.losses, preview)
+        for i in batch:
+            models.store(keys[i], found[i].w)
+
+
+def encode(models: ModelSet, crop: Image.Image) -> torch.Tensor:
+    """The encoder's w+ [L, D] of an aligned picture."""
+    picture = to_tensor(crop).to(models.device)
+    return models.invert(resample(picture, models.inverter.input_size, "antialias"))[0]
+
+
+def source_of(
+    models: ModelSet, w: torch.Tensor, name: str, crop: Image.Image | None = None
+) -> Source:
+    """A source from its latents [L, D]; without a crop its picture is what the generator makes."""
+    inversion = Image.fromarray(models.render(w[None])[0])
+    return Source(name, crop or inversion, inversion, w.detach().float().cpu(), models.id)
+
+
+def inversions(sources: Sequence[Source]) -> np.ndarray:
+    """The sources' inversions, uint8 [N, H, W, 3]."""
+    return np.stack([np.asarray(source.inversion) for source in sources])
+
+
+def mean_difference(source: Source) -> float:
+    """Mean absolute difference of a crop and its inversion, in [0, 1]."""
+    side = source.inversion.width
+    return (to_tensor(source.crop, side) - to_tensor(source.inversion)).abs().mean().item() / 2
+
+
+def content_hash(picture: Image.Image) -> bytes:
+    """The same for the same pixels; the picture cannot be recovered from it."""
+    return hashlib.sha256(f"{picture.mode} {picture.size}".encode() + picture.tobytes()).digest()
