@@ -22,7 +22,7 @@ CPUINFO = Path("/proc/cpuinfo")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     a = _parser().parse_args(arguments)
-    hardware.use_processors()
+    hardware.limit_threads()
     setting = Setting(a.size, a.sources, a.repeats, a.device, a.clock, a.tiny)
     print(f"{machine_in_words(a.device)} Ratios of {a.clock} time.", flush=True)
     print(line([field.name for field in dataclasses.fields(Row)]))
@@ -62,7 +62,7 @@ def machine_in_words(device: str) -> str:
     ]
     if hasattr(os, "getloadavg"):
         said.append(
-            f"load {os.getloadavg()[0]:.1f} on {hardware.processors()} processors as it began"
+            f"load {os.getloadavg()[0]:.1f} on {hardware.cpu_count()} processors as it began"
         )
     return "; ".join(said) + "."
 

@@ -11,11 +11,11 @@ from .pictures import ROOT
 
 def test_processors_are_the_containers(monkeypatch, tmp_path):
     monkeypatch.setattr(hardware, "QUOTA", tmp_path / "cpu.max")
-    free = hardware.processors()
+    free = hardware.cpu_count()
     hardware.QUOTA.write_text("max 100000\n")
-    assert hardware.processors() == free >= 1
+    assert hardware.cpu_count() == free >= 1
     hardware.QUOTA.write_text("100000 100000\n")
-    assert hardware.processors() == 1
+    assert hardware.cpu_count() == 1
 
 
 STEP = """
@@ -71,7 +71,7 @@ def test_memory_that_is_asked_for_again_is_still_there():
                 check=True,
             ).stdout
         )
-        for name in ("hardware.processors", "memory.keep_memory")
+        for name in ("hardware.cpu_count", "memory.keep_memory")
     )
     assert kept < plain / 4
 

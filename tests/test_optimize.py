@@ -393,11 +393,11 @@ class Replayed:
 
 @pytest.fixture
 def capturing(monkeypatch):
-    class Stepper(batching.Stepper):
+    class GradientStep(batching.GradientStep):
         def __init__(self, *arguments):
             super().__init__(*arguments[:-1], True)
 
-    monkeypatch.setattr(optimizer, "Stepper", Stepper)
+    monkeypatch.setattr(optimizer, "GradientStep", GradientStep)
     return monkeypatch
 
 
@@ -405,9 +405,9 @@ def capturing(monkeypatch):
 def test_a_replayed_step_gives_the_same_essence(sources, target, capturing, change):
     options = dataclasses.replace(QUICK, **change)
     with capturing.context() as patch:
-        patch.setattr(optimizer, "Stepper", batching.Stepper)
+        patch.setattr(optimizer, "GradientStep", batching.GradientStep)
         launched = learn(sources, target, options)
-    capturing.setattr(batching, "Recording", Replayed)
+    capturing.setattr(batching, "CapturedGraph", Replayed)
     replayed = learn(sources, target, options)
     assert [s.losses for s in replayed] == [s.losses for s in launched]
     assert torch.equal(replayed[-1].result.delta, launched[-1].result.delta)
@@ -420,7 +420,7 @@ def test_what_cannot_be_recorded_is_launched(sources, target, capturing, caplog)
         tried.append(1)
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    capturing.setattr(batching, "Recording", refuse)
+    capturing.setattr(batching, "CapturedGraph", refuse)
     steps = learn(sources, target)
     assert len(tried) == 1 and "not permitted" in caplog.text
     assert min(s.losses["total"] for s in steps) < steps[0].losses["total"]

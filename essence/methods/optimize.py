@@ -20,7 +20,7 @@ from ..errors import UserError
 from ..models.latents import LatentAxes, move
 from ..models.model_set import ModelSet
 from ..pictures.tensors import to_uint8
-from ..runtime.cuda_graphs import WORTH_CAPTURING, Stepper
+from ..runtime.cuda_graphs import WORTH_CAPTURING, GradientStep
 from ..runtime.memory import BatchHalving
 from ..values import Essence, Source, Step, Target, now
 from . import losses
@@ -101,7 +101,7 @@ def optimize(
 
     capture = models.device.type == "cuda" and options.steps >= WORTH_CAPTURING
     batch = batch_for(models, len(z), objective.resolution)
-    step = Stepper(evaluate, direction.parameters, len(z), batch, capture)
+    step = GradientStep(evaluate, direction.parameters, len(z), batch, capture)
     known = {"options": dataclasses.asdict(options), "seed": options.seed, "created": now()}
     known |= {"continues": start.name if start else None, "loss_resolution": objective.resolution}
     best, lowest = None, math.inf

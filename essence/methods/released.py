@@ -21,7 +21,7 @@ from torch import Tensor
 from ..models.model_set import ModelSet
 from ..errors import UserError
 from ..pictures.tensors import resample, to_tensor, to_uint8
-from ..runtime.cuda_graphs import Stepper
+from ..runtime.cuda_graphs import GradientStep
 from ..values import Essence, Source, Step, Target, now
 from . import losses
 from .base import check_at_least, initial_direction, latents_of
@@ -90,7 +90,7 @@ def released(
         total.backward()
         return {"images": images, "total": total, "transfer": transfer, "consistency": consistency}
 
-    step = Stepper(evaluate, [b, c], len(z), batch, capture=False)
+    step = GradientStep(evaluate, [b, c], len(z), batch, capture=False)
     known = {"options": dataclasses.asdict(options), "seed": options.seed, "created": now()}
     known |= {"continues": start.name if start else None, "loss_resolution": models.size}
     best, lowest = None, math.inf

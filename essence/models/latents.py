@@ -88,7 +88,7 @@ def move(w: Tensor, shift: Tensor, axes: LatentAxes | None, reach: float | None)
 
 
 @torch.no_grad()
-def measure(
+def mean_and_covariance(
     mapping: Callable[[Tensor], Tensor],
     width: int,
     device: torch.device | str = "cpu",

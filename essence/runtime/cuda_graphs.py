@@ -22,7 +22,7 @@ WORTH_CAPTURING = 20  # steps; the capture takes as long as four or five
 Values = dict[str, Tensor]
 
 
-class Stepper:
+class GradientStep:
     """Computes steps: values and gradients of `parameters`, never the optimiser's move.
 
     `measure(batch)` returns detached tensors and leaves the gradients. On a GPU, when all `count`
@@ -45,7 +45,7 @@ class Stepper:
             capture,
         )
         self.halving = BatchHalving(batch)
-        self._recording: Recording | None = None
+        self._recording: CapturedGraph | None = None
 
     def __call__(self) -> Values:
         return self.halving(self._step)
@@ -55,7 +55,7 @@ class Stepper:
             self._recording = None
             return self._measured(batch)
         try:
-            self._recording = self._recording or Recording(
+            self._recording = self._recording or CapturedGraph(
                 lambda: self._measured(batch), self.parameters
             )
         except torch.OutOfMemoryError:
@@ -72,7 +72,7 @@ class Stepper:
         return self.measure(batch)
 
 
-class Recording:
+class CapturedGraph:
     """A function that leaves gradients in `parameters`, as one CUDA graph. Its outputs and
     gradients live at fixed places.
     """

@@ -19,7 +19,7 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def processors() -> int:
+def cpu_count() -> int:
     """Processors that this process may keep busy: those it is bound to, no more than the
     container's quota.
     """
@@ -33,12 +33,12 @@ def processors() -> int:
         return count
 
 
-def use_processors() -> None:
+def limit_threads() -> None:
     """Never more threads than processors. Torch counts the host's, not the container's; a thread
     without a processor delays the others.
     """
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(min(torch.get_num_threads(), processors()))
+        torch.set_num_threads(min(torch.get_num_threads(), cpu_count()))
 
 
 def precision_asked() -> str | None:
