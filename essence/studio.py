@@ -55,9 +55,9 @@ class Studio:
         total)` is called during long work while loading. `queue`: the device's, where other
         studios share it.
         """
-        hardware.use_processors()
+        hardware.limit_threads()
         memory.keep_memory()
-        self.model = model or loading.default()
+        self.model = model or loading.default_model()
         self.device = device or hardware.device()
         self._models: ModelSet | None = None
         self._progress = progress
@@ -77,14 +77,14 @@ class Studio:
     @property
     def name(self) -> str:
         """Of the model set; nothing is loaded for it."""
-        return self._models.name if self._models else manifest.find(self.model).name
+        return self._models.name if self._models else manifest.find_model_set(self.model).name
 
     @property
     def has_faces(self) -> bool:
         """Whether the models make faces; nothing is loaded for it."""
         if self._models is not None:
             return self._models.has_faces
-        return manifest.find(self.model).aligned == "face"
+        return manifest.find_model_set(self.model).aligned == "face"
 
     @property
     def models(self) -> ModelSet:
@@ -122,7 +122,7 @@ class Studio:
                 self._progress(what, done, total)
 
         try:
-            return loading.load(self.model, self.device, progress=tell)
+            return loading.load_model_set(self.model, self.device, progress=tell)
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"The models of '{self.model}' do not fit into the memory of {self.device} "

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from .errors import UserError
 from .library import loading, manifest
-from .library.manifest import Entry
+from .library.manifest import ModelSpec
 from .runtime import hardware
 from .runtime.device_queue import DeviceQueue
 from .studio import Studio
@@ -28,9 +28,9 @@ class StudioPool:
         """`model`: the first set, by name or path, None for the default. It stays in memory once it
         is loaded. `progress`: as in `Studio`.
         Raises UserError."""
-        self._given: Entry | None = manifest.find(model or loading.default())
-        if not loading.fetches(self._given):
-            loading.demand(self._given)
+        self._given: ModelSpec | None = manifest.find_model_set(model or loading.default_model())
+        if not loading.may_download(self._given):
+            loading.require_files(self._given)
         self.first = self._given.name
         self._choosing, self._queue = (
             threading.Lock(),
@@ -50,13 +50,13 @@ class StudioPool:
         studios._studios = {studio.name: studio}
         return studios
 
-    def sets(self) -> Mapping[str, Entry]:
+    def sets(self) -> Mapping[str, ModelSpec]:
         """What there is to choose from, the first one first; not all of it need be on this
         machine.
         """
-        known = manifest.catalogue()
+        known = manifest.model_sets()
         if self._given is None:
-            return {self.first: known.get(self.first) or Entry(self.first, {})}
+            return {self.first: known.get(self.first) or ModelSpec(self.first, {})}
         return {
             self.first: self._given,
             **{name: entry for name, entry in known.items() if name != self.first},
@@ -78,5 +78,5 @@ class StudioPool:
         sets = self.sets()
         if name not in sets:
             raise UserError(f"There is no model set '{name}' here. There are: {', '.join(sets)}.")
-        loading.demand(sets[name])
+        loading.require_files(sets[name])
         return Studio(name, progress=self._progress, queue=self._queue)

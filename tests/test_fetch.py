@@ -12,7 +12,7 @@ import torch
 from essence.cli import commands
 from essence.errors import BadFile, UserError
 from essence.library import checkpoints, download, loading, manifest
-from essence.library.manifest import Entry, Mirror, Part
+from essence.library.manifest import ModelSpec, Mirror, ModelFile
 
 GOLDEN = Path(__file__).parent / "golden"
 BODY = bytes(range(256)) * 40
@@ -86,7 +86,7 @@ def server(monkeypatch, tmp_path):
 
 
 def entry(*mirrors, sha256=SHA, size=10240, part="latents", **more):
-    return Entry("remote", {part: Part("set/file.pt", sha256, size, sources=mirrors, **more)})
+    return ModelSpec("remote", {part: ModelFile("set/file.pt", sha256, size, sources=mirrors, **more)})
 
 
 def files(tmp_path):
@@ -99,24 +99,24 @@ def body(tmp_path):
 
 def test_a_file_arrives_whole_and_progress_is_told(server, tmp_path):
     told = []
-    found = download.fetch(entry(server.add("a")), progress=lambda *words: told.append(words))
+    found = download.download_files(entry(server.add("a")), progress=lambda *words: told.append(words))
     assert body(tmp_path) == BODY and files(tmp_path) == ["file.pt"]
     assert (
         found[0].how == "sha256" and told[-1] == ("file.pt", len(BODY), len(BODY)) and len(told) > 5
     )
     assert (
-        download.fetch(entry(server.add("a")))[0].how == "here already" and len(server.asked) == 1
+        download.download_files(entry(server.add("a")))[0].how == "here already" and len(server.asked) == 1
     )
 
 
 def test_a_dropped_connection_is_taken_up_where_it_broke(server, tmp_path):
-    download.fetch(entry(server.add("a", drops=[3000, 4000])))
+    download.download_files(entry(server.add("a", drops=[3000, 4000])))
     assert body(tmp_path) == BODY
     assert [wanted for _, wanted in server.asked] == [None, "bytes=3000-", "bytes=7000-"]
 
 
 def test_without_ranges_it_starts_anew(server, tmp_path):
-    download.fetch(entry(server.add("a", drops=[3000], ranges=False)))
+    download.download_files(entry(server.add("a", drops=[3000], ranges=False)))
     assert body(tmp_path) == BODY and len(server.asked) == 2
 
 
@@ -126,7 +126,7 @@ def test_a_file_that_changed_meanwhile_is_not_mixed(server, tmp_path):
     def change(name, done, total):
         server.add("a", etag='"new"')
 
-    download.fetch(entry(old), progress=change)
+    download.download_files(entry(old), progress=change)
     assert body(tmp_path) == BODY and server.asked[1][1] == "bytes=3000-"
 
 
@@ -134,10 +134,10 @@ def test_a_second_run_goes_on_with_the_first_ones_half(server, tmp_path, monkeyp
     monkeypatch.setattr(download, "ATTEMPTS", 1)
     mirror = server.add("a", drops=[3000, 0, 0])
     with pytest.raises(UserError, match="broke off"):
-        download.fetch(entry(mirror))
+        download.download_files(entry(mirror))
     assert not (tmp_path / "weights" / "set" / "file.pt").exists()
     server.add("a")
-    download.fetch(entry(mirror))
+    download.download_files(entry(mirror))
     assert body(tmp_path) == BODY and server.asked[-1][1] == "bytes=3000-"
 
 
@@ -148,7 +148,7 @@ def test_a_spoilt_half_is_thrown_away_and_fetched_again(server, tmp_path):
     (folder / "file.part.pt.json").write_text(
         json.dumps({"address": mirror.address, "etag": '"one"'})
     )
-    download.fetch(entry(mirror))
+    download.download_files(entry(mirror))
     assert body(tmp_path) == BODY and [wanted for _, wanted in server.asked] == [
         "bytes=3000-",
         None,
@@ -161,7 +161,7 @@ def test_a_half_that_is_too_long_is_started_anew(server, tmp_path, half):
     folder.mkdir(parents=True)
     (folder / "file.part.pt").write_bytes(bytes(half))
     (folder / "file.part.pt.json").write_text(json.dumps({"address": mirror.address, "etag": ""}))
-    download.fetch(entry(mirror))
+    download.download_files(entry(mirror))
     assert body(tmp_path) == BODY
 
 
@@ -179,7 +179,7 @@ def test_the_next_source_serves_where_one_is_bad(server, tmp_path, kind):
         if kind in BAD
         else Mirror(url=f"http://127.0.0.1:{server.server_port}/none")
     )
-    found = download.fetch(entry(bad, server.add("good")))
+    found = download.download_files(entry(bad, server.add("good")))
     assert (
         body(tmp_path) == BODY
         and found[0].source.endswith("/good")
@@ -198,7 +198,7 @@ def test_where_no_source_has_it_the_error_says_what_to_do_by_hand(server, tmp_pa
         else Mirror(url=f"http://127.0.0.1:{server.server_port}/bad")
     )
     with pytest.raises(UserError) as error:
-        download.fetch(entry(bad))
+        download.download_files(entry(bad))
     assert says in str(error.value) and bad.address in str(error.value)
     assert (
         "python -m essence fetch remote --part latents --from file.pt" in str(error.value)
@@ -210,7 +210,7 @@ def test_offline_is_said_at_once(server):
     server.shutdown()
     server.server_close()
     with pytest.raises(UserError, match="refused.*fetch remote --part latents --from"):
-        download.fetch(entry(Mirror(url=f"http://127.0.0.1:{server.server_port}/a")))
+        download.download_files(entry(Mirror(url=f"http://127.0.0.1:{server.server_port}/a")))
 
 
 def test_where_no_hash_is_known_the_tensors_decide_and_the_hash_seen_is_kept(server, tmp_path):
@@ -222,7 +222,7 @@ def test_where_no_hash_is_known_the_tensors_decide_and_the_hash_seen_is_kept(ser
     wanted = entry(
         damaged, other, server.add("good", body=good), sha256="", size=0, part="inverter"
     )
-    found = download.fetch(wanted)[0]
+    found = download.download_files(wanted)[0]
     seen = hashlib.sha256(good).hexdigest()
     assert (
         found.how == "structure"
@@ -230,20 +230,20 @@ def test_where_no_hash_is_known_the_tensors_decide_and_the_hash_seen_is_kept(ser
         and seen in str(found)
         and body(tmp_path) == good
     )
-    part = wanted.parts["inverter"]
+    part = wanted.components["inverter"]
     assert (
         json.loads(part.record.read_text())["sha256"] == seen
-        and manifest.verified(part) == part.path
+        and manifest.verified_path(part) == part.path
     )
     part.path.write_bytes(good[:-1] + b"x")
     with pytest.raises(BadFile, match="sha256 differs"):
-        manifest.verified(part)
+        manifest.verified_path(part)
 
 
 def test_a_full_disk_is_said_before_the_download(server, tmp_path, monkeypatch):
     monkeypatch.setattr(download, "ROOM", 1 << 62)
     with pytest.raises(UserError, match="GB free"):
-        download.fetch(entry(server.add("a")))
+        download.download_files(entry(server.add("a")))
 
 
 @pytest.mark.parametrize("given", ["file", "another name", "folder"])
@@ -251,7 +251,7 @@ def test_a_persons_own_file_is_taken_in(server, tmp_path, given):
     own = tmp_path / "own" / ("file.pt" if given != "another name" else "download (1).pt")
     own.parent.mkdir()
     own.write_bytes(BODY)
-    found = download.take_in(entry(), own.parent if given == "folder" else own)
+    found = download.import_files(entry(), own.parent if given == "folder" else own)
     assert (
         body(tmp_path) == BODY
         and own.exists()
@@ -264,12 +264,12 @@ def test_a_persons_other_file_is_not(server, tmp_path):
     own = tmp_path / "file.pt"
     own.write_bytes(BODY[::-1])
     with pytest.raises(UserError, match="not taken in.*sha256.*--model"):
-        download.take_in(entry(), own)
+        download.import_files(entry(), own)
     assert files(tmp_path) == [] and own.read_bytes() == BODY[::-1]
     with pytest.raises(UserError, match="no file or folder"):
-        download.take_in(entry(), tmp_path / "nope.pt")
+        download.import_files(entry(), tmp_path / "nope.pt")
     with pytest.raises(UserError, match="holds none of the files"):
-        download.take_in(entry(), tmp_path / "weights")
+        download.import_files(entry(), tmp_path / "weights")
 
 
 def test_fetch_from_then_load_gives_the_recorded_pictures(server, tmp_path, capsys):
@@ -292,9 +292,9 @@ same_as = "generator"
     out, err = capsys.readouterr()
     assert json.loads(out)["checked"] == ["sha256"] and "For tests." in err
     io = torch.load(GOLDEN / "e4e_narrow_io.pt")
-    parts = loading.manifest()["narrow"]
-    generator = checkpoints.load_generator(loading.verified(parts["generator"]))
-    inverter = checkpoints.load_inverter(loading.verified(parts["inverter"]))
+    parts = manifest.model_sets()["narrow"].components
+    generator = checkpoints.load_generator(manifest.verified_path(parts["generator"]))
+    inverter = checkpoints.load_inverter(manifest.verified_path(parts["inverter"]))
     with torch.no_grad():
         torch.testing.assert_close(
             generator.synthesis(inverter(io["x"].float())), io["image"], atol=1e-4, rtol=0

@@ -56,22 +56,22 @@ class Bar:
 
 
 def run_fetch(a: argparse.Namespace) -> dict:
-    sets = manifest.catalogue()
+    sets = manifest.model_sets()
     if a.name not in sets:
         raise UserError(f"There is no model set '{a.name}' to fetch. There are: {', '.join(sets)}.")
     entry = sets[a.name]
     found = (
-        download.take_in(entry, a.given, a.part)
+        download.import_files(entry, a.given, a.part)
         if a.given
-        else download.fetch(entry, a.part, Bar())
+        else download.download_files(entry, a.part, Bar())
     )
     for file in found:
         print(f"essence: {file}", file=sys.stderr)
     for licence in dict.fromkeys(
-        f"{part.licence}. {part.means}" for part in entry.parts.values() if part.licence
+        f"{part.licence}. {part.means}" for part in entry.components.values() if part.licence
     ):
         print(f"essence: licence: {licence}", file=sys.stderr)
-    missing = list(manifest.catalogue()[a.name].missing)
+    missing = list(manifest.model_sets()[a.name].missing)
     return {
         "files": [str(file.path) for file in found],
         "checked": [file.how for file in found],
@@ -119,23 +119,23 @@ def run_doctor(a: argparse.Namespace) -> dict:
     ):
         found[package] = _version(package)
     found["dlib"] = _version("dlib-bin") or _version("dlib")
-    found["default model"] = loading.default()
-    sets = manifest.catalogue()
+    found["default model"] = loading.default_model()
+    sets = manifest.model_sets()
     if a.model and a.model not in sets:
-        sets[a.model] = manifest.find(a.model)
+        sets[a.model] = manifest.find_model_set(a.model)
     for name, entry in sets.items():
-        for part, value in entry.parts.items():
+        for part, value in entry.components.items():
             found[f"{name}.{part}"] = _presence(value, name)
     return found
 
 
-def _presence(part: manifest.Part, name: str) -> str:
+def _presence(part: manifest.ModelFile, name: str) -> str:
     if part.present:
         known = (
             "sha256 in the manifest"
             if part.sha256
             else "sha256 as seen when fetched"
-            if manifest.recorded(part)
+            if manifest.recorded_sha256(part)
             else "sha256 unknown"
         )
         return f"present, {part.file}, {part.path.stat().st_size / 1e6:.1f} MB, {known}"
@@ -202,9 +202,9 @@ def add_commands(
     c.add_argument(
         "--part",
         default="",
-        choices=("", *manifest.PARTS),
+        choices=("", *manifest.COMPONENTS),
         metavar="PART",
-        help="only one of " + ", ".join(manifest.PARTS),
+        help="only one of " + ", ".join(manifest.COMPONENTS),
     )
 
     c = command(

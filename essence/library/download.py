@@ -21,7 +21,7 @@ from pathlib import Path
 from ..errors import BadFile, UserError
 from ..values import now
 from . import checkpoints
-from .manifest import Entry, Part, sha256, verified
+from .manifest import ModelSpec, ModelFile, sha256, verified_path
 
 Progress = Callable[[str, int, int], None]  # file name, bytes so far, bytes in all (0: not known)
 
@@ -56,7 +56,7 @@ class _Failed(Exception):
     """This source did not give the file; the next one may."""
 
 
-def fetch(entry: Entry, only: str = "", progress: Progress | None = None) -> list[Fetched]:
+def download_files(entry: ModelSpec, only: str = "", progress: Progress | None = None) -> list[Fetched]:
     """Download what the set lacks, all of it or one part. Raises UserError, with what to do by
     hand, for what could not be had.
     """
@@ -71,7 +71,7 @@ def fetch(entry: Entry, only: str = "", progress: Progress | None = None) -> lis
     return found
 
 
-def take_in(entry: Entry, given: Path, only: str = "") -> list[Fetched]:
+def import_files(entry: ModelSpec, given: Path, only: str = "") -> list[Fetched]:
     """Import files that a person has: `given` is a file, or a folder with files named as in the
     manifest. Raises UserError.
     """
@@ -89,19 +89,19 @@ def take_in(entry: Entry, given: Path, only: str = "") -> list[Fetched]:
     return [_import(path, part, kinds) for path, part, kinds in wanted]
 
 
-def _files(entry: Entry, only: str) -> list[tuple[Part, list[str]]]:
+def _files(entry: ModelSpec, only: str) -> list[tuple[ModelFile, list[str]]]:
     """Each file once, with the parts that lie in it."""
-    if only and only not in entry.parts:
-        raise UserError(f"'{entry.name}' has no part '{only}'. It has: {', '.join(entry.parts)}.")
-    kinds: dict[Part, list[str]] = {}
-    for name, part in entry.parts.items():
+    if only and only not in entry.components:
+        raise UserError(f"'{entry.name}' has no part '{only}'. It has: {', '.join(entry.components)}.")
+    kinds: dict[ModelFile, list[str]] = {}
+    for name, part in entry.components.items():
         kinds.setdefault(part, []).append(name)
     return [(part, names) for part, names in kinds.items() if not only or only in names]
 
 
 def _meant(
-    entry: Entry, files: list[tuple[Part, list[str]]], given: Path
-) -> tuple[Part, list[str]]:
+    entry: ModelSpec, files: list[tuple[ModelFile, list[str]]], given: Path
+) -> tuple[ModelFile, list[str]]:
     """Which file of the set a person's file is: by name, by size, or because there is only one."""
     named = [item for item in files if item[0].path.name == given.name]
     sized = [item for item in files if item[0].size and item[0].size == given.stat().st_size]
@@ -112,15 +112,15 @@ def _meant(
     raise UserError(f"Which part of '{entry.name}' is {given.name}? Name it with --part: {names}.")
 
 
-def _already(part: Part) -> Fetched | None:
+def _already(part: ModelFile) -> Fetched | None:
     if not part.present:
         return None
-    return Fetched(verified(part), part.sha256, "here already")
+    return Fetched(verified_path(part), part.sha256, "here already")
 
 
-def _import(given: Path, part: Part, kinds: list[str]) -> Fetched:
+def _import(given: Path, part: ModelFile, kinds: list[str]) -> Fetched:
     if part.present and given.resolve() == part.path.resolve():
-        return Fetched(verified(part), part.sha256, "here already")
+        return Fetched(verified_path(part), part.sha256, "here already")
     beside = _beside(part.path)
     beside.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -146,7 +146,7 @@ def _note(beside: Path) -> Path:
 # -- one file from several sources ---------------------------------------------------------------------------------------
 
 
-def _download(part: Part, kinds: list[str], name: str, progress: Progress | None) -> Fetched:
+def _download(part: ModelFile, kinds: list[str], name: str, progress: Progress | None) -> Fetched:
     beside, problems = _beside(part.path), []
     beside.parent.mkdir(parents=True, exist_ok=True)
     for mirror in part.sources:
@@ -158,7 +158,7 @@ def _download(part: Part, kinds: list[str], name: str, progress: Progress | None
 
 
 def _from(
-    address: str, beside: Path, part: Part, kinds: list[str], progress: Progress | None
+    address: str, beside: Path, part: ModelFile, kinds: list[str], progress: Progress | None
 ) -> Fetched:
     resumed = _known(beside).get("address") == address and _length(beside) > 0
     _obtain(address, beside, part, progress)
@@ -172,7 +172,7 @@ def _from(
     return _accept(beside, part, kinds, address)
 
 
-def _by_hand(part: Part, kind: str, name: str, problems: Iterable[str]) -> str:
+def _by_hand(part: ModelFile, kind: str, name: str, problems: Iterable[str]) -> str:
     if not part.sources:
         return f"{part.path.name} has no source: it comes with the repository; restore weights/{part.file} from there."
     command = f"python -m essence fetch {name} --part {kind} --from {part.sources[0].file or part.path.name}"
@@ -182,7 +182,7 @@ def _by_hand(part: Part, kind: str, name: str, problems: Iterable[str]) -> str:
     )
 
 
-def _accept(beside: Path, part: Part, kinds: list[str], source: str) -> Fetched:
+def _accept(beside: Path, part: ModelFile, kinds: list[str], source: str) -> Fetched:
     """Check a whole file and put it in its place; remove it if it is not what it should be."""
     seen = sha256(beside)
     try:
@@ -205,7 +205,7 @@ def _accept(beside: Path, part: Part, kinds: list[str], source: str) -> Fetched:
     return Fetched(path, seen, how, source)
 
 
-def _check(path: Path, seen: str, part: Part, kinds: list[str]) -> None:
+def _check(path: Path, seen: str, part: ModelFile, kinds: list[str]) -> None:
     size = path.stat().st_size
     if part.size and size != part.size:
         raise _Failed(f"it has {size} bytes, not {part.size}.")
@@ -235,7 +235,7 @@ def _discard(beside: Path) -> None:
 # -- one file from one source --------------------------------------------------------------------------------------------
 
 
-def _obtain(address: str, beside: Path, part: Part, progress: Progress | None) -> None:
+def _obtain(address: str, beside: Path, part: ModelFile, progress: Progress | None) -> None:
     """The whole body of `address` in `beside`, going on from what is there of the same file. Raises
     _Failed.
     """
@@ -285,7 +285,7 @@ def _disk_full(error: Exception) -> bool:
     )  # no space, quota, no permission, read-only
 
 
-def _attempt(address: str, beside: Path, part: Part, progress: Progress | None) -> bool:
+def _attempt(address: str, beside: Path, part: ModelFile, progress: Progress | None) -> bool:
     """One request. True when the file is whole, False when the connection ended early."""
     have, etag = _length(beside), _known(beside).get("etag", "")
     request = urllib.request.Request(
@@ -310,7 +310,7 @@ def _attempt(address: str, beside: Path, part: Part, progress: Progress | None) 
         return False
 
 
-def _start(response: http.client.HTTPResponse, have: int, part: Part) -> tuple[int, int]:
+def _start(response: http.client.HTTPResponse, have: int, part: ModelFile) -> tuple[int, int]:
     """(byte that the body begins with, bytes of the whole file or 0). Raises _Failed where it
     cannot be the file.
     """

@@ -21,41 +21,24 @@ from ..models.identity import face_descriptor
 from ..models.latents import LatentAxes
 from ..models.model_set import ModelSet
 from ..models.stylegan2 import Generator
-from ..runtime.folders import cache, writable
+from ..runtime import folders
 from . import checkpoints, download
-from .manifest import WEIGHTS, Entry, Part, catalogue, find, verified
-
-__all__ = [
-    "WEIGHTS",
-    "Entry",
-    "Part",
-    "catalogue",
-    "default",
-    "find",
-    "fingerprint",
-    "load",
-    "manifest",
-    "verified",
-]
+from . import manifest
+from .manifest import WEIGHTS, ModelSpec, ModelFile, model_sets, verified_path
 
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
 PUBLIC_CLIP = "ffhq"  # the set whose image-text encoder serves a model that brings none
 log = logging.getLogger(__name__)
 
 
-def manifest() -> dict[str, dict[str, Part]]:
-    """Model set -> part -> where it is."""
-    return {name: dict(entry.parts) for name, entry in catalogue().items()}
-
-
-def default() -> str:
+def default_model() -> str:
     """The model set where none is asked for: the public faces where a GPU and their files are, else
     the bundled one.
     """
-    return "ffhq" if torch.cuda.is_available() and not catalogue()["ffhq"].missing else "mini"
+    return "ffhq" if torch.cuda.is_available() and not model_sets()["ffhq"].missing else "mini"
 
 
-def load(
+def load_model_set(
     model: str | None = None,
     device: str | torch.device = "cpu",
     half: bool | None = None,
@@ -64,13 +47,13 @@ def load(
     """A whole model set, by name or path. `half`: bfloat16 where it is safe; None: where it is
     faster. Raises UserError.
     """
-    entry = find(model or default())
-    if entry.missing and fetches(entry):
-        download.fetch(entry, progress=progress)
-        entry = find(entry.name)
-    demand(entry)
+    entry = manifest.find_model_set(model or default_model())
+    if entry.missing and may_download(entry):
+        download.download_files(entry, progress=progress)
+        entry = manifest.find_model_set(entry.name)
+    require_files(entry)
     import_open_clip()
-    generator = checkpoints.load_generator(verified(entry.parts["generator"])).to(device)
+    generator = checkpoints.load_generator(verified_path(entry.components["generator"])).to(device)
     mark = fingerprint(generator)
     half = ops.bfloat16_pays(device) if half is None else half
     clip, identity = (
@@ -88,36 +71,36 @@ def load(
         half,
         entry.deltas,
     )
-    models.settle()
+    models.use_fast_layout()
     return models
 
 
-def demand(entry: Entry) -> None:
+def require_files(entry: ModelSpec) -> None:
     """Raise UserError unless what nobody can do without is here."""
-    if "generator" not in entry.parts:
+    if "generator" not in entry.components:
         raise UserError(
             f"'{entry.name}' has no generator: name it generator.safetensors, .pt or .pkl."
         )
-    if entry.lacking:
-        part = entry.lacking[0]
+    if entry.missing_required:
+        part = entry.missing_required[0]
         raise UserError(
-            f"The {part} of '{entry.name}' is not here ({entry.parts[part].path.name}): run `{entry.command}`."
+            f"The {part} of '{entry.name}' is not here ({entry.components[part].path.name}): run `{entry.fetch_command}`."
         )
 
 
-def fetches(entry: Entry) -> bool:
+def may_download(entry: ModelSpec) -> bool:
     """Whether it may be fetched unasked."""
     return entry.fetch_on_space and bool(os.environ.get("SPACE_ID"))
 
 
-def _inverter(entry: Entry, generator: Generator) -> Inverter | MeanInverter:
-    part, ours = entry.parts.get("inverter"), entry.parts["generator"]
+def _inverter(entry: ModelSpec, generator: Generator) -> Inverter | MeanInverter:
+    part, ours = entry.components.get("inverter"), entry.components["generator"]
     if (
         part is not None
         and part.present
         and (part.path != ours.path or checkpoints.holds_inverter(part.path))
     ):
-        inverter = checkpoints.load_inverter(verified(part))
+        inverter = checkpoints.load_inverter(verified_path(part))
         got, wanted = (
             list(inverter.latent_avg.shape),
             [generator.config.layers, generator.config.style_dim],
@@ -134,8 +117,8 @@ def _inverter(entry: Entry, generator: Generator) -> Inverter | MeanInverter:
     return MeanInverter(generator.latent_avg)
 
 
-def _clip(entry: Entry) -> ImageText:
-    part = entry.parts.get("clip") or catalogue()[PUBLIC_CLIP].parts["clip"]
+def _clip(entry: ModelSpec) -> ImageText:
+    part = entry.components.get("clip") or model_sets()[PUBLIC_CLIP].components["clip"]
     if not part.present:
         log.warning(
             "'%s' brings no image-text encoder: the bundled one, made for faces, serves. "
@@ -143,26 +126,26 @@ def _clip(entry: Entry) -> ImageText:
             entry.name,
             PUBLIC_CLIP,
         )
-        part = catalogue()["mini"].parts["clip"]
-    return checkpoints.load_clip(verified(part), part.open_clip)
+        part = model_sets()["mini"].components["clip"]
+    return checkpoints.load_clip(verified_path(part), part.open_clip)
 
 
 def _latents(
-    entry: Entry, generator: Generator, mark: str, progress: Progress | None
+    entry: ModelSpec, generator: Generator, mark: str, progress: Progress | None
 ) -> LatentAxes | None:
     """From the set's own file; else from 10^6 samples of the mapping network, kept beside the
     generator under the hash of its weights.
     """
     device = generator.latent_avg.device
-    if "latents" in entry.parts and entry.parts["latents"].present:
-        return checkpoints.load_latents(verified(entry.parts["latents"])).to(device)
+    if "latents" in entry.components and entry.components["latents"].present:
+        return checkpoints.load_latents(verified_path(entry.components["latents"])).to(device)
     if generator.config.n_mlp == 0:
         return None
     name = f"latents-{mark}.safetensors"
-    beside, aside = entry.parts["generator"].path.with_name(name), cache() / name
+    beside, aside = entry.components["generator"].path.with_name(name), folders.cache_folder() / name
     kept = next((path for path in (beside, aside) if path.is_file()), None)
     if kept is None:
-        kept = beside if writable(beside) else aside
+        kept = beside if folders.is_writable(beside) else aside
         _measure(generator, entry.name, kept, progress)
     return checkpoints.load_latents(kept).to(device)
 
@@ -173,7 +156,7 @@ def _measure(generator: Generator, name: str, path: Path, progress: Progress | N
             progress(f"measuring the latents of {name}, once", done, total)
 
     width, device = generator.config.style_dim, generator.latent_avg.device
-    mean, covariance = latents.measure(generator.mapping, width, device, latents.SAMPLES, tell)
+    mean, covariance = latents.mean_and_covariance(generator.mapping, width, device, latents.SAMPLES, tell)
     checkpoints.save_latents(mean, covariance, path, latents.SAMPLES)
 
 

@@ -14,14 +14,15 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..errors import BadFile, UserError
-from ..runtime.folders import WEIGHTS, cache, writable
+from ..runtime import folders
+from ..runtime.folders import WEIGHTS
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-PARTS = ("generator", "inverter", "clip", "latents")
+COMPONENTS = ("generator", "inverter", "clip", "latents")
 NEEDED = ("generator", "clip")
 ALIGNED = ("face", "square")
 HUB = "https://huggingface.co"
@@ -48,7 +49,7 @@ class Mirror:
 
 
 @dataclass(frozen=True)
-class Part:
+class ModelFile:
     """One file of a model set."""
 
     file: str = ""  # relative to weights/, or absolute
@@ -64,10 +65,10 @@ class Part:
         """In weights/, or else in the user's cache; the place where it would be put if it is in
         neither.
         """
-        places = [WEIGHTS / self.file, cache() / self.file]
+        places = [WEIGHTS / self.file, folders.cache_folder() / self.file]
         return next(
             (place for place in places if place.is_file()),
-            places[0] if writable(places[0]) else places[1],
+            places[0] if folders.is_writable(places[0]) else places[1],
         )
 
     @property
@@ -81,11 +82,11 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ModelSpec:
     """A model set before it is loaded."""
 
     name: str
-    parts: Mapping[str, Part]
+    components: Mapping[str, ModelFile]
     # "face": pictures are cut around a face; "square": the centred square, and nobody is described
     aligned: str = "face"
     title: str = ""
@@ -101,35 +102,35 @@ class Entry:
                 f"The model set '{self.name}' is aligned = '{self.aligned}'; it must be one of {', '.join(ALIGNED)}."
             )
         object.__setattr__(
-            self, "missing", tuple(part for part, entry in self.parts.items() if not entry.present)
+            self, "missing", tuple(part for part, entry in self.components.items() if not entry.present)
         )
 
     @property
-    def lacking(self) -> tuple[str, ...]:
+    def missing_required(self) -> tuple[str, ...]:
         """Missing parts that nothing can stand in for."""
         return tuple(part for part in self.missing if part in NEEDED)
 
     @property
-    def files(self) -> tuple[Part, ...]:
+    def unique_files(self) -> tuple[ModelFile, ...]:
         """Each file once: two parts may lie in one."""
-        return tuple({part.file: part for part in self.parts.values()}.values())
+        return tuple({part.file: part for part in self.components.values()}.values())
 
     @property
-    def terms(self) -> dict[str, list[str]]:
+    def licence_terms(self) -> dict[str, list[str]]:
         """What the licences mean, in plain words: each meaning with the names of its parts."""
         found: dict[str, list[str]] = {}
-        for name, part in self.parts.items():
+        for name, part in self.components.items():
             if part.means:
                 found.setdefault(part.means, []).append(name)
         return found
 
     @property
-    def command(self) -> str:
+    def fetch_command(self) -> str:
         """Gets what is missing."""
         return f"python -m essence fetch {self.name}"
 
 
-def catalogue(path: Path | None = None) -> dict[str, Entry]:
+def model_sets(path: Path | None = None) -> dict[str, ModelSpec]:
     """Every model set of the manifest by name."""
     path = path or WEIGHTS / "manifest.toml"
     with open(path, "rb") as file:
@@ -139,12 +140,12 @@ def catalogue(path: Path | None = None) -> dict[str, Entry]:
             raise BadFile(f"{path.name} is no manifest of model sets: {error}") from None
 
 
-def _entry(name: str, table: Mapping, root: Path = Path()) -> Entry:
+def _entry(name: str, table: Mapping, root: Path = Path()) -> ModelSpec:
     known = {
         key: table[key] for key in ("aligned", "title", "deltas", "fetch_on_space") if key in table
     }
-    parts: dict[str, Part] = {}
-    for part in PARTS:
+    parts: dict[str, ModelFile] = {}
+    for part in COMPONENTS:
         if part not in table:
             continue
         values = dict(table[part])
@@ -152,17 +153,17 @@ def _entry(name: str, table: Mapping, root: Path = Path()) -> Entry:
             parts[part] = parts[values["same_as"]]
             continue
         values["sources"] = tuple(Mirror(**source) for source in values.get("sources", ()))
-        parts[part] = Part(**values)
+        parts[part] = ModelFile(**values)
     if root != Path():
         parts = {part: replace(value, file=str(root / value.file)) for part, value in parts.items()}
-    return Entry(name, parts, **known)
+    return ModelSpec(name, parts, **known)
 
 
-def find(model: str) -> Entry:
+def find_model_set(model: str) -> ModelSpec:
     """A model set by name, or from a path: a folder, or a checkpoint that holds at least a
     generator. Raises UserError.
     """
-    sets, path = catalogue(), Path(model)
+    sets, path = model_sets(), Path(model)
     if model in sets:
         return sets[model]
     if path.is_dir():
@@ -174,7 +175,7 @@ def find(model: str) -> Entry:
     )
 
 
-def _folder(path: Path) -> Entry:
+def _folder(path: Path) -> ModelSpec:
     """A folder with a `model.toml` (one set, as in the manifest), or with files named after the
     parts.
     """
@@ -190,11 +191,11 @@ def _folder(path: Path) -> Entry:
         part: next(
             (path / (part + end) for end in CHECKPOINTS if (path / (part + end)).is_file()), None
         )
-        for part in PARTS
+        for part in COMPONENTS
     }
-    parts = {part: Part(str(file)) for part, file in names.items() if file is not None}
+    parts = {part: ModelFile(str(file)) for part, file in names.items() if file is not None}
     if parts:
-        return Entry(path.name, parts)
+        return ModelSpec(path.name, parts)
     checkpoints = sorted(file for file in path.iterdir() if file.suffix in CHECKPOINTS)
     if len(checkpoints) != 1:
         raise UserError(
@@ -204,18 +205,18 @@ def _folder(path: Path) -> Entry:
     return _lone(checkpoints[0])
 
 
-def _lone(path: Path) -> Entry:
+def _lone(path: Path) -> ModelSpec:
     """One checkpoint: the generator, and the inverter if there is one inside, which shows when it
     is read.
     """
-    return Entry(path.stem, {"generator": Part(str(path)), "inverter": Part(str(path))})
+    return ModelSpec(path.stem, {"generator": ModelFile(str(path)), "inverter": ModelFile(str(path))})
 
 
-def verified(part: Part) -> Path:
+def verified_path(part: ModelFile) -> Path:
     """The part's file, after comparing its sha256 where the manifest, or the record of its taking
     in, knows it. Raises BadFile.
     """
-    known = part.sha256 or recorded(part)
+    known = part.sha256 or recorded_sha256(part)
     if known and sha256(part.path) != known:
         raise BadFile(
             f"{part.path.name} is not the file that the manifest names (its sha256 differs). Copy or download it again."
@@ -223,7 +224,7 @@ def verified(part: Part) -> Path:
     return part.path
 
 
-def recorded(part: Part) -> str:
+def recorded_sha256(part: ModelFile) -> str:
     """The sha256 seen when a file whose hash nobody had published was taken in; empty where there
     is no record.
     """

@@ -35,7 +35,7 @@ def invert(
         for w, name, crop in zip(cached, names, crops, strict=True)
     ]
     new = [i for i, w in enumerate(cached) if w is None]
-    batches = [new[i : i + models.at_once] for i in range(0, len(new), models.at_once)]
+    batches = [new[i : i + models.render_batch] for i in range(0, len(new), models.render_batch)]
     index, total = 1, 1 + options.steps * len(batches)
     difference = float(np.mean([mean_difference(source) for source in found]))
     yield Step(index, total, tuple(found), {"total": difference}, inversions(found))

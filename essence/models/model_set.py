@@ -56,7 +56,7 @@ class ModelSet:
     _cache: LRUCache = field(default_factory=lambda: LRUCache(CACHE_SIZE), init=False, repr=False)
     _cache_lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
-    def settle(self) -> None:
+    def use_fast_layout(self) -> None:
         """On a CPU without bfloat16, let channels lie innermost: up to a fifth faster. All maps
         follow the first, or the weights.
         """
@@ -91,7 +91,7 @@ class ModelSet:
         return max(self.size, self.inverter.input_size, 256)
 
     @property
-    def at_once(self) -> int:
+    def render_batch(self) -> int:
         """Pictures of one batch, where there are many: more are no faster, and take more memory."""
         pixels = RENDER_PIXELS_CPU if self.device.type == "cpu" else RENDER_PIXELS
         return max(1, pixels // self.size**2)
@@ -120,7 +120,7 @@ class ModelSet:
         self.check(w)
         if len(w) == 0:
             return np.zeros((0, self.size, self.size, 3), np.uint8)
-        batches = BatchHalving(self.at_once)
+        batches = BatchHalving(self.render_batch)
         done: list[np.ndarray] = []
         while (start := sum(map(len, done))) < len(w):
             done.append(

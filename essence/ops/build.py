@@ -24,7 +24,7 @@ from types import ModuleType
 
 import torch
 
-from ..library import manifest
+from ..runtime import folders
 
 SOURCE = Path(__file__).with_name("kernels.cu")
 FLAGS = ["-O3", "-std=c++17"]
@@ -62,8 +62,8 @@ def processor_library() -> ctypes.CDLL:
         raise NoCompiler("there is no C++ compiler (c++, g++ or clang++)")
     flags = [*PROCESSOR_FLAGS, *_openmp_of_torch()]
     name = f"{PROCESSOR_SOURCE.stem}_{_key(PROCESSOR_SOURCE, flags, compiler, _processor())}.so"
-    folder = manifest.cache() / "ops"
-    if not manifest.writable(folder / name):
+    folder = folders.cache_folder() / "ops"
+    if not folders.is_writable(folder / name):
         folder = Path(tempfile.mkdtemp())
     try:
         if not (folder / name).exists():

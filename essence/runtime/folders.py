@@ -20,13 +20,13 @@ def data_folder(name: str) -> Path:
 WEIGHTS, ASSETS = data_folder("weights"), data_folder("assets")
 
 
-def cache() -> Path:
+def cache_folder() -> Path:
     """The user's folder for what cannot lie in weights/."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("ESSENCE_CACHE") or Path(home) / "essence")
 
 
-def writable(path: Path) -> bool:
+def is_writable(path: Path) -> bool:
     """Whether a file could be made at `path`: the nearest folder above it that is there may be
     written to.
     """
