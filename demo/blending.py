@@ -223,9 +223,9 @@ def measured(
     """
     before = np.stack([np.asarray(item.source.inversion) for item in items])
     identity = studio.identity_distances(before, pictures)
-    likeness = (
-        studio.likeness(target.picture, pictures) if target.picture else [None] * len(pictures)
-    )
+    likeness: list = [None] * len(pictures)
+    if target.picture is not None:
+        likeness = studio.similarity(studio.embed_target(target.picture, target.name), pictures)
     return list(zip(identity, likeness, strict=True))
 
 

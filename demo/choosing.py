@@ -10,9 +10,8 @@ from html import escape
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
-from essence import Essence, EssenceMismatch, NoFaceFound, Studio, StudioPool, UserError, bundled
+from essence import Essence, EssenceMismatch, Studio, StudioPool, UserError, bundled
 from essence.library import manifest
 from essence.pictures import align
 
@@ -51,22 +50,22 @@ def progress(studio: Studio) -> str:
     )
 
 
-def title(entry: manifest.Entry) -> str:
+def title(entry: manifest.ModelSpec) -> str:
     return entry.title.split(":")[0] or entry.name
 
 
-def row(entry: manifest.Entry, used: bool, loading: bool) -> str:
+def row(entry: manifest.ModelSpec, used: bool, loading: bool) -> str:
     name = escape(entry.name)
     about = escape(entry.title.partition(":")[2].strip())
     terms = "".join(f"<p>{escape(text)}</p>" for text in licences(entry))
     missing = (
-        f"<p>Not here: {escape(absent(entry))}. To get it: <code>{escape(entry.command)}</code></p>"
+        f"<p>Not here: {escape(absent(entry))}. To get it: <code>{escape(entry.fetch_command)}</code></p>"
         if entry.missing
         else ""
     )
     if used:
         state = '<span class="used">in use</span>'
-    elif entry.lacking or not entry.parts:
+    elif entry.missing_required or not entry.components:
         state = ""
     else:
         label, off = f"Use {escape(title(entry))}", " disabled" * loading
@@ -75,24 +74,24 @@ def row(entry: manifest.Entry, used: bool, loading: bool) -> str:
       {terms}{missing}</div>{state}</li>"""
 
 
-def licences(entry: manifest.Entry) -> list[str]:
+def licences(entry: manifest.ModelSpec) -> list[str]:
     """What may be done with it; where that differs, part by part."""
     return (
-        list(entry.terms)
-        if len(entry.terms) < 2
-        else [f"{' and '.join(parts)}: {text}" for text, parts in entry.terms.items()]
+        list(entry.licence_terms)
+        if len(entry.licence_terms) < 2
+        else [f"{' and '.join(parts)}: {text}" for text, parts in entry.licence_terms.items()]
     )
 
 
-def absent(entry: manifest.Entry) -> str:
+def absent(entry: manifest.ModelSpec) -> str:
     """What is missing; a part that lies in another's file goes with it."""
-    gone = {entry.parts[part].file: part for part in reversed(entry.missing)}
+    gone = {entry.components[part].file: part for part in reversed(entry.missing)}
     return ", ".join(reversed(gone.values()))
 
 
-def size(entry: manifest.Entry) -> str:
+def size(entry: manifest.ModelSpec) -> str:
     """Of the files, as far as it is known."""
-    sizes = [part.path.stat().st_size if part.present else part.size for part in entry.files]
+    sizes = [part.path.stat().st_size if part.present else part.size for part in entry.unique_files]
     if not any(sizes):
         return ""
     total = sum(sizes) / 1e6
@@ -197,7 +196,8 @@ def cut(studio: Studio, item: Item, same: bool) -> Mapping[str, Any]:
     picture, fields = item.photo.picture(), {"chosen": item.chosen, "nudge": item.nudge}
     squares = item.photo.squares
     if not same:
-        squares, found = squares_of(studio, picture)
+        located = studio.locate(picture, required=False)
+        squares, found = located.squares, located.face_found
         fields = {"chosen": 0, "nudge": align.Nudge()} | (
             {"found": found} if isinstance(item, TargetItem) else {}
         )
@@ -214,14 +214,6 @@ def cut(studio: Studio, item: Item, same: bool) -> Mapping[str, Any]:
         "faces": faces,
         "nudged": nudged,
     }
-
-
-def squares_of(studio: Studio, picture: Image.Image) -> tuple[list[align.Square], bool]:
-    """Where to cut, and whether a face was found: without one the picture is taken as it is."""
-    try:
-        return studio.squares(picture), True
-    except NoFaceFound:
-        return studio.squares(picture, aligned=True), False
 
 
 def go_over(

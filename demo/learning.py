@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
-from essence import PRESETS, Essence, OptimizeOptions, Step, Studio, UserError
+from essence import PRESETS, Essence, OptimizeOptions, Step, Studio, UserError, adjusted
 
 from . import views
 from .blending import view
@@ -32,7 +32,7 @@ WORDS = {"paper": "as in the paper", "released": "as released"}  # what the othe
 def preset_values(preset: str) -> tuple[int, float]:
     """Steps and lambda of a preset, for the controls."""
     options = CHOICES[preset]
-    return options.steps, options.lambda_consistency
+    return options.steps, getattr(options, "lambda_consistency", 0.5)
 
 
 def options_of(
@@ -47,7 +47,7 @@ def options_of(
         "lambda_consistency": float(consistency),
         "preview_every": 1,
     }
-    return dataclasses.replace(CHOICES[preset], **changes)
+    return adjusted(CHOICES[preset], **changes)
 
 
 def learn(
@@ -102,7 +102,7 @@ def learn_one(
 ) -> Iterator[tuple[Any, ...]]:
     sources, picture = [item.source for item in session.ready()], target.picture
     history, previews, began, shown, mark = [], (), time.monotonic(), 0.0, session.learning
-    with closing(studio.extract(picture, sources, options, start, target.name)) as course:
+    with closing(studio.extract(studio.embed_target(picture, target.name), sources, options, start)) as course:
         for step in course:
             if (
                 session.learning is not mark

@@ -88,9 +88,7 @@ def invert(studios: StudioPool) -> Callable:
         base64}.
         """
         options = RefineOptions(steps=min(int(number(steps, "steps")), 100))
-        source = studio_of(studios, model).source(
-            read_picture(picture), aligned=True, refine=options
-        )
+        (source,) = studio_of(studios, model).sources([read_picture(picture)], True, options)
         return {"latents": source.w.tolist(), "picture": text(encoded(source.inversion, "PNG"))}
 
     return invert
@@ -116,11 +114,11 @@ def learn(studios: StudioPool) -> Callable:
             raise UserError(f"There is no preset '{preset}'. There are: {', '.join(CHOICES)}.")
         preset_options = CHOICES[preset]
         count = min(int(number(steps, "steps")), 1000) or preset_options.steps
-        options = options_of(preset, count, number(seed, "seed"), preset_options.lambda_consistency)
+        options = options_of(preset, count, number(seed, "seed"), 0.5)
         studio = studio_of(studios, model)
         sources = read_sources(studio, latents)
         for step in studio.extract(
-            studio.crop(read_picture(target), aligned=True), sources, options
+            studio.target(read_picture(target), aligned=True), sources, options
         ):
             values = {"step": step.index, "total": step.total, "losses": dict(step.losses)}
             yield (

@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import secrets
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
@@ -39,7 +40,7 @@ class Photo:
     squares: tuple[align.Square, ...]
 
     @classmethod
-    def of(cls, picture: Image.Image, squares: list[align.Square]) -> Photo:
+    def of(cls, picture: Image.Image, squares: Sequence[align.Square]) -> Photo:
         factor = min(1.0, PHOTO_SIDE / max(picture.size))
         small = (
             picture

@@ -52,7 +52,7 @@ def restored(saved: Mapping[str, Any] | None, query: Mapping[str, Any]) -> list[
     defaults = {
         "preset": preset,
         "steps": options.steps,
-        "consistency": options.lambda_consistency,
+        "consistency": getattr(options, "lambda_consistency", NUMBERS["consistency"][2]),
         "seed": NUMBERS["seed"][2],
         "refine": NUMBERS["refine"][2],
     }

@@ -44,7 +44,9 @@ def add_sources(
             yield views.sources(session, pending=name), SKIP, SKIP
             with told(name):
                 check_room(session.sources, "sources")
-                item = SourceItem(name, *cropped(studio, load_image(file), aligned))
+                picture = load_image(file)
+                squares = studio.locate(picture, aligned).squares
+                item = SourceItem(name, *cropped(studio, picture, squares))
                 tell_faces(item)
                 session.sources[item.id] = item
                 added.append(item)
@@ -55,9 +57,10 @@ def add_sources(
     yield view(studio, session)
 
 
-def cropped(studio: Studio, picture: Image.Image, aligned: bool) -> tuple[Any, ...]:
-    """An item's first fields. Raises NoFaceFound."""
-    squares = studio.squares(picture, aligned)
+def cropped(
+    studio: Studio, picture: Image.Image, squares: Sequence[align.Square]
+) -> tuple[Any, ...]:
+    """An item's first fields."""
     return (
         tuple(studio.cut(picture, square) for square in squares),
         0,
@@ -90,7 +93,7 @@ def invert(
         item.progress = 0.0
     try:
         with closing(
-            studio.invert_all(
+            studio.invert(
                 pictures, [item.name for item in items], RefineOptions(steps=int(steps))
             )
         ) as course:
@@ -174,11 +177,11 @@ def load_essence(studio: Studio, file: str | Path) -> TargetItem:
 
 def read_target(studio: Studio, name: str, file: File, aligned: bool) -> TargetItem:
     picture = load_image(file)
-    try:
-        item = TargetItem(name, *cropped(studio, picture, aligned))
-        tell_faces(item)
-    except align.NoFaceFound:
-        item = TargetItem(name, *cropped(studio, picture, True), found=False)
+    located = studio.locate(picture, aligned, required=False)
+    found = located.face_found or aligned or not studio.has_faces
+    item = TargetItem(name, *cropped(studio, picture, located.squares), found=found)
+    tell_faces(item)
+    if not found:
         inform(
             f"{name}: no face found, so the picture is taken as it is. Drawings and paintings work too."
         )

@@ -19,6 +19,7 @@ from essence import (
     Step,
     Studio,
     StudioPool,
+    Target,
 )
 from essence.library import loading
 
@@ -32,7 +33,7 @@ def on_zero_gpu() -> bool:
 
 
 def learning_seconds(
-    target: Image.Image, sources: Sequence[Source], options: OptimizeOptions, *_: Any
+    target: Target, sources: Sequence[Source], options: OptimizeOptions, *_: Any
 ) -> int:
     return seconds(options.steps * max(len(sources) / 4, 1))
 
@@ -59,37 +60,35 @@ class LentStudio(Studio):
         plain = super()
 
         def learn(
-            target: Image.Image,
+            target: Target,
             sources: Sequence[Source],
             options: OptimizeOptions,
             start: Essence | None,
-            name: str,
         ) -> Iterator[Step]:
-            yield from plain.extract(target, sources, options, start, name)
+            yield from plain.extract(target, sources, options, start)
 
         def find(
             crops: Sequence[Image.Image], names: Sequence[str], options: RefineOptions
         ) -> Iterator[Step]:
-            yield from plain.invert_all(crops, names, options)
+            yield from plain.invert(crops, names, options)
 
         self._learn, self._find = (
             lend(duration=learning_seconds)(learn),
             lend(duration=inversion_seconds)(find),
         )
-        for short in ("random_source", "from_latents", "blend", "likeness", "identity_distances"):
+        for short in ("random_source", "from_latents", "blend", "similarity", "embed_target", "identity_distances"):
             setattr(self, short, lend(duration=SECONDS_OF_START)(getattr(plain, short)))
 
     def extract(
         self,
-        target: Image.Image,
+        target: Target,
         sources: Sequence[Source],
         options: OptimizeOptions = PRESETS["essence"],  # noqa: B008
         start: Essence | None = None,
-        name: str = "essence",
     ) -> Iterator[Step]:
-        return self._learn(target, list(sources), options, start, name)
+        return self._learn(target, list(sources), options, start)
 
-    def invert_all(
+    def invert(
         self,
         crops: Sequence[Image.Image],
         names: Sequence[str],

@@ -108,14 +108,14 @@ def test_names_of_sets_are_escaped(several, tmp_path):
 @pytest.fixture
 def slow(monkeypatch):
     """Loading tells how far it is, and goes on when the returned event is set."""
-    load, go_on = loading.load, threading.Event()
+    load, go_on = loading.load_model_set, threading.Event()
 
     def slowly(*args, progress, **options):
         progress("measuring", 250, 1000)
         assert go_on.wait(30)
         return load(*args, progress=progress, **options)
 
-    monkeypatch.setattr(loading, "load", slowly)
+    monkeypatch.setattr(loading, "load_model_set", slowly)
     monkeypatch.setattr(choosing, "LOOK_SECONDS", 0.05)
     return go_on
 
@@ -377,7 +377,7 @@ def test_a_visitor_who_comes_while_the_models_load_is_told(several, browser, slo
         line = page.locator("#models summary")
         expect(line).to_have_text("Models Loading Set one … measuring: 25%", timeout=PATIENCE)
         line.click()
-        several.of()._hear("measuring", 500, 1000)
+        several.of().loading = ("measuring", 500, 1000)
         expect(line).to_have_text("Models Loading Set one … measuring: 50%", timeout=PATIENCE)
         expect(page.locator("#models li").first).to_be_visible()  # news do not shut it
         page.click("#random-face")  # waits for its turn

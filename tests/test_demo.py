@@ -307,11 +307,8 @@ def test_presets_fill_the_controls_and_come_back_as_options(preset):
         options.seed == 5 and options.steps == steps and options.lambda_consistency == consistency
     )
     published = PRESETS.get(preset, PRESETS["essence"])
-    assert (options.start, options.space, options.penalty) == (
-        published.start,
-        published.space,
-        published.penalty,
-    )
+    for name in ("start", "space", "penalty", "unit_differences"):
+        assert getattr(options, name, None) == getattr(published, name, None)
 
 
 # ---- the grid

@@ -71,7 +71,7 @@ def test_a_nudge_crops_and_inverts_anew_and_zero_brings_the_first_crop_back(stud
     run(shelves.invert_stale(studio, session, 2))
     assert not item.stale and item.source.crop is item.nudged and (item.source.w != w).any()
     image = align.load_image(photograph)
-    wanted = align.cut(image, align.squares(image)[0].nudged(align.Nudge(1.5, 0.1, 0, 5)), 256)
+    wanted = align.cut(image, align.locate(image).squares[0].nudged(align.Nudge(1.5, 0.1, 0, 5)), 256)
     assert (
         np.abs(np.asarray(item.picture, np.float32) - np.asarray(wanted, np.float32)).mean() < 3
     )  # but for JPEG

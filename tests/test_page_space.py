@@ -64,7 +64,7 @@ def lent(monkeypatch):
         return decorate
 
     monkeypatch.setitem(sys.modules, "spaces", SimpleNamespace(GPU=lend))
-    monkeypatch.setattr(loading, "load", lambda *_, **__: fakes.model_set())
+    monkeypatch.setattr(loading, "load_model_set", lambda *_, **__: fakes.model_set())
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
     return asked
 
@@ -84,7 +84,7 @@ def test_on_zero_gpu_the_whole_job_crosses_the_fork_as_values(lent):
     run(shelves.add_targets(studio, session, [pictures.SOURCES[1]], True))
     frames = run(learn(studio, session, steps=3))
     assert "Learned 1 essence" in frames[-1][0] and len(session.cells) == 1
-    assert [name for name, _ in lent] == ["find", "learn", "blend"]
+    assert [name for name, _ in lent] == ["find", "embed_target", "learn", "blend"]
     assert only(session.targets).essence.delta.device == torch.device("cpu")
     course = learn(studio, session, learning.AGAIN, steps=10_000)
     next(course), next(course)

@@ -87,7 +87,7 @@ def test_a_nudged_crop_is_inverted_again(visit, tmp_path):
     )
     settled(page, 1)
     image = align.load_image(photograph)
-    wanted = align.cut(image, align.squares(image)[0].nudged(align.Nudge(zoom=1.5)), 256).resize(
+    wanted = align.cut(image, align.locate(image).squares[0].nudged(align.Nudge(zoom=1.5)), 256).resize(
         (160, 160), Image.Resampling.LANCZOS
     )
     shown = pixels(picture_of(page, "dialog.crop .result img"))
