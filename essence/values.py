@@ -48,7 +48,7 @@ class Target:
     embedding: Tensor  # [E], float32, CPU, as the encoder gives it, not normalised
     picture: Image.Image | None = None  # the aligned square it was taken from
     text: str = ""  # or the words
-    face_found: bool = True  # otherwise the picture was taken as it is, as a centred square
+    face_found: bool = True  # False: searched for in vain, and the centred square was taken
 
 
 @dataclass(frozen=True, eq=False)

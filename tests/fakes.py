@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,7 +20,8 @@ from essence.models.model_set import ModelSet
 from essence.models.stylegan2 import Generator, GeneratorConfig
 from essence.pictures.tensors import to_pil
 from essence.studio import Studio
-from essence.values import Source, Target
+from essence.methods.refine import RefineOptions
+from essence.values import Source, Step, Target
 
 GENERATOR = GeneratorConfig(size=32, style_dim=8, n_mlp=2, channels={4: 8, 8: 8, 16: 8, 32: 4})
 ENCODER = EncoderConfig(
@@ -64,6 +67,18 @@ def target(models: ModelSet, picture: torch.Tensor, name: str = "essence") -> Ta
     return Target(name, models.encode(picture)[0].cpu(), to_pil(picture)[0])
 
 
+def invert(
+    studio: Studio,
+    crop: Image.Image,
+    name: str = "source",
+    options: RefineOptions = RefineOptions(),  # noqa: B008 - frozen
+) -> Iterator[Step]:
+    """The inversion of one picture: each step's result is its source."""
+    with closing(studio.invert([crop], [name], options)) as steps:
+        for step in steps:
+            yield dataclasses.replace(step, result=step.result[0])
+
+
 # ---- on the disk
 
 
@@ -92,7 +107,7 @@ def write_manifest(folder: Path, monkeypatch, sets: dict[str, str | None]) -> No
         if aligned:
             files(folder / name, seed)
         parts = "".join(
-            f'{part} = {{file = "{name}/{part}.safetensors"}}\n' for part in manifest.PARTS
+            f'{part} = {{file = "{name}/{part}.safetensors"}}\n' for part in manifest.COMPONENTS
         )
         tables.append(
             f'[{name}]\ntitle = "Set {name}: for tests"\naligned = "{aligned or "face"}"\n{parts}'
@@ -100,4 +115,4 @@ def write_manifest(folder: Path, monkeypatch, sets: dict[str, str | None]) -> No
     (folder / "manifest.toml").write_text("\n".join(tables))
     monkeypatch.setattr(manifest, "WEIGHTS", folder)
     monkeypatch.setenv("ESSENCE_CACHE", str(folder / "cache"))
-    monkeypatch.setattr(loading, "default", lambda: next(iter(sets)))
+    monkeypatch.setattr(loading, "default_model", lambda: next(iter(sets)))

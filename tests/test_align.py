@@ -11,7 +11,7 @@ from PIL import Image
 
 from essence.errors import BadFile, NoFaceFound, UnreadableImage, UserError
 from essence.models import identity
-from essence.pictures import align
+from essence.pictures import align, faces
 from essence.pictures.tensors import resize
 
 
@@ -115,7 +115,7 @@ def test_any_square_gives_a_picture(centre):
 
 
 def test_a_face_is_found_where_it_is(face_image):
-    (face,) = align.detect(face_image)
+    (face,) = faces.detect(face_image)
     left, top, right, bottom = face.box
     assert 128 < left < right < 384 and 128 < top < bottom < 384 and face.score > 0
     assert face.landmarks.shape == (68, 2) and face.landmarks.dtype == np.float64
@@ -154,7 +154,7 @@ def test_faces_come_largest_first_even_small_ones(face_image):
         (260, (1300, 1000)),
     ):
         canvas.paste(resize(face, side), place)
-    found = align.detect(canvas)
+    found = faces.detect(canvas)
     assert [round(face.box[0] // 100) for face in found] == [6, 15, 13, 21, 1]
     assert (
         align.align(canvas, 64, index=3).tobytes()
@@ -182,13 +182,13 @@ def test_every_face_can_be_asked_for_by_number(face_image):
 
 @pytest.mark.parametrize("side", [40, 256])
 def test_a_face_that_fills_a_small_picture_is_found(face_image, side):
-    assert len(align.detect(resize(face_image.crop((128, 128, 384, 384)), side))) == 1
+    assert len(faces.detect(resize(face_image.crop((128, 128, 384, 384)), side))) == 1
 
 
 @pytest.mark.parametrize("size", [(300, 200), (1, 1), (1, 3000), (7, 7)])
 def test_no_face_says_what_to_do(size):
     noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), np.uint8)
-    assert align.detect(Image.fromarray(noise)) == []
+    assert faces.detect(Image.fromarray(noise)) == []
     for function in (align.align, align.align_all):
         with pytest.raises(
             NoFaceFound, match=rf"{size[0]} x {size[1]}.*already aligned.*--aligned"
@@ -220,7 +220,7 @@ def test_threads_share_the_detector(face_image):
 
 def test_a_missing_predictor_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(BadFile, match=f"{align.PREDICTOR}.*pip install face_recognition_models"):
+    with pytest.raises(BadFile, match=f"{faces.PREDICTOR}.*pip install face_recognition_models"):
         identity.package_file(align.PREDICTOR)
     assert issubclass(BadFile, UserError)
 

@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import gc
+import importlib
 import math
 from types import SimpleNamespace
 
@@ -8,15 +9,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from essence import Essence, EssenceMismatch, OptimizeOptions, UserError
-from essence.methods import batching, losses
-from essence.methods import optimize as optimizer
-from essence.methods.optimize import PRESETS, optimize, schedule
+from essence import Essence, EssenceMismatch, OptimizeOptions, UserError, adjusted
+from essence.methods import PRESETS, batching, losses, method_of
+from essence.methods.optimize import schedule
 from essence.models.clip import ImageText
 from essence.models.stylegan2 import Generator, GeneratorConfig
 from essence.runtime import memory
 
 from . import fakes
+
+optimize_module = importlib.import_module("essence.methods.optimize")
 
 QUICK = OptimizeOptions(steps=12)
 
@@ -34,8 +36,15 @@ def target():
         )
 
 
+def begin(models, sources, target, options=QUICK, start=None):
+    """The method that the options belong to, on latents [N, L, D] and a picture."""
+    _, method = method_of(options)
+    aim, given = fakes.target(models, target), fakes.sources(models, sources)
+    return method.learn(models, aim, given, options, start)
+
+
 def learn(sources, target, options=QUICK, models=None, **more):
-    return list(optimize(models or fakes.model_set(), sources, target, options, **more))
+    return list(begin(models or fakes.model_set(), sources, target, options, **more))
 
 
 def test_losses_are_the_papers():
@@ -102,9 +111,8 @@ def test_same_seed_same_essence_and_nothing_global_moves(sources, target):
 def test_every_preset_runs_on_one_source_and_without_consistency(
     sources, target, preset, with_axes
 ):
-    options = dataclasses.replace(
-        PRESETS[preset], steps=3, lambda_consistency=0, penalty=0.0
-    )  # random networks gain little
+    # Random networks gain little: no penalty.
+    options = adjusted(PRESETS[preset], steps=3, lambda_consistency=0, penalty=0.0)
     steps = learn(sources[:1], target, options, fakes.model_set(with_axes))
     assert all(math.isfinite(step.losses["total"]) for step in steps)
     assert steps[-1].result.delta.abs().max() > 0
@@ -127,7 +135,7 @@ def test_a_start_outside_the_axes_is_not_bent_into_them(sources, target):
         models, latents=dataclasses.replace(models.latents, axes=models.latents.axes[:2])
     )
     start = Essence(torch.randn(8, 8))
-    first = next(optimize(flat, sources, target, QUICK, start))
+    first = next(begin(flat, sources, target, QUICK, start))
     torch.testing.assert_close(first.result.delta, start.delta, atol=1e-5, rtol=1e-4)
 
 
@@ -139,7 +147,7 @@ def test_previews_come_at_their_steps(sources, target):
 
 def test_networks_stay_frozen_and_closing_frees_the_graph(sources, target):
     models = fakes.model_set()
-    steps = optimize(models, sources, target, QUICK)
+    steps = begin(models, sources, target, QUICK)
     next(steps), next(steps)
     assert torch.is_grad_enabled()
     steps.close()
@@ -194,7 +202,7 @@ def small_eyed():
 
 def test_loss_sees_the_early_picture_and_previews_are_full(sources, target):
     models = fakes.model_set()
-    step = next(optimize(models, sources, target, dataclasses.replace(QUICK, loss_resolution=16)))
+    step = next(begin(models, sources, target, dataclasses.replace(QUICK, loss_resolution=16)))
     with torch.no_grad():
         expected = losses.transfer(models.encode(models.images(sources, 16)), models.encode(target))
     assert step.losses["transfer"] == pytest.approx(expected.item(), abs=1e-5)
@@ -209,11 +217,11 @@ def test_loss_sees_the_early_picture_and_previews_are_full(sources, target):
 def test_early_picture_is_taken_only_where_clip_sees_the_same(
     sources, target, monkeypatch, agreement, side
 ):
-    monkeypatch.setattr(optimizer, "CLOSE_ENOUGH", agreement)
-    step = next(optimize(small_eyed(), sources, target, QUICK))
+    monkeypatch.setattr(optimize_module, "CLOSE_ENOUGH", agreement)
+    step = next(begin(small_eyed(), sources, target, QUICK))
     assert step.result.provenance["loss_resolution"] == side
     for options in (PRESETS["paper"], PRESETS["released"]):
-        step = next(optimize(small_eyed(), sources, target, dataclasses.replace(options, steps=1)))
+        step = next(begin(small_eyed(), sources, target, dataclasses.replace(options, steps=1)))
         assert step.result.provenance["loss_resolution"] == 32
 
 
@@ -242,16 +250,15 @@ def test_remembered_embeddings_are_the_pictures_own(sources):
     ):
         with torch.no_grad():
             expected = models.encode(models.images(w, side))
-        torch.testing.assert_close(batching.embeddings(models, w, side, False, batch), expected)
+        torch.testing.assert_close(batching.source_embeddings(models, w, side, batch), expected)
 
 
 @pytest.mark.parametrize("batch", [3, 2, 1])
 def test_an_essence_of_zero_changes_nothing_not_even_by_rounding(sources, batch):
     models = dataclasses.replace(fakes.model_set())
-    before = batching.embeddings(models, sources, 32, False, batch)
-    after = batching.pictures(
-        models, sources + torch.zeros(8, 8, requires_grad=True), 32, False, batch
-    )[1]
+    before = batching.source_embeddings(models, sources, 32, batch)
+    edited = sources + torch.zeros(8, 8, requires_grad=True)
+    after = batching.render_and_embed(models, edited, 32, batch)[1]
     assert torch.equal(before, after)
 
 
@@ -270,7 +277,7 @@ def test_rounding_is_no_direction():
 @pytest.mark.parametrize("batch", [1, 2])
 def test_parts_give_the_same_essence(sources, target, monkeypatch, batch):
     whole = learn(sources, target)
-    monkeypatch.setattr(optimizer, "batch_for", lambda *_: batch)
+    monkeypatch.setattr(optimize_module, "batch_for", lambda *_: batch)
     same_way(learn(sources, target), whole)
 
 
@@ -393,11 +400,11 @@ class Replayed:
 
 @pytest.fixture
 def capturing(monkeypatch):
-    class GradientStep(batching.GradientStep):
+    class GradientStep(cuda_graphs.GradientStep):
         def __init__(self, *arguments):
             super().__init__(*arguments[:-1], True)
 
-    monkeypatch.setattr(optimizer, "GradientStep", GradientStep)
+    monkeypatch.setattr(optimize_module, "GradientStep", GradientStep)
     return monkeypatch
 
 
@@ -405,9 +412,9 @@ def capturing(monkeypatch):
 def test_a_replayed_step_gives_the_same_essence(sources, target, capturing, change):
     options = dataclasses.replace(QUICK, **change)
     with capturing.context() as patch:
-        patch.setattr(optimizer, "GradientStep", batching.GradientStep)
+        patch.setattr(optimize_module, "GradientStep", cuda_graphs.GradientStep)
         launched = learn(sources, target, options)
-    capturing.setattr(batching, "CapturedGraph", Replayed)
+    capturing.setattr(cuda_graphs, "CapturedGraph", Replayed)
     replayed = learn(sources, target, options)
     assert [s.losses for s in replayed] == [s.losses for s in launched]
     assert torch.equal(replayed[-1].result.delta, launched[-1].result.delta)
@@ -420,7 +427,7 @@ def test_what_cannot_be_recorded_is_launched(sources, target, capturing, caplog)
         tried.append(1)
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    capturing.setattr(batching, "CapturedGraph", refuse)
+    capturing.setattr(cuda_graphs, "CapturedGraph", refuse)
     steps = learn(sources, target)
     assert len(tried) == 1 and "not permitted" in caplog.text
     assert min(s.losses["total"] for s in steps) < steps[0].losses["total"]
@@ -438,7 +445,7 @@ def test_the_graph_on_a_gpu_gives_the_launched_steps(sources, target, caplog):
     options = dataclasses.replace(QUICK, steps=30)
     recorded = learn(sources, target, options, models)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(optimizer, "WORTH_CAPTURING", 1000)
+        patch.setattr(optimize_module, "WORTH_CAPTURING", 1000)
         launched = learn(sources, target, options, models)
     assert "No CUDA graph" not in caplog.text
     assert recorded[-1].losses["total"] == pytest.approx(launched[-1].losses["total"], abs=1e-3)

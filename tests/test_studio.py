@@ -23,19 +23,19 @@ def studio():
 
 
 def test_refinement_comes_closer_and_starts_from_the_inverter(studio):
-    steps = list(studio.invert(PICTURE, "p", RefineOptions(steps=8)))
+    steps = list(fakes.invert(studio, PICTURE, "p", RefineOptions(steps=8)))
     assert [step.index for step in steps] == list(range(1, 10)) and {
         step.total for step in steps
     } == {9}
     assert steps[-1].losses["total"] < steps[1].losses["total"]
-    alone = last(studio.invert(PICTURE, "p", RefineOptions(steps=0))).result
+    alone = last(fakes.invert(studio, PICTURE, "p", RefineOptions(steps=0))).result
     assert torch.equal(alone.w, steps[0].result.w)
     assert not torch.equal(alone.w, steps[-1].result.w)
 
 
 def test_refinement_starts_with_as_much_of_the_deltas_as_the_models_want(studio):
     """In the first step nothing has moved yet: its result is where refinement begins."""
-    found = next(studio.invert(PICTURE, "p", RefineOptions(steps=0))).result
+    found = next(fakes.invert(studio, PICTURE, "p", RefineOptions(steps=0))).result
     apart = found.w - found.w.mean(0)
     assert apart.abs().max() > 0
     for share in (1.0, 0.25, 0.0):
@@ -52,13 +52,13 @@ def crops(count: int) -> list[Image.Image]:
 def test_together_each_is_found_as_alone(studio):
     """The batch changes the time and the rounding."""
     options = RefineOptions(steps=3)
-    steps = list(studio.invert_all(crops(3), ["a", "b", "c"], options))
+    steps = list(studio.invert(crops(3), ["a", "b", "c"], options))
     assert [(step.index, step.total) for step in steps] == [(i, 4) for i in range(1, 5)]
     assert [source.name for source in steps[-1].result] == ["a", "b", "c"] and steps[
         -1
     ].preview.shape == (3, 32, 32, 3)
     for crop, source in zip(crops(3), steps[-1].result, strict=True):
-        alone = last(fakes.studio().invert(crop, "alone", options)).result
+        alone = last(fakes.invert(fakes.studio(), crop, "alone", options)).result
         torch.testing.assert_close(source.w, alone.w, atol=2e-3, rtol=0)
         assert source.crop.tobytes() == crop.tobytes()
 
@@ -74,15 +74,15 @@ def test_sources_are_named_after_their_files(studio, tmp_path):
 
 def test_more_than_fit_go_in_parts_and_known_ones_are_not_done_again(studio, monkeypatch):
     options, parts = RefineOptions(steps=2), []
-    alone = last(studio.invert(PICTURE, "known", options)).result
-    monkeypatch.setattr(ModelSet, "at_once", 2)
+    alone = last(fakes.invert(studio, PICTURE, "known", options)).result
+    monkeypatch.setattr(ModelSet, "render_batch", 2)
 
     def counted(models, sources, options):
         parts.append([source.name for source in sources])
         return refine(models, sources, options)
 
-    monkeypatch.setattr("essence.studio.refine", counted)
-    steps = list(studio.invert_all(crops(4), list("abcd"), options))
+    monkeypatch.setattr("essence.methods.invert.refine", counted)
+    steps = list(studio.invert(crops(4), list("abcd"), options))
     assert parts == [["b", "c"], ["d"]] and [(s.index, s.total) for s in steps] == [
         (i, 5) for i in range(1, 6)
     ]
@@ -90,7 +90,7 @@ def test_more_than_fit_go_in_parts_and_known_ones_are_not_done_again(studio, mon
         steps[-1].result[0].w, alone.w
     )
     assert all(len(step.result) == 4 for step in steps)
-    (again,) = studio.invert_all(crops(4), list("abcd"), options)
+    (again,) = studio.invert(crops(4), list("abcd"), options)
     assert all(torch.equal(x.w, y.w) for x, y in zip(again.result, steps[-1].result, strict=True))
 
 
@@ -104,7 +104,7 @@ def test_chroma_sees_the_colour_of_the_mouth_and_nothing_else():
 
 
 def test_refinement_works_without_statistics():
-    steps = list(fakes.studio(False).invert(PICTURE, "p", RefineOptions(steps=6)))
+    steps = list(fakes.invert(fakes.studio(False), PICTURE, "p", RefineOptions(steps=6)))
     assert steps[-1].losses["total"] < steps[1].losses["total"]
 
 
@@ -155,13 +155,19 @@ def test_grid_has_a_margin_of_originals(studio):
 
 def test_nothing_to_learn_on_is_said(studio):
     with pytest.raises(UserError, match="at least one source"):
-        list(studio.extract(PICTURE, []))
+        list(studio.extract(studio.embed_target(PICTURE), []))
     assert studio.blend([studio.random_source(0)], [], []).shape[0] == 0
 
 
 def test_two_sessions_take_turns_and_do_not_mix(studio):
     """Two learnings at once on one studio give what each gives alone."""
-    jobs = [(studio.random_source(i).inversion, [studio.random_source(10 + i)]) for i in range(2)]
+    jobs = [
+        (
+            studio.embed_target(studio.random_source(i).inversion),
+            [studio.random_source(10 + i)],
+        )
+        for i in range(2)
+    ]
     options = OptimizeOptions(steps=6)
     alone = [last(studio.extract(*job, options)).result.delta for job in jobs]
     together = [None, None]
@@ -178,19 +184,19 @@ def test_two_sessions_take_turns_and_do_not_mix(studio):
 
 def test_a_stopped_learning_lets_the_next_one_in(studio):
     source = studio.random_source(0)
-    steps = studio.extract(PICTURE, [source])
+    steps = studio.extract(studio.embed_target(PICTURE), [source])
     next(steps)
     steps.close()
     assert not studio.queue.busy
-    assert last(studio.extract(PICTURE, [source], OptimizeOptions(steps=1))).index == 1
+    assert last(studio.extract(studio.embed_target(PICTURE), [source], OptimizeOptions(steps=1))).index == 1
 
 
 def test_cosines_rise_with_learning(studio):
     sources = [studio.random_source(i) for i in range(2)]
     essence = last(
-        studio.extract(PICTURE, sources, OptimizeOptions(steps=15, lambda_consistency=0))
+        studio.extract(studio.embed_target(PICTURE), sources, OptimizeOptions(steps=15, lambda_consistency=0))
     ).result
-    before, after = studio.cosines(PICTURE, sources, essence)
+    before, after = studio.cosines(studio.embed_target(PICTURE), sources, essence)
     assert after > before
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from essence import Essence, EssenceMismatch, Studio, UserError
 from essence.pictures import align
+from essence.pictures import faces as faces_module
 from essence.pictures.grids import animation
 from essence.values import BANDS
 
@@ -38,7 +39,7 @@ def dots(width=300, height=200) -> Image.Image:
 
 
 def test_the_square_of_a_face_is_what_align_cuts(face_image):
-    (square,) = align.squares(face_image)
+    (square,) = align.locate(face_image).squares
     assert np.array_equal(
         np.asarray(align.cut(face_image, square, 128)), np.asarray(align.align(face_image, 128))
     )
@@ -46,7 +47,7 @@ def test_the_square_of_a_face_is_what_align_cuts(face_image):
 
 def test_the_centred_square_is_the_picture_itself(studio):
     picture = dots(63, 64)
-    (square,) = studio.squares(picture, aligned=True)
+    (square,) = studio.locate(picture, aligned=True).squares
     assert np.array_equal(
         np.asarray(studio.cut(picture, square)), np.asarray(studio.crop(picture, aligned=True))
     )
@@ -176,14 +177,14 @@ def test_one_frame_is_an_animation_too():
 
 def test_nothing_is_more_like_a_picture_than_itself(studio):
     pictures = [studio.random_source(i).inversion for i in range(3)]
-    values = studio.likeness(pictures[1], np.stack([np.asarray(p) for p in pictures]))
+    values = studio.similarity(studio.embed_target(pictures[1]), np.stack([np.asarray(p) for p in pictures]))
     assert values[1] == max(values) and values[1] == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize("faces", (True, False))
 def test_loading_ahead_loads_what_finds_faces_where_there_are_any(monkeypatch, faces):
     models, prepared = fakes.studio().models, []
-    monkeypatch.setattr(align, "prepare", lambda: prepared.append(True))
+    monkeypatch.setattr(faces_module, "prepare", lambda: prepared.append(True))
     studio = Studio.of(models if faces else dataclasses.replace(models, identity=None))
     assert studio.load().result(30) is studio.models and studio.loaded
     assert prepared == [True] * faces

@@ -77,8 +77,8 @@ class Square:
 
 @dataclass(frozen=True)
 class Located:
-    """The squares to cut from a picture, the largest face first; `face_found` is False where there
-    is only the centred square of the whole picture.
+    """The squares to cut from a picture, the largest face first. `face_found` is False where a face
+    was searched for in vain, and the centred square stands in.
     """
 
     squares: tuple[Square, ...]
@@ -99,12 +99,13 @@ def locate(image: Image.Image, aligned: bool = False, required: bool = True) -> 
     """Find the faces of a picture. `aligned` skips the search and takes the centred square, which
     also stands in for a missing face unless one is `required`. Raises NoFaceFound.
     """
-    faces = [] if aligned else detect(image)
-    if faces:
+    if aligned:
+        return Located((Square.centred(image),), face_found=True)
+    if faces := detect(image):
         found = (ffhq_square(face.landmarks) for face in faces)
         squares = (Square(tuple(centre.tolist()), tuple(x.tolist())) for centre, x in found)
         return Located(tuple(squares), face_found=True)
-    if required and not aligned:
+    if required:
         raise NoFaceFound(
             f"No face found in this picture of {image.width} x {image.height} pixels. Choose one "
             'where a face looks at the camera, or say that it is "already aligned" (--aligned) '

@@ -32,7 +32,7 @@ def four_sets(tmp_path, monkeypatch):
 def test_what_there_is(four_sets):
     several = StudioPool("two")
     assert several.first == "two" and list(several.sets()) == ["two", "one", "three", "four", "far"]
-    assert [name for name, entry in several.sets().items() if entry.lacking] == ["far"]
+    assert [name for name, entry in several.sets().items() if entry.missing_required] == ["far"]
     assert several.of() is several.of("two") is several.of("")
     with pytest.raises(UserError, match="essence fetch far"):
         several.of("far")
@@ -77,13 +77,13 @@ def test_few_sets_stay_in_memory_and_the_first_always(four_sets, monkeypatch):
 
 
 def test_one_ear_hears_of_all_loading(four_sets, monkeypatch):
-    load, heard = loading.load, []
+    load, heard = loading.load_model_set, []
 
     def tell(name, *args, progress, **options):
         progress(name, 1, 2)
         return load(name, *args, progress=progress, **options)
 
-    monkeypatch.setattr(loading, "load", tell)
+    monkeypatch.setattr(loading, "load_model_set", tell)
     several = StudioPool("one", lambda *news: heard.append(news))
     for name in ("one", "two", "one"):
         assert several.of(name).models is not None and several.of(name).loading is None
@@ -93,7 +93,7 @@ def test_one_ear_hears_of_all_loading(four_sets, monkeypatch):
 def test_what_is_forgotten_while_it_works_finishes_its_work(four_sets, monkeypatch):
     monkeypatch.setattr(studio_pool, "KEPT", 1)
     several = StudioPool("one")
-    course = several.of("two").invert(FACE, "a", RefineOptions(steps=2))
+    course = fakes.invert(several.of("two"), FACE, "a", RefineOptions(steps=2))
     first = next(course).result
     _ = several.of("three").models
     assert several.of("two")._models is None
@@ -102,7 +102,7 @@ def test_what_is_forgotten_while_it_works_finishes_its_work(four_sets, monkeypat
 
 def test_all_take_turns_on_the_device(four_sets):
     several = StudioPool("one")
-    course = several.of("one").invert(FACE, "a", RefineOptions(steps=1))
+    course = fakes.invert(several.of("one"), FACE, "a", RefineOptions(steps=1))
     other, done = several.of("two"), threading.Event()
     _ = other.models
     thread = threading.Thread(target=lambda: (other.random_source(1), done.set()))
@@ -124,9 +124,9 @@ def test_a_source_of_other_models_is_refused(four_sets):
 
 
 def test_every_set_of_the_manifest_says_what_it_is():
-    for entry in manifest.catalogue().values():
-        assert entry.title and entry.terms and entry.command.endswith(entry.name)
-    ffhq = manifest.catalogue()["ffhq"]
+    for entry in manifest.model_sets().values():
+        assert entry.title and entry.licence_terms and entry.fetch_command.endswith(entry.name)
+    ffhq = manifest.model_sets()["ffhq"]
     assert (
-        len(ffhq.files) == 2 and len(ffhq.parts) == 3
+        len(ffhq.unique_files) == 2 and len(ffhq.components) == 3
     )  # the inverter lies in the generator's file

@@ -42,8 +42,8 @@ def inverted(studio, monkeypatch):
 
 
 def test_the_same_crop_is_inverted_once(studio, inverted):
-    first = last(studio.invert(PICTURE, "first", OPTIONS)).result
-    (step,) = studio.invert(PICTURE.copy(), "second", RefineOptions(steps=4))
+    first = last(fakes.invert(studio, PICTURE, "first", OPTIONS)).result
+    (step,) = fakes.invert(studio, PICTURE.copy(), "second", RefineOptions(steps=4))
     assert len(inverted) == 1
     assert (step.index, step.total, step.fraction) == (1, 1, 1.0) and step.losses["total"] > 0
     assert step.preview.shape == (1, 32, 32, 3) and step.preview.dtype == np.uint8
@@ -60,39 +60,39 @@ def test_another_pixel_option_or_generator_is_another_inversion(studio, inverted
         [(PICTURE, OPTIONS), (other, OPTIONS), (PICTURE, RefineOptions(steps=5))], 1
     ):
         assert (
-            len(list(studio.invert(crop, "a", options))) == options.steps + 1
+            len(list(fakes.invert(studio, crop, "a", options))) == options.steps + 1
             and len(inverted) == number
         )
     assert (
-        len(list(fakes.studio().invert(PICTURE, "a", OPTIONS))) == 5
+        len(list(fakes.invert(fakes.studio(), PICTURE, "a", OPTIONS))) == 5
     )  # other models know nothing of it
 
 
 def test_an_inversion_that_was_broken_off_is_not_remembered(studio):
-    course = studio.invert(PICTURE, "a", OPTIONS)
+    course = fakes.invert(studio, PICTURE, "a", OPTIONS)
     for _ in range(5):
         next(course)
     course.close()
-    assert len(list(studio.invert(PICTURE, "a", OPTIONS))) == 5
+    assert len(list(fakes.invert(studio, PICTURE, "a", OPTIONS))) == 5
 
 
 def test_the_oldest_answers_go_first(monkeypatch):
-    monkeypatch.setattr(model_set, "KEPT", 3)
+    monkeypatch.setattr(model_set, "CACHE_SIZE", 3)
     models = fakes.studio().models
     for number in range(3):
-        models.remember((number,), torch.tensor(number))
-    assert models.recall((0,)) == 0  # asked for just now: 1 is the oldest
-    models.remember((3,), torch.tensor(3))
-    assert [models.recall((number,)) is None for number in range(4)] == [False, True, False, False]
+        models.store((number,), torch.tensor(number))
+    assert models.lookup((0,)) == 0  # asked for just now: 1 is the oldest
+    models.store((3,), torch.tensor(3))
+    assert [models.lookup((number,)) is None for number in range(4)] == [False, True, False, False]
 
 
 def test_many_threads_may_remember_at_once(monkeypatch):
-    monkeypatch.setattr(model_set, "KEPT", 2)
+    monkeypatch.setattr(model_set, "CACHE_SIZE", 2)
     models, wrong = fakes.studio().models, []
 
     def work(start):
         for number in range(start, start + 2000):
-            if models.remembered((number % 7,), lambda n=number: torch.tensor(n % 7)) != number % 7:
+            if models.cached((number % 7,), lambda n=number: torch.tensor(n % 7)) != number % 7:
                 wrong.append(number)
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
@@ -100,7 +100,7 @@ def test_many_threads_may_remember_at_once(monkeypatch):
         thread.start()
     for thread in threads:
         thread.join()
-    assert not wrong and len(models._known) == 2
+    assert not wrong and len(models._cache) == 2
 
 
 def test_no_picture_stays(studio):
@@ -108,13 +108,13 @@ def test_no_picture_stays(studio):
     hashes and latents alone.
     """
     crop, target = PICTURE.resize((48, 48)), PICTURE.rotate(90)
-    source = last(studio.invert(crop, "a", OPTIONS)).result
-    last(studio.extract(target, [source], OptimizeOptions(steps=2)))
+    source = last(fakes.invert(studio, crop, "a", OPTIONS)).result
+    last(studio.extract(studio.embed_target(target), [source], OptimizeOptions(steps=2)))
     kept = [weakref.ref(picture) for picture in (crop, target, source.inversion)]
     del crop, target, source
     gc.collect()
     assert not any(picture() for picture in kept)
-    assert len(studio.models._known) == 2
-    for key, value in studio.models._known.items():
+    assert len(studio.models._cache) == 2
+    for key, value in studio.models._cache.items():
         assert tuple(value.shape) in (studio.models.latent_shape, (1, 8))  # latents; an embedding
         assert all(len(part) == 32 for part in key if isinstance(part, bytes))  # a sha256
