@@ -14,7 +14,7 @@ from essence.methods import PRESETS, batching, losses, method_of
 from essence.methods.optimize import schedule
 from essence.models.clip import ImageText
 from essence.models.stylegan2 import Generator, GeneratorConfig
-from essence.runtime import memory
+from essence.runtime import cuda_graphs, memory
 
 from . import fakes
 
