@@ -86,6 +86,7 @@ class ImageText(nn.Module):
         model = cls(
             model, tokenizer, name, config.get("mean", CLIP_MEAN), config.get("std", CLIP_STD)
         )
+        model.config = dict(config)  # to save it with
         return model.eval().requires_grad_(False)
 
     def fold_norms(self) -> None:
