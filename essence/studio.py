@@ -5,8 +5,9 @@ any of them.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import closing
 from pathlib import Path
@@ -39,6 +40,27 @@ TRUNCATION = 0.7  # of random faces: less variety, fewer broken ones
 Picture = Image.Image | str | Path
 
 
+# Takes a function or generator function and gives one that runs it where a GPU is lent.
+Lend = Callable[[Callable[..., Any]], Callable[..., Any]]
+DEVICE_WORK: dict[str, Callable[..., Any]] = {}
+
+
+def device_work(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a method of `Studio` that works on the device. Its arguments and what it returns or
+    yields are values on the CPU, and it calls no other marked method: where a GPU is lent, the
+    whole call may run in another process.
+    """
+    name = method.__name__
+    DEVICE_WORK[name] = method
+
+    @functools.wraps(method)
+    def call(self: Studio, *arguments: Any, **options: Any) -> Any:
+        lent = self._lent.get(name)
+        return lent(*arguments, **options) if lent else method(self, *arguments, **options)
+
+    return call
+
+
 class Studio:
     """Models, loaded on first use, whose work takes turns on the device. Safe to share between
     threads.
@@ -50,10 +72,12 @@ class Studio:
         device: str | None = None,
         progress: loading.Progress | None = None,
         queue: DeviceQueue | None = None,
+        lend: Lend | None = None,
     ):
         """`model`: a model set by name or path, None for the default. `progress(what, done,
         total)` is called during long work while loading. `queue`: the device's, where other
-        studios share it.
+        studios share it. `lend`: makes the work on the device run where a GPU is lent for each
+        call, in a process that is forked from this one; the models are then loaded at once.
         """
         hardware.limit_threads()
         memory.keep_memory()
@@ -64,6 +88,10 @@ class Studio:
         # (what, done, total) of long work while the models load
         self.loading: tuple[str, int, int] | None = None
         self._loading_lock, self.queue = threading.Lock(), queue or DeviceQueue()
+        self._lent: dict[str, Callable[..., Any]] = {}
+        if lend is not None:
+            _ = self.models  # before the first fork, so that no process loads them again
+            self._lent = {name: lend(method.__get__(self)) for name, method in DEVICE_WORK.items()}
 
     @classmethod
     def of(cls, models: ModelSet) -> Studio:
@@ -180,6 +208,7 @@ class Studio:
         target = self.embed_target(self.cut(picture, found.pick(face)), name or "essence")
         return dataclasses.replace(target, face_found=found.face_found)
 
+    @device_work
     @torch.no_grad()
     def embed_target(self, crop: Image.Image, name: str = "essence") -> Target:
         """A target from its aligned square."""
@@ -187,6 +216,7 @@ class Studio:
         embedding = self.queue.run(lambda: models.encode(to_tensor(crop))[0])
         return Target(name, embedding.float().cpu(), crop)
 
+    @device_work
     def invert(
         self,
         crops: Sequence[Image.Image],
@@ -194,7 +224,7 @@ class Studio:
         options: RefineOptions = RefineOptions(),  # noqa: B008 - frozen
     ) -> Iterator[Step]:
         """Aligned crops to `Source`s, all together; see `methods.invert`."""
-        return self._in_turns(invert(self.models, crops, names, options))
+        yield from self._in_turns(invert(self.models, crops, names, options))
 
     def sources(
         self,
@@ -208,6 +238,7 @@ class Studio:
         crops = self.crops(loaded, aligned=aligned)
         return list(last(self.invert(crops, names, refine)).result) if crops else []
 
+    @device_work
     def from_latents(self, w: torch.Tensor, name: str = "latents") -> Source:
         """Latents [L, D] (or [1, L, D]) as a source; its picture is what the generator makes of
         them. Raises EssenceMismatch.
@@ -216,6 +247,7 @@ class Studio:
         self.models.check(w)
         return self.queue.run(lambda: source_of(self.models, w, name))
 
+    @device_work
     def random_source(self, seed: int) -> Source:
         """A face that the generator makes up; the same for the same seed."""
         models = self.models
@@ -231,6 +263,7 @@ class Studio:
 
     # -- essences
 
+    @device_work
     def extract(
         self,
         target: Target,
@@ -242,7 +275,7 @@ class Studio:
         `METHODS`). Yields a `Step` after each step; `result` is the best so far.
         """
         _, method = method_of(options)
-        return self._in_turns(method.learn(self.models, target, sources, options, start))
+        yield from self._in_turns(method.learn(self.models, target, sources, options, start))
 
     def load_essence(self, path: str | Path) -> Essence:
         """An essence file of this generator. Raises BadFile, or EssenceMismatch for another's."""
@@ -252,6 +285,7 @@ class Studio:
 
     # -- pictures out
 
+    @device_work
     def blend(
         self, sources: Sequence[Source], essences: Sequence[Essence], strengths: Sequence[float]
     ) -> np.ndarray:
@@ -296,6 +330,7 @@ class Studio:
         pairs = (self.similarity(target, pictures) for pictures in (before, after))
         return tuple(float(np.mean(cosines)) for cosines in pairs)
 
+    @device_work
     def similarity(self, target: Target, pictures: np.ndarray) -> list[float]:
         """CLIP cosine of each picture, uint8 [N, H, W, 3], to the target; 1 is as like as can
         be.
@@ -309,6 +344,7 @@ class Studio:
 
         return self.queue.run(compute)
 
+    @device_work
     def identity_distances(self, before: np.ndarray, after: np.ndarray) -> list[float]:
         """Face descriptor distance of each pair of pictures, uint8 [N, H, W, 3]; the same person is
         usually closer than 0.6. Not a number where the models make no faces.
