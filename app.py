@@ -11,7 +11,7 @@ from concurrent.futures import Future
 gc.disable()  # half a million objects are imported, and none of them is garbage
 from demo import LAUNCH, build, space  # noqa: E402
 from essence import UserError  # noqa: E402
-from essence.cli.model_commands import Bar  # noqa: E402
+from essence.cli.progress import ProgressBar as Bar  # noqa: E402
 
 gc.enable()
 

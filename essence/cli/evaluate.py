@@ -1,0 +1,17 @@
+"""Evaluate models, essences: see `python -m essence evaluate --help`."""
+
+from __future__ import annotations
+
+import argparse
+
+from .recipes import run_recipe
+
+RECIPES = {"models": "evaluate.report", "essences": "evaluate.essences"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("words", nargs=argparse.REMAINDER)
+
+
+def run(arguments: argparse.Namespace) -> dict:
+    return run_recipe("evaluate", RECIPES, arguments.words)

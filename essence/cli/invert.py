@@ -1,0 +1,53 @@
+"""Find the generator's version of a photograph."""
+
+from __future__ import annotations
+
+import argparse
+import io
+
+import numpy as np
+
+from ..errors import UserError
+from ..pictures.saving import write_picture
+from ..pictures.tensors import resize
+from ..runtime.files import write_bytes
+from .inputs import (
+    FILE,
+    PICTURE,
+    add_model_arguments,
+    add_source_arguments,
+    load_source,
+    open_studio,
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model_arguments(parser)
+    parser.add_argument("--image", required=True, **PICTURE)
+    parser.add_argument("--out", required=True, help="picture of the inversion", **FILE)
+    parser.add_argument("--latents", help="write w+ [L, D] here, .npy", **FILE)
+    add_source_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> dict:
+    studio, latents = open_studio(arguments), arguments.latents
+    source = load_source(studio, arguments.image, arguments)
+    write_picture(source.inversion, arguments.out)
+    if latents:
+        if latents.suffix.lower() != ".npy":
+            raise UserError(f"Latents are written as .npy, not '{latents.name}'.")
+        buffer = io.BytesIO()
+        np.save(buffer, source.w.numpy())
+        write_bytes(latents, buffer.getvalue())
+    distance = None
+    if studio.models.has_faces:
+        crop, inversion = (
+            np.asarray(resize(picture, studio.models.size))[None]
+            for picture in (source.crop, source.inversion)
+        )
+        distance = round(studio.identity_distances(crop, inversion)[0], 4)
+    return {
+        "out": str(arguments.out),
+        "descriptor_distance": distance,
+        "latents": str(latents) if latents else None,
+    }

@@ -1,0 +1,22 @@
+"""Train generator, teeth, inverter, clip: see `python -m essence train --help`."""
+
+from __future__ import annotations
+
+import argparse
+
+from .recipes import run_recipe
+
+RECIPES = {
+    "generator": "train.generator",
+    "teeth": "train.mouth_colour",
+    "inverter": "train.inverter",
+    "clip": "train.clip",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("words", nargs=argparse.REMAINDER)
+
+
+def run(arguments: argparse.Namespace) -> dict:
+    return run_recipe("train", RECIPES, arguments.words)
