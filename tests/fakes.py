@@ -11,7 +11,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from essence.library import checkpoints, loading, manifest
+from essence.library import checkpoints, loading
+from essence.library.components import COMPONENTS
+from essence.methods.refine import RefineOptions
 from essence.models.clip import ImageText
 from essence.models.e4e import Encoder4Editing, EncoderConfig, Inverter
 from essence.models.identity import face_descriptor
@@ -19,8 +21,8 @@ from essence.models.latents import LatentAxes
 from essence.models.model_set import ModelSet
 from essence.models.stylegan2 import Generator, GeneratorConfig
 from essence.pictures.tensors import to_pil
+from essence.runtime import folders
 from essence.studio import Studio
-from essence.methods.refine import RefineOptions
 from essence.values import Source, Step, Target
 
 GENERATOR = GeneratorConfig(size=32, style_dim=8, n_mlp=2, channels={4: 8, 8: 8, 16: 8, 32: 4})
@@ -106,13 +108,11 @@ def write_manifest(folder: Path, monkeypatch, sets: dict[str, str | None]) -> No
     for seed, (name, aligned) in enumerate(sets.items(), 1):
         if aligned:
             files(folder / name, seed)
-        parts = "".join(
-            f'{part} = {{file = "{name}/{part}.safetensors"}}\n' for part in manifest.COMPONENTS
-        )
+        parts = "".join(f'{part} = {{file = "{name}/{part}.safetensors"}}\n' for part in COMPONENTS)
         tables.append(
             f'[{name}]\ntitle = "Set {name}: for tests"\naligned = "{aligned or "face"}"\n{parts}'
         )
     (folder / "manifest.toml").write_text("\n".join(tables))
-    monkeypatch.setattr(manifest, "WEIGHTS", folder)
+    monkeypatch.setattr(folders, "WEIGHTS", folder)
     monkeypatch.setenv("ESSENCE_CACHE", str(folder / "cache"))
     monkeypatch.setattr(loading, "default_model", lambda: next(iter(sets)))

@@ -13,12 +13,13 @@ import torch
 from PIL import Image
 
 from essence import Essence, OptimizeOptions, RefineOptions, Studio
-from essence.cli import commands
+from essence.cli import main as cli
 from essence.errors import BadFile, EssenceMismatch, UserError
 from essence.library import checkpoints, loading, manifest
 from essence.library.safe_files import write_safetensors
 from essence.models import latents
 from essence.models.e4e import MeanInverter
+from essence.runtime import folders
 from essence.studio import last
 
 from . import fakes
@@ -63,7 +64,9 @@ def church(tmp_path, monkeypatch):
         fakes.CLIP, clip.model.state_dict(), folder / "clip.safetensors", half=False
     )
     (folder / "model.toml").write_text(
-        'aligned = "square"\ngenerator = {file = "stylegan2-church.pt"}\ninverter = {file = "e4e_church_encode.pt"}\n'
+        'aligned = "square"\n'
+        'generator = {file = "stylegan2-church.pt"}\n'
+        'inverter = {file = "e4e_church_encode.pt"}\n'
         'clip = {file = "clip.safetensors"}\n'
     )
     return folder
@@ -71,7 +74,9 @@ def church(tmp_path, monkeypatch):
 
 def test_a_folder_is_a_model_set(church):
     told = []
-    models = loading.load(str(church), half=False, progress=lambda *words: told.append(words))
+    models = loading.load_model_set(
+        str(church), half=False, progress=lambda *words: told.append(words)
+    )
     assert (
         models.name == "chapel"
         and models.id == f"chapel-{loading.fingerprint(fakes.model_set().generator)}"
@@ -82,17 +87,21 @@ def test_a_folder_is_a_model_set(church):
 
 
 def test_the_models_know_what_the_manifest_says_of_deltas(church, monkeypatch):
-    entry = manifest.find(str(church))
-    assert loading.load(str(church)).deltas == entry.deltas == 1
-    monkeypatch.setattr(loading, "find", lambda name: dataclasses.replace(entry, deltas=0.25))
-    assert loading.load(str(church)).deltas == 0.25
-    assert manifest.catalogue()["mini"].deltas == 0
+    entry = manifest.find_model_set(str(church))
+    assert loading.load_model_set(str(church)).deltas == entry.deltas == 1
+    monkeypatch.setattr(
+        manifest, "find_model_set", lambda name: dataclasses.replace(entry, deltas=0.25)
+    )
+    assert loading.load_model_set(str(church)).deltas == 0.25
+    assert manifest.model_sets()["mini"].deltas == 0
 
 
 def test_axes_are_measured_once_and_are_those_of_w(church):
-    first = loading.load(str(church), half=False)
+    first = loading.load_model_set(str(church), half=False)
     told = []
-    again = loading.load(str(church), half=False, progress=lambda *words: told.append(words))
+    again = loading.load_model_set(
+        str(church), half=False, progress=lambda *words: told.append(words)
+    )
     assert not told and torch.equal(again.latents.axes, first.latents.axes)
     assert [path.name for path in church.glob("latents-*")] == [
         f"latents-{loading.fingerprint(first.generator)}.safetensors"
@@ -107,14 +116,14 @@ def test_axes_are_measured_once_and_are_those_of_w(church):
 
 
 def test_statistics_far_from_zero_keep_their_digits():
-    mean, covariance = latents.measure(lambda z: 1000 + z, 4, samples=50_000)
+    mean, covariance = latents.mean_and_covariance(lambda z: 1000 + z, 4, samples=50_000)
     torch.testing.assert_close(mean, torch.full((4,), 1000.0).double(), atol=0.03, rtol=0)
     torch.testing.assert_close(covariance, torch.eye(4).double(), atol=0.03, rtol=0)
 
 
 def test_axes_lie_in_the_cache_where_the_folder_is_read_only(church, tmp_path, monkeypatch):
-    monkeypatch.setattr(loading, "writable", lambda path: False)
-    loading.load(str(church), half=False)
+    monkeypatch.setattr(folders, "is_writable", lambda path: False)
+    loading.load_model_set(str(church), half=False)
     assert (
         not list(church.glob("latents-*"))
         and len(list((tmp_path / "cache").glob("latents-*.safetensors"))) == 1
@@ -134,7 +143,7 @@ def test_one_checkpoint_is_a_model_too(tmp_path, monkeypatch, caplog, kind):
         nvidia_pickle.write(fakes.model_set().generator, path)
     else:
         (e4e_file if kind == "e4e.pt" else generator_file)(path)
-    models = loading.load(str(path), half=False)
+    models = loading.load_model_set(str(path), half=False)
     assert models.has_faces and models.id.endswith(loading.fingerprint(fakes.model_set().generator))
     assert isinstance(models.inverter, MeanInverter) == kind.startswith("g.")
     assert ("no inverter" in caplog.text) == kind.startswith(
@@ -158,7 +167,7 @@ def test_a_public_image_text_file_needs_its_architecture(tmp_path, monkeypatch):
 
 
 def test_the_public_image_text_architecture_is_known():
-    config = checkpoints._public_config(manifest.catalogue()["ffhq"].parts["clip"].open_clip)
+    config = checkpoints._public_config(manifest.model_sets()["ffhq"].components["clip"].open_clip)
     assert (
         config["quick_gelu"]
         and config["vision_cfg"]["patch_size"] == 32
@@ -168,30 +177,32 @@ def test_the_public_image_text_architecture_is_known():
 
 def test_what_cannot_be_a_model_is_said(tmp_path, church):
     with pytest.raises(UserError, match="no model set 'nonsense'.*mini, ffhq, church"):
-        loading.load("nonsense")
+        loading.load_model_set("nonsense")
     with pytest.raises(UserError, match="holds 0 checkpoints"):
         (tmp_path / "empty").mkdir()
-        loading.load(str(tmp_path / "empty"))
+        loading.load_model_set(str(tmp_path / "empty"))
     state = torch.load(church / "e4e_church_encode.pt")
     state["latent_avg"] = torch.zeros(10, 8)
     torch.save(state, church / "e4e_church_encode.pt")
     with pytest.raises(BadFile, match=r"e4e_church_encode\.pt has the shape \[10, 8\]"):
-        loading.load(str(church))
+        loading.load_model_set(str(church))
     (church / "model.toml").write_text('aligned = "round"\n')
     with pytest.raises(BadFile, match="face, square"):
-        loading.load(str(church))
+        loading.load_model_set(str(church))
 
 
 def test_a_public_set_that_is_not_here_says_how_to_fetch_it():
     with pytest.raises(UserError, match="python -m essence fetch church"):
-        loading.load("church")
+        loading.load_model_set("church")
 
 
 def test_a_space_fetches_where_the_manifest_says_so(tmp_path, monkeypatch):
     """Only there: elsewhere nothing is downloaded unasked."""
     asked = []
-    monkeypatch.setattr(manifest, "WEIGHTS", tmp_path)
-    monkeypatch.setattr(loading.fetch, "fetch", lambda entry, progress: asked.append(entry.name))
+    monkeypatch.setattr(folders, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(
+        loading.download, "download_files", lambda entry, progress: asked.append(entry.name)
+    )
     for said in ("true", "false"):
         (tmp_path / "manifest.toml").write_text(
             f'[far]\nfetch_on_space = {said}\n[far.generator]\nfile = "far.pt"\n'
@@ -199,18 +210,18 @@ def test_a_space_fetches_where_the_manifest_says_so(tmp_path, monkeypatch):
         for space in ("", "someone/essence"):
             monkeypatch.setenv("SPACE_ID", space)
             with pytest.raises(UserError, match="fetch far"):
-                loading.load("far")
+                loading.load_model_set("far")
     assert asked == ["far"]
 
 
 def test_the_manifest_is_complete():
-    sets = manifest.catalogue()
+    sets = manifest.model_sets()
     assert (
         sets["church"].aligned == "square"
         and sets["mini"].aligned == sets["ffhq"].aligned == "face"
     )
     for name in ("ffhq", "church"):
-        for part in sets[name].parts.values():
+        for part in sets[name].components.values():
             assert part.sources and part.licence and part.means
             assert not part.sha256 or len(part.sha256) == 64
             assert all(mirror.address.startswith("https://") for mirror in part.sources)
@@ -223,10 +234,10 @@ def test_the_default_is_ffhq_with_a_gpu_and_its_files(tmp_path, monkeypatch, gpu
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setenv("ESSENCE_CACHE", str(tmp_path))
     if there:
-        for part in manifest.catalogue()["ffhq"].parts.values():
+        for part in manifest.model_sets()["ffhq"].components.values():
             (tmp_path / part.file).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / part.file).touch()
-    assert loading.default() == expected
+    assert loading.default_model() == expected
 
 
 def test_churches_run_end_to_end_on_the_command_line(church, tmp_path, monkeypatch, capsys):
@@ -235,7 +246,7 @@ def test_churches_run_end_to_end_on_the_command_line(church, tmp_path, monkeypat
     PICTURE.rotate(90, expand=True).save("b.png")
     Image.linear_gradient("L").convert("RGB").save("t.png")
     assert (
-        commands.main(
+        cli.main(
             [
                 "invert",
                 "--model",
@@ -267,7 +278,7 @@ def test_churches_run_end_to_end_on_the_command_line(church, tmp_path, monkeypat
         "--steps",
         "6",
     ]
-    assert commands.main([*words, "--out", "e.safetensors", "--json"]) == 0
+    assert cli.main([*words, "--out", "e.safetensors", "--json"]) == 0
     out, err = capsys.readouterr()
     found = json.loads(out.splitlines()[-1])
     assert (
@@ -287,11 +298,9 @@ def test_churches_run_end_to_end_on_the_command_line(church, tmp_path, monkeypat
         "--essence",
         "e.safetensors",
     ]
-    assert commands.main([*words, "--out", "o.png"]) == 0
+    assert cli.main([*words, "--out", "o.png"]) == 0
     assert (
-        commands.main(
-            ["grid", "--model", "chapel", "--essences", "e.safetensors", "--out", "grid.png"]
-        )
+        cli.main(["grid", "--model", "chapel", "--essences", "e.safetensors", "--out", "grid.png"])
         == 0
     )
     assert Image.open("o.png").size == (32, 32) and Image.open("grid.png").width > 4 * 32
@@ -299,25 +308,25 @@ def test_churches_run_end_to_end_on_the_command_line(church, tmp_path, monkeypat
 
 def test_churches_run_through_the_studio(church):
     studio = Studio(str(church), "cpu")
-    faces, found = studio.target_faces(PICTURE)
-    assert found and len(faces) == 1 and faces[0].size == (256, 256)
+    target = studio.target(PICTURE)
+    assert target.face_found and target.picture.size == (256, 256)
     assert np.array_equal(
         np.asarray(studio.crop(PICTURE)), np.asarray(studio.crop(PICTURE, aligned=True))
     )
-    assert len(studio.squares(PICTURE)) == 1
-    before = last(studio.invert(studio.crop(PICTURE), options=RefineOptions(steps=0))).losses[
-        "total"
-    ]
-    steps = list(studio.invert(studio.crop(PICTURE), options=RefineOptions(steps=20)))
+    assert len(studio.locate(PICTURE).squares) == 1
+    before = last(
+        fakes.invert(studio, studio.crop(PICTURE), options=RefineOptions(steps=0))
+    ).losses["total"]
+    steps = list(fakes.invert(studio, studio.crop(PICTURE), options=RefineOptions(steps=20)))
     assert "descriptor" not in steps[-1].losses and steps[0].losses["total"] == before
     source = steps[-1].result
     assert pixel_error(source) < 0.9 * pixel_error(steps[0].result)
-    essence = last(studio.extract(faces[0], [source], OptimizeOptions(steps=4))).result
+    essence = last(studio.extract(target, [source], OptimizeOptions(steps=4))).result
     blend = studio.blend([source], [essence], [1.0])[0]
     assert blend.shape == (1, 32, 32, 3) and all(
         map(math.isnan, studio.identity_distances(blend, blend))
     )
-    assert len(studio.likeness(faces[0], blend)) == 1
+    assert len(studio.similarity(target, blend)) == 1
 
 
 def pixel_error(source):
@@ -326,7 +335,7 @@ def pixel_error(source):
 
 
 def test_an_essence_belongs_to_the_weights_whatever_they_are_called(church, tmp_path):
-    models = loading.load(str(church), half=False)
+    models = loading.load_model_set(str(church), half=False)
     Essence(torch.zeros(8, 8), model=models.id).check(
         (8, 8), "elsewhere-" + loading.fingerprint(models.generator)
     )
@@ -340,9 +349,9 @@ def test_public_latents_of_many_pictures(church, tmp_path, monkeypatch, capsys):
     torch.save(torch.randn(68, 8, 8), "faces.pt")
     np.save("direction.npy", np.full((1, 8, 8), 0.1, np.float32))
     common = ["--model", "chapel", "--essence", "direction.npy", "--out", "o.png"]
-    assert commands.main(["apply", *common, "--source", "faces.pt#67"]) == 0
+    assert cli.main(["apply", *common, "--source", "faces.pt#67"]) == 0
     assert (
-        commands.main(
+        cli.main(
             [
                 "grid",
                 "--model",
@@ -360,9 +369,9 @@ def test_public_latents_of_many_pictures(church, tmp_path, monkeypatch, capsys):
     )
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["columns"] == 68
     np.save("a#1.npy", np.zeros((8, 8), np.float32))  # a file's own name comes first
-    assert commands.main(["apply", *common, "--source", "a#1.npy"]) == 0
+    assert cli.main(["apply", *common, "--source", "a#1.npy"]) == 0
     for source in ("faces.pt", "faces.pt#68"):
-        assert commands.main(["apply", *common, "--source", source]) == 2
+        assert cli.main(["apply", *common, "--source", source]) == 2
         assert "68 pictures" in capsys.readouterr().err
     with pytest.raises(BadFile, match=r"\[68, 8, 8\]"):
         Essence.load("faces.pt")

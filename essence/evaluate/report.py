@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import UserError
-from ..library.loading import WEIGHTS
+from ..runtime.folders import WEIGHTS
 from ..library.safe_files import write_bytes
 from ..methods.optimize import PRESETS
 from ..methods.refine import RefineOptions

@@ -42,6 +42,20 @@ def load_generator(path: str | Path) -> Generator:
     return generator
 
 
+def holds_generator(path: str | Path) -> bool:
+    """Whether a StyleGAN2 is inside. Raises BadFile."""
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        return "input.input" in read_safetensors(path)[0]
+    if path.suffix == ".pkl":
+        return True
+    checkpoint = _mapping(read_torch(path, lazily=True), path.name)
+    state = checkpoint.get("state_dict")
+    return "g_ema" in checkpoint or (
+        isinstance(state, Mapping) and any(name.startswith("decoder.") for name in state)
+    )
+
+
 def mean_latent(generator: Generator) -> Tensor:
     """Mean of w over a fixed sample of z, [D]."""
     z = torch.randn(
@@ -163,7 +177,8 @@ def _read_generator(path: Path) -> tuple[dict[str, Tensor], Tensor | None]:
         state = _floats(_prefixed(_mapping(checkpoint["state_dict"], path.name), "decoder."))
     else:
         raise BadFile(
-            f"{path.name} has neither 'g_ema' nor 'state_dict': it is no StyleGAN2 or e4e checkpoint that is known here."
+            f"{path.name} has neither 'g_ema' nor 'state_dict': "
+            "it is no StyleGAN2 or e4e checkpoint that is known here."
         )
     return state, None if latent_avg is None else torch.as_tensor(latent_avg).float()
 
@@ -176,7 +191,8 @@ def _public_config(architecture: str) -> Mapping:
     config = open_clip.get_model_config(name)
     if config is None:
         raise UserError(
-            f"open_clip knows no model {name}. It knows {', '.join(open_clip.list_models()[:12])}, ..."
+            f"open_clip knows no model {name}. "
+            f"It knows {', '.join(open_clip.list_models()[:12])}, ..."
         )
     return config
 
@@ -205,7 +221,8 @@ def _check_filters(state: Mapping[str, Tensor], name: str) -> None:
     for key, value in state.items():
         if key.endswith(".kernel") and not torch.allclose(value, kernel, atol=1e-3):
             raise BadFile(
-                f"{name} resamples with another filter than [1, 3, 3, 1] ({key}); such a generator is not supported."
+                f"{name} resamples with another filter than [1, 3, 3, 1] ({key}); "
+                "such a generator is not supported."
             )
 
 
@@ -213,7 +230,8 @@ def _repeated(latent_avg: Tensor, layers: int, width: int, name: str) -> Tensor:
     """The mean latent [D], [1, D] or [L, D] as [L, D]."""
     if tuple(latent_avg.shape) not in ((width,), (1, width), (layers, width)):
         raise BadFile(
-            f"The mean latent in {name} has the shape {list(latent_avg.shape)}; the network's latents are {[layers, width]}."
+            f"The mean latent in {name} has the shape {list(latent_avg.shape)}; "
+            f"the network's latents are {[layers, width]}."
         )
     return latent_avg.expand(layers, -1)
 

@@ -2,10 +2,10 @@
 runs (docs/METHOD.md, section 6).
 
 Such a file holds objects that recreate themselves from a table {type, module_src, class_name,
-state}: source code and a module's
-`__dict__`. The reader here maps the handful of names that these files need to constructors of its
-own, which only keep their arguments, and refuses every other name. What comes out are plain values,
-tensors, and `Record`s: a class name with the attributes it had.
+state}: source code and a module's `__dict__`. The reader here maps the handful of names that these
+files need to constructors of its own, which only keep their arguments, and refuses every other
+name. What comes out are plain values, tensors, and `Record`s: a class name with the attributes it
+had.
 """
 
 from __future__ import annotations
@@ -72,9 +72,8 @@ def read_pickle(path: str | Path) -> object:
         raise BadFile(
             f"{path.name} was refused: {refused} Nothing in it was run. Use a copy from its makers."
         ) from None
-    except (
-        Exception
-    ) as error:  # a broken or hostile stream fails in as many ways as there are opcodes
+    except Exception as error:
+        # A broken or hostile stream fails in as many ways as there are opcodes.
         raise BadFile(
             f"{path.name} is no intact network pickle ({type(error).__name__}: {str(error)[:200]})."
         ) from None
@@ -94,7 +93,8 @@ class _Reader(pickle.Unpickler):
         if make is None:
             if module.startswith("dnnlib.tflib"):
                 raise _Refused(
-                    "it is a TensorFlow network; only the pickles of the PyTorch versions can be read."
+                    "it is a TensorFlow network; "
+                    "only the pickles of the PyTorch versions can be read."
                 )
             raise _Refused(f"it wants to call {module}.{name}, which no network needs.")
         return _Inert(make) if not isinstance(make, type) else make
@@ -123,9 +123,8 @@ class _Inert:
 class _Attributes(dict):
     """A dict with attribute access, there; a dict, here."""
 
-    def __setstate__(
-        self, state: object
-    ) -> None:  # also keeps BUILD off the class itself, where `self` is missing
+    def __setstate__(self, state: object) -> None:
+        # Also keeps BUILD off the class itself, where `self` is missing.
         if isinstance(state, dict):
             self.update(state)
 
@@ -172,10 +171,8 @@ def _dtype(name: object, *_ignored: object) -> _Dtype:
 
 
 def _scalar(dtype: object, data: object = b"") -> object:
-    if (
-        not isinstance(dtype, _Dtype)
-        or not isinstance(data, bytes)
-        or not PLAIN_DTYPE.fullmatch(dtype.name)
+    if not (isinstance(dtype, _Dtype) and isinstance(data, bytes)) or (
+        not PLAIN_DTYPE.fullmatch(dtype.name)
     ):
         raise _Refused("one of its numbers is none.")
     return np.frombuffer(data, np.dtype(dtype.name), count=1)[0].item()

@@ -1,19 +1,20 @@
-"""NVIDIA's StyleGAN2 networks, as `pickles` reads them, in the names and units of the common
-PyTorch checkpoints.
+"""NVIDIA's StyleGAN2 networks, as `network_pickle` reads them, in the names and units of the common
+PyTorch checkpoints (docs/METHOD.md, section 6).
 
 The mathematics are the same. What differs:
 - names: `mapping.fc0` is `style.1`, `synthesis.b8.conv0` is `convs.0`, `affine` is
-`conv.modulation`, `torgb` is `to_rgbs.0`;
+  `conv.modulation`, `torgb` is `to_rgbs.0`;
 - shapes: a batch axis of one before weights and constants, noise as [1, 1, H, W], strengths as [1];
-- both kinds scale weights as they run. A style's and a mapping layer's factor is the same
-(`weight_gain`, or the learning rate's
-  multiplier over sqrt(fan in)); a demodulated convolution's cancels, so its weights are copied; RGB
-  layers have it alike;
+- both kinds scale weights as they run. The factor of a style or mapping layer is the same
+  (`weight_gain`, or the learning rate's multiplier over sqrt(fan in)); that of a demodulated
+  convolution cancels, so its weights are copied; RGB layers have it alike;
 - an enlarging convolution is a transposed one with the weights as stored in both, so nothing is
-flipped;
+  flipped;
 - the filter is normed to one there, and to four (two along each axis) here, where it follows zeros
-put between the pixels. Newer networks clamp activations at 256, far above what they reach; that is
-left out, as is anything conditional on a class.
+  put between the pixels.
+
+Newer networks clamp activations at 256, far above what they reach; that is left out, as is anything
+conditional on a class.
 """
 
 from __future__ import annotations
@@ -38,15 +39,13 @@ def generator_of(content: object, name: str) -> Record:
     """
     if isinstance(content, Mapping):
         content = content.get("G_ema", content.get("G"))
-    elif (
-        isinstance(content, (tuple, list)) and content
-    ):  # (G, D, Gs), as the first versions saved them
-        content = content[-1]
-    if not isinstance(content, Record) or not {"mapping", "synthesis"} <= set(
-        content.table("_modules")
-    ):
+    elif isinstance(content, (tuple, list)) and content:
+        content = content[-1]  # (G, D, Gs), as the first versions saved them
+    parts = content.table("_modules") if isinstance(content, Record) else {}
+    if not {"mapping", "synthesis"} <= set(parts):
         raise BadFile(
-            f"{name} holds no StyleGAN2 generator that is known here (a G_ema with mapping and synthesis)."
+            f"{name} holds no StyleGAN2 generator that is known here "
+            "(a G_ema with mapping and synthesis)."
         )
     return content
 
@@ -64,27 +63,21 @@ def to_common(network: Record, name: str) -> tuple[dict[str, Tensor], Tensor | N
         raise
     except (KeyError, AttributeError) as missing:
         raise BadFile(
-            f"The generator in {name} lacks {missing}: it is no StyleGAN2 in the form of stylegan2-ada."
+            f"The generator in {name} lacks {missing}: "
+            "it is no StyleGAN2 in the form of stylegan2-ada."
         ) from None
-    except (
-        IndexError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # shapes and attributes that no network has
+    except (IndexError, TypeError, ValueError, RuntimeError) as error:
+        # Shapes and attributes that no network has.
         raise BadFile(f"The generator in {name} is damaged ({error}).") from None
 
 
 def _refuse_variants(network: Record, name: str) -> None:
-    classes, channels = (
-        network.attributes.get("c_dim", 0),
-        network.attributes.get("img_channels", 3),
-    )
-    if classes:
+    if classes := network.attributes.get("c_dim", 0):
         raise BadFile(
-            f"The generator in {name} is conditional on {classes} classes; only unconditional ones are supported."
+            f"The generator in {name} is conditional on {classes} classes; "
+            "only unconditional ones are supported."
         )
-    if channels != 3:
+    if (channels := network.attributes.get("img_channels", 3)) != 3:
         raise BadFile(
             f"The generator in {name} makes pictures of {channels} channels; only RGB is supported."
         )
@@ -92,7 +85,8 @@ def _refuse_variants(network: Record, name: str) -> None:
         kind = block.attributes.get("architecture", "skip") if isinstance(block, Record) else "skip"
         if kind != "skip":
             raise BadFile(
-                f"The generator in {name} is of the architecture '{kind}' (block {side}); only 'skip' is supported."
+                f"The generator in {name} is of the architecture '{kind}' (block {side}); "
+                "only 'skip' is supported."
             )
 
 
@@ -105,9 +99,7 @@ def _mapping(mapping: Record) -> dict[str, Tensor]:
 
 
 def _linear(layer: Record, name: str, lr: float = 1.0) -> dict[str, Tensor]:
-    """A dense layer; where it says its factors, stored values are brought to those that run
-    here.
-    """
+    """A dense layer, its stored values rescaled where its factors differ from those used here."""
     weight, bias = layer.tensors()["weight"], layer.tensors()["bias"]
     gain = layer.attributes.get("weight_gain", lr / math.sqrt(weight.shape[1]))
     bias_gain = layer.attributes.get("bias_gain", lr)
@@ -123,23 +115,18 @@ def _linear(layer: Record, name: str, lr: float = 1.0) -> dict[str, Tensor]:
 def _synthesis(synthesis: Record) -> dict[str, Tensor]:
     first = synthesis.inner("b4")
     state = {"input.input": first.tensors()["const"][None]}
-    state |= _convolution(first.inner("conv1"), "conv1", 0) | _to_rgb(
-        first.inner("torgb"), "to_rgb1"
-    )
-    for i, side in enumerate(
-        side for side in SIDES[1:] if f"b{side}" in synthesis.table("_modules")
-    ):
-        block = synthesis.inner(f"b{side}")
-        kernel = _kernel(block.tensors()["resample_filter"])
+    state |= _convolution(first.inner("conv1"), "conv1", 0)
+    state |= _to_rgb(first.inner("torgb"), "to_rgb1")
+    names = [f"b{side}" for side in SIDES[1:] if f"b{side}" in synthesis.table("_modules")]
+    for i, block in enumerate(map(synthesis.inner, names)):
         state |= _convolution(block.inner("conv0"), f"convs.{2 * i}", 2 * i + 1)
         state |= _convolution(block.inner("conv1"), f"convs.{2 * i + 1}", 2 * i + 2)
         state |= _to_rgb(block.inner("torgb"), f"to_rgbs.{i}")
-        state |= {
-            f"convs.{2 * i}.conv.blur.kernel": _kernel(
-                block.inner("conv0").tensors()["resample_filter"]
-            )
-        }
-        state |= {f"to_rgbs.{i}.upsample.kernel": kernel}
+        enlarging, upsampling = (
+            _kernel(record.tensors()["resample_filter"]) for record in (block.inner("conv0"), block)
+        )
+        state[f"convs.{2 * i}.conv.blur.kernel"] = enlarging
+        state[f"to_rgbs.{i}.upsample.kernel"] = upsampling
     return state
 
 

@@ -5,9 +5,7 @@ all.
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,10 +20,11 @@ from ..errors import BadFile
 from ..runtime.files import write_bytes
 
 HEADER = "essence"  # the key of our JSON in a safetensors header
-# a broken or hostile file fails in as many ways as its reader has lines, memory errors of a lying
-# header included
+# A broken or hostile file fails in as many ways as its reader has lines, memory errors of a lying
+# header included.
 BROKEN = Exception
-MANY = 1 << 24  # numbers
+# Numbers of a tensor from which on its size is compared with what the file holds.
+MANY = 1 << 24
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
@@ -37,11 +36,13 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except BROKEN as error:
         raise BadFile(
-            f"{path.name} is no intact safetensors file ({reason(error)}). Copy or download it again."
+            f"{path.name} is no intact safetensors file ({reason(error)}). "
+            "Copy or download it again."
         ) from None
     if not isinstance(header, dict):
         raise BadFile(
-            f"The header of {path.name} is damaged: a {type(header).__name__} where a table should be."
+            f"The header of {path.name} is damaged: "
+            f"a {type(header).__name__} where a table should be."
         )
     return tensors, header
 
@@ -92,7 +93,8 @@ def check_whole(tensor: object) -> None:
         and tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
     ):
         raise ValueError(
-            f"one of its tensors claims to be {list(tensor.shape)}, with fewer numbers than that in the file"
+            f"one of its tensors claims to be {list(tensor.shape)}, "
+            "with fewer numbers than that in the file"
         )
 
 

@@ -5,16 +5,17 @@ together.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from cachetools import LRUCache
 from torch import Tensor
 
-from ..errors import EssenceMismatch
+from ..errors import EssenceMismatch, UserError
 from ..pictures.tensors import to_uint8
 from ..runtime.memory import BatchHalving
 from .clip import ImageText
@@ -24,12 +25,14 @@ from .latents import LatentAxes
 from .stylegan2 import Generator
 
 RENDER_PIXELS = 1 << 20  # of one batch: more of them are no faster, and take more memory
-RENDER_PIXELS_CPU = (
-    1 << 18
-)  # what all of a batch have in common is fetched once; more of them leave the caches
+# On a CPU: what all of a batch have in common is fetched once; more of them leave the caches.
+RENDER_PIXELS_CPU = 1 << 18
 DESCRIPTOR = 128  # numbers that describe a face
 # Embeddings of sources and latents of inversions that are kept; the least recently used go first.
 CACHE_SIZE = 256
+
+# The kinds of component with a field of their own in `ModelSet`.
+CORE_COMPONENTS = ("generator", "inverter", "clip", "latents")
 
 Key = tuple[Hashable, ...]  # pictures and latents in it only as their hash
 
@@ -41,29 +44,39 @@ class ModelSet:
     """
 
     name: str
-    id: str  # of the generator; what an essence remembers
+    # Of the generator; what an essence remembers.
+    id: str
     generator: Generator
     inverter: Inverter | MeanInverter
     clip: ImageText
-    identity: (
-        FaceDescriptor | None
-    )  # None: its pictures are not faces; squares are taken as they are, and nobody is described
+    # None: its pictures are not faces; squares are taken as they are, and nobody is described.
+    identity: FaceDescriptor | None
     latents: LatentAxes | None = None
-    half: bool = False  # bfloat16 where it is safe
-    deltas: float = (
-        1.0  # how much of the inverter's differences between layers refinement starts with
-    )
+    # bfloat16 where it is safe.
+    half: bool = False
+    # How much of the inverter's differences between layers refinement starts with.
+    deltas: float = 1.0
+    # Components that only some methods use, by kind (see `library.components`).
+    extras: Mapping[str, Any] = field(default_factory=dict)
     _cache: LRUCache = field(default_factory=lambda: LRUCache(CACHE_SIZE), init=False, repr=False)
     _cache_lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
+    def component(self, kind: str) -> Any:
+        """A component by its kind. Raises UserError where the set has none."""
+        value = getattr(self, kind) if kind in CORE_COMPONENTS else self.extras.get(kind)
+        if value is None:
+            raise UserError(f"The model set '{self.name}' has no {kind}.")
+        return value
+
     def use_fast_layout(self) -> None:
-        """On a CPU without bfloat16, let channels lie innermost: up to a fifth faster. All maps
-        follow the first, or the weights.
+        """On a CPU without bfloat16, store feature maps with the channels innermost: up to a fifth
+        faster. All maps follow the layout of the first one, or of the weights.
         """
         if self.device.type == "cpu" and not self.half:
             self.clip.fold_norms()
-            for part in filter(None, (self.generator.input, self.clip.model.visual, self.identity)):
-                part.to(memory_format=torch.channels_last)
+            modules = (self.generator.input, self.clip.model.visual, self.identity)
+            for module in filter(None, modules):
+                module.to(memory_format=torch.channels_last)
 
     @property
     def device(self) -> torch.device:
@@ -92,7 +105,7 @@ class ModelSet:
 
     @property
     def render_batch(self) -> int:
-        """Pictures of one batch, where there are many: more are no faster, and take more memory."""
+        """How many pictures make a batch: more are no faster, and take more memory."""
         pixels = RENDER_PIXELS_CPU if self.device.type == "cpu" else RENDER_PIXELS
         return max(1, pixels // self.size**2)
 
@@ -104,7 +117,8 @@ class ModelSet:
     def check(self, w: Tensor, what: str = "These latents") -> None:
         if tuple(w.shape[-2:]) != self.latent_shape:
             raise EssenceMismatch(
-                f"{what} have the shape {list(w.shape[-2:])}; the generator {self.id} takes {list(self.latent_shape)}."
+                f"{what} have the shape {list(w.shape[-2:])}; "
+                f"the generator {self.id} takes {list(self.latent_shape)}."
             )
 
     def images(self, w: Tensor, resolution: int | None = None) -> Tensor:
@@ -120,12 +134,11 @@ class ModelSet:
         self.check(w)
         if len(w) == 0:
             return np.zeros((0, self.size, self.size, 3), np.uint8)
-        batches = BatchHalving(self.render_batch)
+        in_batches = BatchHalving(self.render_batch)
         done: list[np.ndarray] = []
         while (start := sum(map(len, done))) < len(w):
-            done.append(
-                batches(lambda batch, start=start: to_uint8(self.images(w[start : start + batch])))
-            )
+            rest = w[start:]
+            done.append(in_batches(lambda batch, rest=rest: to_uint8(self.images(rest[:batch]))))
         return np.concatenate(done)
 
     def encode(self, images: Tensor) -> Tensor:

@@ -21,9 +21,11 @@ WEIGHTS, ASSETS = data_folder("weights"), data_folder("assets")
 
 
 def cache_folder() -> Path:
-    """The user's folder for what cannot lie in weights/."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("ESSENCE_CACHE") or Path(home) / "essence")
+    """The user's folder for what cannot lie in weights/; ESSENCE_CACHE names another one."""
+    from platformdirs import user_cache_path
+
+    own = os.environ.get("ESSENCE_CACHE")
+    return Path(own) if own else user_cache_path("essence", appauthor=False)
 
 
 def is_writable(path: Path) -> bool:
