@@ -107,7 +107,7 @@ def _modulated(conv: ModulatedConv, x: Tensor, w: Tensor) -> Tensor:
     if k > 1:  # colours are not demodulated
         weight = weight * torch.rsqrt(weight.square().sum((2, 3, 4), keepdim=True) + 1e-8)
     x = x.reshape(1, b * c, height, width)
-    if conv.taps is not None:
+    if conv.upsample:
         x = F.conv_transpose2d(
             x, weight.transpose(1, 2).reshape(b * c, out, k, k), stride=2, groups=b
         )

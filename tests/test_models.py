@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from essence.evaluate.quality import chip_descriptors
 from essence.models.identity import CHIP, FILE, face_chip, face_descriptor
 from essence.models.latents import LatentAxes
-from essence.models.stylegan2 import BLUR, ModulatedConv, Styles
-from essence.ops import Known, leaky_relu, styled_conv, upfirdn2d
+from essence.models.stylegan2 import BLUR, Generator, GeneratorConfig, ModulatedConv
+from essence.ops import WeightCache, dispatch, leaky_relu, styled_conv, upfirdn2d
+from essence.ops.synthesis import BatchedStyles, FusedSynthesis
 from essence.pictures.tensors import to_tensor
 from essence.runtime.folders import package_file
 
@@ -43,30 +44,31 @@ def test_modulation_of_activations_equals_modulation_of_weights():
     weight = conv.scale * conv.weight * conv.modulation(w)[:, None, :, None, None]
     weight = weight * torch.rsqrt(weight.square().sum(dim=(2, 3, 4), keepdim=True) + 1e-8)
     expected = torch.cat([F.conv2d(x[i : i + 1], weight[i], padding=1) for i in range(3)])
-    (style,), scales = Styles([conv])(w[:, None])
-    ours = styled_conv(x, conv.weight[0], style, scales[0], bias, noise, None, Known())
+    (style,), (scale,) = BatchedStyles([conv])(w[:, None])
+    ours = styled_conv(x, conv.weight[0], style, scale, bias, noise, None, WeightCache())
     torch.testing.assert_close(ours, leaky_relu(expected, bias, noise), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(conv(x, w), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_styles_of_many_convolutions_are_those_of_each():
     """Wide and narrow ones, colours among them, with the gradients of latents and weights."""
     convs = [
         ModulatedConv(6, 4, 3, 5),
-        ModulatedConv(4, 3, 1, 5),
+        ModulatedConv(4, 3, 1, 5, demodulate=False),
         ModulatedConv(4, 8, 3, 5, upsample=True),
     ]
     w = torch.randn(2, 3, 5, requires_grad=True)
-    styles, scales = Styles(convs)(w)
-    assert sorted(scales) == [0, 2]
+    styles, scales = BatchedStyles(convs)(w)
+    assert [i for i, scale in enumerate(scales) if scale is not None] == [0, 2]
     for i, conv in enumerate(convs):
         expected = conv.modulation(w[:, i]) * conv.scale
         torch.testing.assert_close(styles[i], expected)
-        if i in scales:
+        if scales[i] is not None:
             filters = conv.weight * expected[:, None, :, None, None]
             torch.testing.assert_close(
                 scales[i], torch.rsqrt(filters.square().sum(dim=(2, 3, 4)) + 1e-8)
             )
-    sum(style.sum() for style in [*styles, *scales.values()]).backward()
+    sum(factor.sum() for factor in [*styles, *scales] if factor is not None).backward()
     parameters = [
         p for conv in convs for p in (conv.weight, conv.modulation.weight, conv.modulation.bias)
     ]
@@ -78,17 +80,17 @@ def test_styles_of_many_convolutions_are_those_of_each():
 
 
 @torch.no_grad()
-def test_what_is_known_of_a_weight_follows_the_weight():
-    """It is remembered while nobody learns it; an average of generators, and a file, write into it
-    all the same.
+def test_what_follows_from_a_weight_follows_the_weight():
+    """It is kept while nobody learns the weight; an average of generators, and a file, write into
+    it all the same.
     """
-    known, layer = Known(), torch.nn.Linear(3, 2).requires_grad_(False)
+    cache, layer = WeightCache(), torch.nn.Linear(3, 2).requires_grad_(False)
 
     def energy():
-        return known("energy", lambda weight: weight.float().square(), layer.weight)
+        return cache("energy", lambda weight: weight.float().square(), layer.weight)
 
     expected = energy().clone()
-    assert energy() is energy() and known("other", torch.neg, layer.weight) is not energy()
+    assert energy() is energy() and cache("other", torch.neg, layer.weight) is not energy()
     layer.weight.mul_(2)
     torch.testing.assert_close(energy(), 4 * expected)
     layer.load_state_dict({**layer.state_dict(), "weight": 3 * layer.weight})
@@ -99,6 +101,47 @@ def test_what_is_known_of_a_weight_follows_the_weight():
         layer.requires_grad_()
         energy().sum().backward()
     torch.testing.assert_close(layer.weight.grad, 2 * layer.weight)
+
+
+@pytest.mark.parametrize("kernels", [True, False], ids=["kernels", "torch"])
+@pytest.mark.parametrize("resolution", [None, 16])
+def test_the_fused_synthesis_is_the_plain_one(monkeypatch, kernels, resolution):
+    """The same pictures and the same gradients of w+, with the kernels, if they compile here, and
+    without; and it is taken where the weights are frozen only.
+    """
+    if not kernels:
+        monkeypatch.setattr(dispatch, "cpu_kernels", lambda: False)
+    generator = Generator(GeneratorConfig(32, 16, 2, {4: 32, 8: 32, 16: 32, 32: 16}))
+    for layer in (generator.conv1, *generator.convs):
+        layer.noise.weight.data.fill_(0.1)
+    generator.requires_grad_(False)
+    w = torch.randn(3, generator.config.layers, 16, requires_grad=True)
+    taken, call = [], FusedSynthesis.__call__
+    monkeypatch.setattr(FusedSynthesis, "__call__", lambda *args: (taken.append(1), call(*args))[1])
+
+    def found():
+        picture = generator.synthesis(w, resolution)
+        wave = torch.sin(torch.arange(picture.numel())).view(picture.shape)
+        return picture, torch.autograd.grad(picture, w, wave)[0]
+
+    fused = found()
+    generator.conv1.noise.weight.requires_grad_()
+    plain = found()
+    assert taken == [1]
+    torch.testing.assert_close(fused[0], plain[0], atol=1e-4, rtol=0)
+    largest = plain[1].abs().max()
+    torch.testing.assert_close(fused[1] / largest, plain[1] / largest, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["conv.weight", "conv.modulation.bias", "activate.bias"])
+def test_a_weight_that_is_learned_gets_its_gradient(name):
+    """Through two derivatives, as path length regularisation takes them."""
+    generator = fakes.model_set().generator.requires_grad_(False)
+    weight = generator.convs[1].get_parameter(name).requires_grad_()
+    w = torch.randn(2, 8, 8, requires_grad=True)
+    (g,) = torch.autograd.grad(generator.synthesis(w).square().sum(), w, create_graph=True)
+    g.square().sum().backward()
+    assert weight.grad.abs().sum() > 0 and w.grad.abs().sum() > 0
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ import torch
 from essence import ops
 from essence.errors import UserError
 from essence.models.stylegan2 import BLUR
-from essence.ops import build, cuda, reference
+from essence.ops import build, cuda, dispatch, reference
 
 ARCHITECTURES = ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90"]
 SIZES = [(2, 3, 7, 5), (1, 5, 1, 1), (3, 4, 16, 12), (2, 2, 33, 19)]
@@ -221,9 +221,9 @@ def test_reference_is_the_sum_through_the_slope(with_bias, with_noise, with_scal
 
 @pytest.fixture
 def chooser(monkeypatch):
-    ops._kernels.cache_clear()
+    dispatch.cuda_kernels.cache_clear()
     yield monkeypatch
-    ops._kernels.cache_clear()
+    dispatch.cuda_kernels.cache_clear()
 
 
 def fail():
@@ -232,28 +232,28 @@ def fail():
 
 def test_one_warning_says_why_plain_torch_is_used(chooser):
     chooser.delenv("ESSENCE_OPS", raising=False)
-    chooser.setattr(cuda, "load", fail)
+    chooser.setattr(cuda, "compile_kernels", fail)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        assert [ops._kernels() for _ in range(3)] == [False] * 3
+        assert [dispatch.cuda_kernels() for _ in range(3)] == [False] * 3
     assert len(seen) == 1 and "there is no CUDA compiler" in str(seen[0].message)
 
 
 def test_a_demand_that_cannot_be_met_is_an_error_and_reference_asks_for_nothing(chooser):
-    chooser.setattr(cuda, "load", fail)
+    chooser.setattr(cuda, "compile_kernels", fail)
     chooser.setenv("ESSENCE_OPS", "cuda")
     with pytest.raises(UserError, match="there is no CUDA compiler"):
-        ops._kernels()
+        dispatch.cuda_kernels()
     chooser.setenv("ESSENCE_OPS", "reference")
-    assert ops._kernels() is False
-    ops._kernels.cache_clear()
+    assert dispatch.cuda_kernels() is False
+    dispatch.cuda_kernels.cache_clear()
     chooser.setenv("ESSENCE_OPS", "gpu")
     with pytest.raises(UserError, match="auto, cuda, reference.*'gpu'"):
-        ops._kernels()
+        dispatch.cuda_kernels()
 
 
 def test_pictures_on_the_processor_never_ask_for_a_compiler(chooser):
-    chooser.setattr(cuda, "load", fail)
+    chooser.setattr(cuda, "compile_kernels", fail)
     chooser.setenv("ESSENCE_OPS", "cuda")
     x = torch.randn(1, 2, 4, 4)
     assert torch.equal(ops.leaky_relu(x), reference.leaky_relu(x))

@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from essence import ops
 from essence.models.identity import CHIP, face_descriptor
 from essence.models.stylegan2 import BLUR, Generator, GeneratorConfig
-from essence.ops import Known, build, reference, styled
+from essence.ops import WeightCache, build, dispatch, reference, winograd
 from essence.runtime import hardware
 
 
 def compiles() -> bool:
     try:
-        styled.load()
+        build.cpu_library()
     except build.BuildError:
         return False
     return True
@@ -90,10 +90,8 @@ def test_a_layer_is_what_torch_makes_of_it(shape, taps):
     x, weight, style, scale, *rest = layer(*shape, taps)
     inputs = [t.requires_grad_() for t in (x, style, scale)]
     before = plainly(x, weight, style, scale, *rest)
-    expected, ours = (
-        reference.leaky_relu(before),
-        styled.layer(x, weight, style, scale, *rest, Known()),
-    )
+    expected = reference.leaky_relu(before)
+    ours = winograd.styled_conv(x, weight, style, scale, *rest, WeightCache())
     assert ours.is_contiguous(memory_format=torch.channels_last)
     agree(
         [ours, *gradients(ours, before, inputs)], [expected, *gradients(expected, before, inputs)]
@@ -107,7 +105,8 @@ def test_a_plain_convolution_is_torchs(shape, leak):
     x, weight, *_, bias, _, _ = layer(*shape, None)
     x.requires_grad_()
     before = F.conv2d(x, weight, bias, padding=1)
-    expected, ours = F.leaky_relu(before, leak), styled.conv(x, weight, bias, leak, Known())
+    expected = F.leaky_relu(before, leak)
+    ours = winograd.conv_leaky_relu(x, weight, bias, leak, WeightCache())
     agree([ours, *gradients(ours, before, [x])], [expected, *gradients(expected, before, [x])])
 
 
@@ -117,20 +116,22 @@ def test_a_plain_convolution_is_torchs(shape, leak):
 def test_a_layer_and_its_picture_are_what_torch_makes_of_them(height, width, below, asked):
     """Whatever of the two a loss sees."""
     x, weight, style, scale, bias, noise, taps = layer(16, 32, height, width, None)
-    rgb = ops.ToRgb(
+    skip = ops.OutputSkip(
         normal(3, 32, 1, 1),
         normal(2, 32),
         normal(3),
         normal(2, 3, height // 2, width // 2) if below else None,
         BLUR,
     )
-    inputs = [t.requires_grad_() for t in (x, style, scale, rgb.style, rgb.below) if t is not None]
+    inputs = [x, style, scale, skip.style, *([skip.below] if below else [])]
+    inputs = [t.requires_grad_() for t in inputs]
     before = plainly(x, weight, style, scale, bias, noise, taps)
     y = reference.leaky_relu(before)
-    picture = F.conv2d(y * rgb.style[:, :, None, None], rgb.weight) + rgb.bias[:, None, None]
+    picture = F.conv2d(y * skip.style[:, :, None, None], skip.weight) + skip.bias[:, None, None]
     if below:
-        picture = picture + reference.upfirdn2d(rgb.below, BLUR, up=2, pad=(2, 1))
-    ours, found = styled.layer_and_picture(x, weight, style, scale, bias, noise, Known(), rgb), []
+        picture = picture + reference.upfirdn2d(skip.below, BLUR, up=2, pad=(2, 1))
+    arguments, found = (x, weight, style, scale, bias, noise, skip, WeightCache()), []
+    ours = winograd.styled_conv_to_rgb(*arguments)
     for pair in (ours, (y, picture)):
         # A map with its uncertain pixels cut out; the picture counts as far as it does not depend
         # on them.
@@ -159,14 +160,12 @@ def test_a_layer_and_its_picture_are_what_torch_makes_of_them(height, width, bel
 @pytest.mark.parametrize("taps", [None, BLUR], ids=["flat", "up"])
 def test_nobody_depends_on_who_else_is_there_or_on_the_threads(taps):
     x, weight, style, scale, *rest = layer(32, 32, 12, 20, taps, count=5)
-    together, threads = (
-        styled.layer(x, weight, style, scale, *rest, Known()),
-        torch.get_num_threads(),
-    )
+    together = winograd.styled_conv(x, weight, style, scale, *rest, WeightCache())
+    one, threads = (x[3:4], weight, style[3:4], scale[3:4], *rest), torch.get_num_threads()
     try:
         for count in (1, 3):
             torch.set_num_threads(count)
-            alone = styled.layer(x[3:4], weight, style[3:4], scale[3:4], *rest, Known())
+            alone = winograd.styled_conv(*one, WeightCache())
             assert torch.equal(alone, together[3:4])
     finally:
         torch.set_num_threads(threads)
@@ -176,7 +175,7 @@ def test_nobody_depends_on_who_else_is_there_or_on_the_threads(taps):
 def test_gradients_are_the_same_each_time():
     x, weight, style, scale, *rest = layer(16, 32, 20, 20, BLUR)
     style.requires_grad_(), scale.requires_grad_()
-    y = styled.layer(x, weight, style, scale, *rest, Known())
+    y = winograd.styled_conv(x, weight, style, scale, *rest, WeightCache())
     first, second = (
         torch.autograd.grad(y, [style, scale], torch.ones_like(y), retain_graph=True)
         for _ in range(2)
@@ -187,7 +186,7 @@ def test_gradients_are_the_same_each_time():
 @needs_compiler
 def test_a_second_derivative_is_refused_and_never_wrong():
     x, weight, style, scale, *rest = layer(16, 16, 8, 8, None)
-    y = styled.layer(x.requires_grad_(), weight, style, scale, *rest, Known())
+    y = winograd.styled_conv(x.requires_grad_(), weight, style, scale, *rest, WeightCache())
     (g,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         g.sum().backward()
@@ -223,33 +222,39 @@ def test_the_face_network_sees_the_same(kernels):
 @pytest.fixture
 def kernels(monkeypatch):
     """Call it with whether the kernels shall be taken."""
-    return lambda taken: monkeypatch.setattr(ops, "_processor_kernels", lambda: taken)
+    return lambda taken: monkeypatch.setattr(dispatch, "cpu_kernels", lambda: taken)
 
 
 @pytest.fixture
 def asked_anew(monkeypatch):
-    ops._processor_kernels.cache_clear()
-    build.processor_library.cache_clear()
+    dispatch.cpu_kernels.cache_clear()
+    build.cpu_library.cache_clear()
     yield monkeypatch
-    ops._processor_kernels.cache_clear()
-    build.processor_library.cache_clear()
+    dispatch.cpu_kernels.cache_clear()
+    build.cpu_library.cache_clear()
 
 
-def test_only_what_they_can_compute_is_given_to_them():
+def test_only_what_they_can_compute_is_given_to_them(kernels):
+    kernels(True)
     x, weight, *_, bias, _, _ = layer(16, 16, 8, 8, None)
-    assert styled.suits(x, weight, bias, None) and styled.suits(x, weight, bias, BLUR)
-    assert not styled.suits(x[:, :, :3], weight, bias, None) and not styled.suits(
-        x, weight, bias, (0.5, 0.5)
-    )
-    assert not styled.suits(x.double(), weight, bias, None)
-    assert not styled.suits(x[:, :8], weight[:, :8], bias, None)
-    assert not styled.suits(x, weight[:, :, :1, :1], bias, None)
+    taken = dispatch.takes_cpu_kernels
+    assert taken(x, weight, bias, None) and taken(x, weight, bias, BLUR)
+    assert not taken(x[:, :, :3], weight, bias, None) and not taken(x, weight, bias, (0.5, 0.5))
+    assert not taken(x.double(), weight, bias, None)
+    assert not taken(x[:, :8], weight[:, :8], bias, None)
+    assert not taken(x, weight[:, :, :1, :1], bias, None)
     with torch.autocast("cpu", torch.bfloat16):
-        assert not styled.suits(x, weight, bias, None)
+        assert not taken(x, weight, bias, None)
     learned = weight.clone().requires_grad_()
-    assert not styled.suits(x, learned, bias, None)
+    assert not taken(x, learned, bias, None)
     with torch.no_grad():
-        assert styled.suits(x, learned, bias, None)
+        assert taken(x, learned, bias, None)
+    noise = normal(1, 1, 8, 8)
+    assert taken(x, weight, bias, None, noise)
+    assert not taken(x, weight, bias, None, noise.expand(2, -1, -1, -1))
+    assert not taken(x, weight, bias, None, noise.requires_grad_())
+    kernels(False)
+    assert not taken(x, weight, bias, None)
 
 
 def test_no_compiler_is_no_fault(asked_anew):
@@ -257,10 +262,10 @@ def test_no_compiler_is_no_fault(asked_anew):
     asked_anew.setattr(shutil, "which", lambda name: None)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert not ops._processor_kernels()
+        assert not dispatch.cpu_kernels()
         x, weight, style, scale, *rest = layer(16, 16, 8, 8, None)
         agree(
-            [ops.styled_conv(x, weight, style, scale, *rest, Known())],
+            [ops.styled_conv(x, weight, style, scale, *rest, WeightCache())],
             [reference.leaky_relu(plainly(x, weight, style, scale, *rest))],
         )
     if not torch.cuda.is_available():
@@ -277,14 +282,14 @@ def test_a_compiler_that_fails_is_told_once(asked_anew, tmp_path):
     asked_anew.setattr("sys.platform", "linux")
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        assert [ops._processor_kernels() for _ in range(3)] == [False] * 3
+        assert [dispatch.cpu_kernels() for _ in range(3)] == [False] * 3
     assert len(seen) == 1 and "no such luck" in str(seen[0].message)
     assert list((tmp_path / "cache" / "ops").iterdir()) == [], "something half made is left"
 
 
 def test_plain_torch_can_be_demanded(asked_anew):
     asked_anew.setenv("ESSENCE_OPS", "reference")
-    assert not ops._processor_kernels()
+    assert not dispatch.cpu_kernels()
     if not torch.cuda.is_available():
         assert ops.backend() == "reference (torch) as ESSENCE_OPS wants it; no GPU"
 
@@ -292,19 +297,19 @@ def test_plain_torch_can_be_demanded(asked_anew):
 @needs_compiler
 def test_they_are_compiled_once_for_all_processes(asked_anew, tmp_path):
     asked_anew.setenv("ESSENCE_CACHE", str(tmp_path))
-    build.processor_library()
+    build.cpu_library()
     (made,) = (tmp_path / "ops").iterdir()
     when = made.stat().st_mtime_ns
-    build.processor_library.cache_clear()
-    build.processor_library()
+    build.cpu_library.cache_clear()
+    build.cpu_library()
     assert [path.stat().st_mtime_ns for path in (tmp_path / "ops").iterdir()] == [when]
 
 
 @needs_compiler
 def test_a_folder_that_cannot_be_written_is_no_hindrance(asked_anew, tmp_path):
-    asked_anew.setattr(build.catalogue, "writable", lambda path: False)
+    asked_anew.setattr(build.folders, "is_writable", lambda path: False)
     asked_anew.setenv("ESSENCE_CACHE", str(tmp_path / "cache"))
-    build.processor_library()
+    build.cpu_library()
     assert not (tmp_path / "cache").exists()
 
 
@@ -320,7 +325,7 @@ def test_frozen_networks_take_bfloat16_where_it_is_faster(
         torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported, raising=False
     )
     monkeypatch.setattr(hardware, "has_matrix_unit", lambda: unit)
-    monkeypatch.setattr(ops, "_processor_kernels", lambda: kernels)
+    monkeypatch.setattr(dispatch, "cpu_kernels", lambda: kernels)
     if asked:
         monkeypatch.setenv("ESSENCE_PRECISION", asked)
     else:

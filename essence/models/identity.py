@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import BadFile
-from ..ops import Known, conv
+from ..ops import WeightCache, conv_leaky_relu
 from ..runtime.folders import package_file
 
 CHIP = 150  # side of the pictures it reads
@@ -40,12 +40,15 @@ class Block(nn.Module):
         self.halve = halve
         self.conv1 = nn.Conv2d(in_ch, width, 3, 2 if halve else 1, 0 if halve else 1)
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1)
-        self.known1, self.known2 = Known(), Known()
+        self.cache1, self.cache2 = WeightCache(), WeightCache()
 
     def forward(self, x: Tensor) -> Tensor:
         first, second = self.conv1, self.conv2
-        y = F.relu(first(x)) if self.halve else conv(x, first.weight, first.bias, 0.0, self.known1)
-        y = conv(y, second.weight, second.bias, 1.0, self.known2)
+        if self.halve:
+            y = F.relu(first(x))
+        else:
+            y = conv_leaky_relu(x, first.weight, first.bias, 0.0, self.cache1)
+        y = conv_leaky_relu(y, second.weight, second.bias, 1.0, self.cache2)
         if self.halve:
             x = F.avg_pool2d(x, 2, 2)
         return F.relu(_pad_like(x, y) + _pad_like(y, x))

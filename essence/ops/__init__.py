@@ -1,39 +1,73 @@
 """Operations of the networks: one public function each, our kernel or plain torch behind it.
 
-`ESSENCE_OPS=auto|cuda|reference`: auto takes the kernels where they compile, else plain torch; cuda
-raises where those of a GPU do not.
+`dispatch.py` decides which; the values are the same. Maps are [B, C, H, W], weights of convolutions
+[out, in, 3, 3] or, for colours, [3, in, 1, 1].
 """
 
 from __future__ import annotations
 
-import os
-import warnings
-from functools import lru_cache
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import UserError
-from ..runtime import hardware
-from . import cuda, reference, styled
-from .build import BuildError, NoCompiler
-from .known import Known
-from .styled import ToRgb
-
-CHOICES = ("auto", "cuda", "reference")
+from . import cuda, reference, winograd
+from .dispatch import (
+    backend,
+    bfloat16_pays,
+    is_learned,
+    takes_cpu_kernels,
+    takes_cuda_kernels,
+)
+from .weight_cache import WeightCache
+from .winograd import OutputSkip
 
 __all__ = [
-    "Known",
-    "ToRgb",
+    "OutputSkip",
+    "WeightCache",
     "backend",
     "bfloat16_pays",
-    "conv",
+    "conv_leaky_relu",
+    "is_learned",
     "leaky_relu",
     "styled_conv",
     "styled_conv_to_rgb",
     "upfirdn2d",
 ]
+
+
+def leaky_relu(
+    x: Tensor, bias: Tensor | None = None, noise: Tensor | None = None, scale: Tensor | None = None
+) -> Tensor:
+    """sqrt(2) * leaky_relu(scale * x + noise + bias, 0.2); the gain keeps the variance of a normal
+    input.
+
+    `x` [B, C, ...], `bias` [C], `noise` [1, 1, H, W] or [B, 1, H, W], already multiplied by its
+    strength, `scale` [B, C].
+    """
+    module = cuda if takes_cuda_kernels(x) else reference
+    return module.leaky_relu(x, bias, noise, scale)
+
+
+def upfirdn2d(
+    x: Tensor, taps: tuple[float, ...], up: int = 1, pad: tuple[int, int] = (0, 0)
+) -> Tensor:
+    """Resample a map: put up-1 zeros behind each pixel, pad both axes by `pad` on their two sides,
+    convolve both with the symmetric `taps`, k of them.
+
+    Output side = H * up + pad0 + pad1 - k + 1.
+    """
+    return (cuda if takes_cuda_kernels(x) else reference).upfirdn2d(x, taps, up, pad)
+
+
+def conv_leaky_relu(
+    x: Tensor, weight: Tensor, bias: Tensor, leak: float, cache: WeightCache
+) -> Tensor:
+    """leaky_relu(conv2d(x, weight, bias, padding=1), leak); a leak of 0 is an ordinary ReLU, 1 is
+    no activation at all. `cache` keeps what follows from the weight.
+    """
+    if takes_cpu_kernels(x, weight, bias):
+        return winograd.conv_leaky_relu(x, weight, bias, leak, cache)
+    x = F.conv2d(x, weight, bias, padding=1)
+    return x if leak == 1 else F.leaky_relu(x, leak)
 
 
 def styled_conv(
@@ -44,17 +78,18 @@ def styled_conv(
     bias: Tensor,
     noise: Tensor,
     taps: tuple[float, ...] | None,
-    known: Known,
+    cache: WeightCache,
 ) -> Tensor:
     """sqrt(2) * leaky_relu(scale * conv(style * x) + noise + bias, 0.2): a layer of StyleGAN2
-    (arXiv 1912.04958, section 2.2).
+    (arXiv 1912.04958, figure 2d), where modulation and demodulation multiply the maps before and
+    behind the convolution, which is the same as multiplying its weights (eq. 1 and 3).
 
-    `x` [B, in, H, W], `weight` [out, in, 3, 3], `style` [B, in], `scale` [B, out], `bias` [out],
-    `noise` [1, 1, H', W']. With the `taps` of a blur the convolution is a transposed one with
-    stride 2, blurred: H' = 2 H. `known` remembers what follows from the weight.
+    `style` [B, in], `scale` [B, out], `bias` [out], `noise` [1, 1, H', W']. With the `taps` of a
+    blur the convolution is a transposed one with stride 2, blurred: H' = 2 H. Without: H' = H.
+    `cache` keeps what follows from the weight.
     """
-    if _takes_kernels(x, weight, bias, noise, taps):
-        return styled.layer(x, weight, style, scale, bias, noise, taps, known)
+    if takes_cpu_kernels(x, weight, bias, taps, noise):
+        return winograd.styled_conv(x, weight, style, scale, bias, noise, taps, cache)
     x = x * style[:, :, None, None].to(x.dtype)
     if taps is None:
         x = F.conv2d(x, weight, padding=1)
@@ -70,150 +105,23 @@ def styled_conv_to_rgb(
     scale: Tensor,
     bias: Tensor,
     noise: Tensor,
-    known: Known,
-    rgb: ToRgb,
+    skip: OutputSkip,
+    cache: WeightCache,
 ) -> tuple[Tensor, Tensor]:
-    """The map y of a flat `styled_conv`, and the picture of it, [B, 3, H, W], float32: the 1x1
-    convolution of rgb.style * y, a bias, and the picture below, enlarged: StyleGAN2's sum of skip
-    pictures."""
-    if _takes_kernels(x, weight, bias, noise, None) and styled.suits_picture(rgb):
-        return styled.layer_and_picture(x, weight, style, scale, bias, noise, known, rgb)
-    y = styled_conv(x, weight, style, scale, bias, noise, None, known)
-    # Summed in float32: in bfloat16 eight additions would show as bands.
-    picture = (
-        F.conv2d(y * rgb.style[:, :, None, None].to(y.dtype), rgb.weight).float()
-        + rgb.bias[:, None, None]
-    )
-    return y, picture if rgb.below is None else picture + upfirdn2d(
-        rgb.below, rgb.taps, up=2, pad=(2, 1)
-    )
-
-
-def conv(x: Tensor, weight: Tensor, bias: Tensor, leak: float, known: Known) -> Tensor:
-    """leaky_relu(conv2d(x, weight, bias, padding=1), leak), `weight` [out, in, 3, 3]; 0 is an
-    ordinary ReLU, and 1 none.
-    """
-    if styled.suits(x, weight, bias, None) and _processor_kernels():
-        return styled.conv(x, weight, bias, leak, known)
-    x = F.conv2d(x, weight, bias, padding=1)
-    return x if leak == 1 else F.leaky_relu(x, leak)
-
-
-def leaky_relu(
-    x: Tensor, bias: Tensor | None = None, noise: Tensor | None = None, scale: Tensor | None = None
-) -> Tensor:
-    """sqrt(2) * leaky_relu(scale * x + noise + bias, 0.2). `x` [B, C, ...], `bias` [C], `noise` [1,
-    1, H, W] or [B, 1, H, W],
-    `scale` [B, C]."""
-    return (cuda if _kernels_for(x) else reference).leaky_relu(x, bias, noise, scale)
-
-
-def upfirdn2d(
-    x: Tensor, taps: tuple[float, ...], up: int = 1, pad: tuple[int, int] = (0, 0)
-) -> Tensor:
-    """Resample [B, C, H, W]: up-1 zeros after each pixel, pad both axes by `pad`, convolve both
-    with the symmetric `taps`.
-    """
-    return (cuda if _kernels_for(x) else reference).upfirdn2d(x, taps, up, pad)
-
-
-def _takes_kernels(
-    x: Tensor, weight: Tensor, bias: Tensor, noise: Tensor, taps: tuple[float, ...] | None
-) -> bool:
-    return (
-        len(noise) == 1
-        and not noise.requires_grad
-        and styled.suits(x, weight, bias, taps)
-        and _processor_kernels()
-    )
-
-
-def bfloat16_pays(device: str | torch.device) -> bool:
-    """Whether networks whose weights nobody learns should work in bfloat16;
-    ESSENCE_PRECISION=full|half overrides.
-
-    The kernels for processors take float32, and are faster than torch's layers in bfloat16
-    (docs/BACKEND.md) where no unit multiplies it.
+    """The map y of a `styled_conv` without upsampling, and the picture so far, [B, 3, H, W],
+    float32: conv1x1(skip.style * y) + skip.bias + upsample(skip.below). Output skips sum these up
+    (figure 7b).
     """
     if (
-        torch.device(device).type != "cpu"
-        or hardware.precision_asked()
-        or hardware.has_matrix_unit()
+        takes_cpu_kernels(x, weight, bias, None, noise)
+        and winograd.supports_skip(skip)
+        and not is_learned((skip.weight, skip.bias))
     ):
-        return hardware.bfloat16_pays(device)
-    return hardware.bfloat16_pays(device) and not _processor_kernels()
-
-
-def backend() -> str:
-    """What runs here, in words, for a person."""
-    if torch.cuda.is_available():
-        return "CUDA kernels" if _kernels() else "reference (torch)"
-    return (
-        "C++ kernels for this processor; no GPU"
-        if _processor_kernels()
-        else f"reference (torch){_reason()}; no GPU"
-    )
-
-
-def _kernels_for(x: Tensor) -> bool:
-    # torch.compile makes kernels of its own out of the reference.
-    return x.is_cuda and cuda.suits(x) and not torch.compiler.is_compiling() and _kernels()
-
-
-@lru_cache
-def _kernels() -> bool:
-    """Whether the CUDA kernels are wanted and to be had; asked once. Raises UserError where they
-    were demanded.
-    """
-    choice = _choice()
-    if choice == "reference":
-        return False
-    try:
-        cuda.load()
-    except BuildError as error:
-        if choice == "cuda":
-            raise UserError(
-                f"ESSENCE_OPS=cuda, but {error}. Without it plain torch is used, which gives the same pictures."
-            ) from error
-        warnings.warn(
-            f"Plain torch instead of our CUDA kernels, slower with the same pictures: {error}.",
-            stacklevel=2,
-        )
-        return False
-    return True
-
-
-@lru_cache
-def _processor_kernels() -> bool:
-    """Whether the kernels for this processor are wanted and to be had; asked once."""
-    if _choice() == "reference":
-        return False
-    try:
-        styled.load()
-    except NoCompiler:
-        return False  # on many machines, and no fault: `doctor` says so
-    except BuildError as error:
-        warnings.warn(
-            f"Plain torch instead of our C++ kernels, slower with the same pictures: {error}.",
-            stacklevel=2,
-        )
-        return False
-    return True
-
-
-def _choice() -> str:
-    choice = os.environ.get("ESSENCE_OPS", "auto")
-    if choice not in CHOICES:
-        raise UserError(f"ESSENCE_OPS must be one of {', '.join(CHOICES)}, not '{choice}'.")
-    return choice
-
-
-def _reason() -> str:
-    """Why there are no kernels for this processor, in brackets."""
-    if _choice() == "reference":
-        return " as ESSENCE_OPS wants it"
-    try:
-        styled.load()
-    except BuildError as error:
-        return f": {error}"
-    return ""
+        return winograd.styled_conv_to_rgb(x, weight, style, scale, bias, noise, skip, cache)
+    y = styled_conv(x, weight, style, scale, bias, noise, None, cache)
+    # Summed in float32: in bfloat16 eight additions would show as bands.
+    picture = F.conv2d(y * skip.style[:, :, None, None].to(y.dtype), skip.weight).float()
+    picture = picture + skip.bias[:, None, None]
+    if skip.below is not None:
+        picture = picture + upfirdn2d(skip.below, skip.taps, up=2, pad=(2, 1))
+    return y, picture

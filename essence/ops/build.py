@@ -1,4 +1,4 @@
-"""Compiles on first use: `kernels.cu` with ninja, through torch's extension loader, `styled.cpp`
+"""Compiles on first use: `kernels.cu` with ninja, through torch's extension loader, `winograd.cpp`
 with the system's C++ compiler.
 
 Nothing here runs at import.
@@ -28,8 +28,8 @@ from ..runtime import folders
 
 SOURCE = Path(__file__).with_name("kernels.cu")
 FLAGS = ["-O3", "-std=c++17"]
-PROCESSOR_SOURCE = Path(__file__).with_name("styled.cpp")
-PROCESSOR_FLAGS = [
+CPU_SOURCE = Path(__file__).with_name("winograd.cpp")
+CPU_FLAGS = [
     *FLAGS,
     "-march=native",
     "-fno-math-errno",
@@ -49,8 +49,8 @@ class NoCompiler(BuildError):
 
 
 @lru_cache
-def processor_library() -> ctypes.CDLL:
-    """`styled.cpp` for this processor. A few seconds the first time, then from the user's cache.
+def cpu_library() -> ctypes.CDLL:
+    """`winograd.cpp` for this processor. A few seconds the first time, then from the user's cache.
     Raises BuildError.
     """
     compiler = next(
@@ -60,8 +60,8 @@ def processor_library() -> ctypes.CDLL:
         raise NoCompiler("they are for Linux")
     if compiler is None:
         raise NoCompiler("there is no C++ compiler (c++, g++ or clang++)")
-    flags = [*PROCESSOR_FLAGS, *_openmp_of_torch()]
-    name = f"{PROCESSOR_SOURCE.stem}_{_key(PROCESSOR_SOURCE, flags, compiler, _processor())}.so"
+    flags = [*CPU_FLAGS, *_openmp_of_torch()]
+    name = f"{CPU_SOURCE.stem}_{_key(CPU_SOURCE, flags, compiler, _processor())}.so"
     folder = folders.cache_folder() / "ops"
     if not folders.is_writable(folder / name):
         folder = Path(tempfile.mkdtemp())
@@ -71,7 +71,7 @@ def processor_library() -> ctypes.CDLL:
             with tempfile.TemporaryDirectory(dir=folder) as building:
                 made = Path(building) / name
                 run = subprocess.run(
-                    [compiler, str(PROCESSOR_SOURCE), *flags, "-o", str(made)],
+                    [compiler, str(CPU_SOURCE), *flags, "-o", str(made)],
                     capture_output=True,
                     text=True,
                 )

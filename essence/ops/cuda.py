@@ -17,12 +17,12 @@ KINDS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 LIMIT = 2**30  # the kernels count in 32 bits
 
 
-def suits(*tensors: Tensor) -> bool:
+def supports(*tensors: Tensor) -> bool:
     """Whether the kernels take these: on a GPU, of a type they know, not too large."""
     return all(t.is_cuda and t.dtype in KINDS and 0 < t.numel() < LIMIT for t in tensors)
 
 
-def load() -> None:
+def compile_kernels() -> None:
     """Compile, or raise build.BuildError with the reason."""
     _library(torch.device("cuda"))
 

@@ -5,7 +5,7 @@
 // The convolutions are Winograd's (Lavin and Gray, arXiv 1509.09308): of each tile of pixels a linear map makes a number of points, at each
 // point the channels are multiplied by a matrix, and another linear map makes pixels of the products. A flat layer takes 36 points for 4x4
 // pixels, there and back, where the definition multiplies 144 times; an upsampling layer (a transposed convolution with stride 2, then a blur)
-// takes 81 for 4x4 coarse pixels, where the definition takes 144 too. `styled.py` makes the matrices.
+// takes 81 for 4x4 coarse pixels, where the definition takes 144 too. `winograd.py` makes the matrices.
 //
 // Feature maps are float32 [picture, row, column, channel]. Nothing but a C++ compiler with OpenMP is needed; Python hands in pointers.
 
