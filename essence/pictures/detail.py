@@ -1,0 +1,210 @@
+"""Results in the photograph's own detail (docs/METHOD.md, section 9).
+
+An inversion never is the photograph, but the *change* that an essence makes is smooth and can be
+carried over to it. Geometry and appearance go apart: the photograph's landmarks move as the
+model's face moves, and carry the pixels with them; what the model's pictures then still differ in
+is fitted, window by window, as an affine function of the photograph's own colours (the guided
+filter of He, Sun, Tang 2010), so that its edges are the photograph's edges. Both are found at the
+generator's size and applied at any.
+
+Pictures are float32 [3, H, W] in [-1, 1]. Points are (x, y) in [-1, 1] over the aligned square,
+with pixel edges at -1 and 1 (`grid_sample` with align_corners=False).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+RADIUS = 5 / 128  # of the guided filter's windows, in sides
+REGULARISATION = 0.01  # on the affine factors, for colours in [-1, 1]
+SMOOTHING = 1e-2  # of the thin-plate spline: landmarks are found to a pixel or so
+FIELD = 64  # side of the displacement's grid
+BORDER_POINTS = 4  # fixed points on each edge of the square
+# Landmarks by dlib's 68 numbers: the jaw, and the brows above which the forehead lies.
+JAW, BROWS = slice(0, 17), slice(17, 27)
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """What an edit does to a photograph, at the generator's size."""
+
+    displacement: Tensor  # [2, F, F]: where each point of the result comes from, minus the point
+    factors: Tensor  # A [3, 3, S, S]: the appearance changes by A I + c at the warped colour I
+    offsets: Tensor  # c [3, S, S]
+
+    def scaled(self, weight: Tensor) -> Change:
+        """The same, multiplied by `weight` [1, S, S] in [0, 1]: 0 leaves the photograph alone."""
+        shrunk = F.interpolate(weight[None], self.displacement.shape[-2:], mode="area")[0]
+        return Change(self.displacement * shrunk, self.factors * weight, self.offsets * weight)
+
+
+def find_change(
+    before: Tensor,
+    after: Tensor,
+    photograph: Tensor,
+    landmarks: tuple[Tensor, Tensor, Tensor] | None = None,
+) -> Change:
+    """The change from G(w) to G(w + b), `before` and `after` [3, S, S], for a `photograph`
+    [3, S, S] of the same square. `landmarks`: of the three pictures in this order, [68, 2] each;
+    without them
+    nothing moves, and all of the change is appearance.
+    """
+    if landmarks is None:
+        displacement = before.new_zeros(2, FIELD, FIELD)
+        moved_before, moved_photograph = before, photograph
+    else:
+        first, second, own = landmarks
+        displacement = displacement_field(own, own + second - first)
+        moved_before = warp(before, displacement_field(first, second))
+        moved_photograph = warp(photograph, displacement)
+    factors, offsets = guided_fit(moved_photograph, after - moved_before)
+    return Change(displacement, factors, offsets)
+
+
+def apply_change(photograph: Tensor, change: Change, strength: float = 1.0) -> Tensor:
+    """The edited photograph [3, H, W], any size; a strength of 0 gives the photograph to the bit.
+
+    The strength scales displacement and appearance alike: between strengths that were rendered it
+    interpolates, beyond them it extrapolates. Where the fit lowers the contrast it would also
+    flatten what is finer than the generator sees, hair and skin, of which it knows nothing: that
+    detail is put back.
+    """
+    if strength == 0:
+        return photograph
+    warped = warp(photograph, strength * change.displacement)
+    size = photograph.shape[-2:]
+    edited = warped.clone()
+    for channel in range(3):  # one at a time: the factors of a large picture take much memory
+        factors = enlarge(change.factors[channel], size)
+        edited[channel] += strength * (factors * warped).sum(0)
+        edited[channel] += strength * enlarge(change.offsets[channel : channel + 1], size)[0]
+    flattened = (-change.factors.sum(1).mean(0, keepdim=True)).clamp(min=0)  # of grey detail
+    if min(size) > flattened.shape[-1] and flattened.any():
+        grey = warped.mean(0, keepdim=True)
+        coarse = enlarge(F.interpolate(grey[None], flattened.shape[-2:], mode="area")[0], size)
+        edited += strength * enlarge(flattened, size) * (grey - coarse)
+    return edited.clamp(-1, 1)
+
+
+# -- geometry
+
+
+def displacement_field(before: Tensor, after: Tensor) -> Tensor:
+    """Where the pixels of a picture whose landmarks move from `before` to `after`, [68, 2], come
+    from: [2, F, F], to be added to the grid's own points. A thin-plate spline through the landmarks
+    and fixed points along the edge.
+    """
+    edge = border_points().to(before)
+    control = torch.cat([after, edge]).double()
+    shift = torch.cat([before - after, torch.zeros_like(edge)]).double()
+    n = len(control)
+    affine = torch.cat([torch.ones(n, 1).to(control), control], 1)  # [n, 3]
+    system = torch.zeros(n + 3, n + 3).to(control)
+    system[:n, :n] = spline_kernel(control, control) + SMOOTHING * torch.eye(n).to(control)
+    system[:n, n:], system[n:, :n] = affine, affine.T
+    right = torch.cat([shift, torch.zeros(3, 2).to(control)])
+    weights = torch.linalg.solve(system, right)
+    points = grid_points(FIELD, FIELD).to(control).flatten(0, 1)  # [F * F, 2]
+    field = spline_kernel(points, control) @ weights[:n]
+    field += torch.cat([torch.ones(len(points), 1).to(control), points], 1) @ weights[n:]
+    return field.T.reshape(2, FIELD, FIELD).float()
+
+
+def spline_kernel(a: Tensor, b: Tensor) -> Tensor:
+    """r^2 log r of all pairs, [A, 2] and [B, 2] to [A, B]."""
+    square = (a[:, None] - b[None]).square().sum(-1)
+    return 0.5 * square * torch.log(square.clamp(min=1e-12))
+
+
+def border_points() -> Tensor:
+    """Fixed points along the square's edge, [4 BORDER_POINTS, 2]."""
+    along = torch.linspace(-1, 1, BORDER_POINTS + 1)[:-1]
+    one = torch.ones_like(along)
+    sides = [(along, -one), (one, along), (-along, one), (-one, -along)]
+    return torch.cat([torch.stack(side, 1) for side in sides])
+
+
+def grid_points(height: int, width: int) -> Tensor:
+    """Centres of the pixels, [H, W, 2], as (x, y) in [-1, 1]."""
+    y = (2 * torch.arange(height) + 1) / height - 1
+    x = (2 * torch.arange(width) + 1) / width - 1
+    return torch.stack([x.expand(height, -1), y[:, None].expand(-1, width)], -1)
+
+
+def warp(picture: Tensor, displacement: Tensor) -> Tensor:
+    """A picture [C, H, W] sampled at its own points plus the displacement [2, F, F]."""
+    if not displacement.any():
+        return picture
+    height, width = picture.shape[-2:]
+    places = grid_points(height, width).to(picture)
+    places = places + enlarge(displacement, (height, width)).permute(1, 2, 0).to(picture)
+    return F.grid_sample(picture[None], places[None], "bicubic", "reflection", align_corners=False)[
+        0
+    ]
+
+
+def enlarge(field: Tensor, size: tuple[int, int]) -> Tensor:
+    """A smooth field [C, h, w] at another size, bilinearly."""
+    if tuple(field.shape[-2:]) == tuple(size):
+        return field
+    return F.interpolate(field[None], tuple(size), mode="bilinear", align_corners=False)[0]
+
+
+# -- appearance
+
+
+def guided_fit(guide: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
+    """The guided filter: in every window the least-squares fit change = A guide + c, averaged over
+    the windows that a pixel lies in. [3, S, S] each, to A [3, 3, S, S] and c [3, S, S].
+    """
+    radius = max(1, round(RADIUS * guide.shape[-1]))
+
+    def mean(x: Tensor) -> Tensor:
+        return window_mean(x, radius)
+
+    mean_guide, mean_change = mean(guide), mean(change)
+    covariance = mean((guide[:, None] * guide[None]).flatten(0, 1)).unflatten(0, (3, 3))
+    covariance = covariance - mean_guide[:, None] * mean_guide[None]
+    cross = mean((change[:, None] * guide[None]).flatten(0, 1)).unflatten(0, (3, 3))
+    cross = cross - mean_change[:, None] * mean_guide[None]
+    system = covariance.permute(2, 3, 0, 1) + REGULARISATION * torch.eye(3).to(guide)
+    factors = torch.linalg.solve(system, cross.permute(2, 3, 1, 0))  # [S, S, guide, change]
+    factors = factors.permute(3, 2, 0, 1)
+    offsets = mean_change - (factors * mean_guide).sum(1)
+    return mean(factors.flatten(0, 1)).unflatten(0, (3, 3)), mean(offsets)
+
+
+def window_mean(x: Tensor, radius: int) -> Tensor:
+    """Mean over (2 radius + 1)^2 windows, cut off at the edges; [C, S, S]."""
+    side = 2 * radius + 1
+    return F.avg_pool2d(x[None], side, 1, radius, count_include_pad=False)[0]
+
+
+# -- where
+
+
+def face_oval(landmarks: Tensor, size: int, softness: float = 0.12) -> Tensor:
+    """A soft mask [1, S, S] over the face from its landmarks [68, 2]: 1 inside, 0 outside, as wide
+    as the jaw and reaching above the brows as far as they lie above the nose's tip.
+    """
+    jaw, brows = landmarks[JAW], landmarks[BROWS]
+    left, right = jaw[:, 0].min(), jaw[:, 0].max()
+    bottom = jaw[:, 1].max()
+    top = brows[:, 1].min() - 0.45 * (bottom - brows[:, 1].mean())
+    centre = torch.stack([(left + right) / 2, (top + bottom) / 2])
+    half = torch.stack([(right - left) / 2, (bottom - top) / 2]).clamp(min=1e-3)
+    distance = ((grid_points(size, size).to(landmarks) - centre) / half).norm(dim=-1)
+    return torch.sigmoid((1 - distance) / (softness / 2))[None]
+
+
+def trust(photograph: Tensor, inversion: Tensor, tolerance: float = 0.35) -> Tensor:
+    """How far the model's change can be believed, [1, S, S] in [0, 1]: little where inversion and
+    photograph [3, S, S] disagree, smoothed over windows.
+    """
+    radius = max(1, round(RADIUS * photograph.shape[-1]))
+    error = window_mean((photograph - inversion).abs().mean(0, keepdim=True), radius)
+    return torch.exp(-((error / tolerance) ** 2))
