@@ -18,6 +18,7 @@ from .methods.refine import RefineOptions
 from .pictures.align import Located, Nudge, Square
 from .pictures.loading import load_image
 from .runtime.folders import ASSETS
+from .runtime.progress import ProgressBar
 from .studio import Studio, bundled
 from .studio_pool import StudioPool
 from .values import Essence, Pictures, Source, Step, Target
@@ -40,6 +41,7 @@ __all__ = [
     "OptimizeOptions",
     "OversizedImage",
     "PRESETS",
+    "ProgressBar",
     "RefineOptions",
     "Source",
     "Step",

@@ -57,8 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--method",
         choices=METHODS,
-        help=f"its first preset, where none is named ({titles.replace('%', '%%')}; "
-        "default: the preset's)",
+        help=f"default: the preset's; {titles.replace('%', '%%')}",
     )
     parser.add_argument("--steps", type=at_least(1), help=f"default {default.steps}")
     parser.add_argument("--seed", type=int, help=f"default {default.seed}")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..library import download, manifest
-from .progress import ProgressBar, print_note
+from ..runtime.progress import ProgressBar
+from .progress import print_note
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

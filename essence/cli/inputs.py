@@ -14,9 +14,10 @@ from ..errors import UserError
 from ..library.safe_files import read_latents
 from ..methods.refine import RefineOptions
 from ..pictures.loading import load_image
+from ..runtime.progress import ProgressBar
 from ..studio import Studio, bundled, last
 from ..values import Source
-from .progress import ProgressBar, with_progress
+from .progress import with_progress
 
 DEFAULT_SOURCES = 4  # how many bundled or random faces serve where none are given
 LATENTS = (".npy", ".pt", ".pth")
