@@ -30,16 +30,43 @@ def load_generator(path: str | Path) -> Generator:
 
     Size, widths, style_dim and n_mlp are read off the tensors. Raises BadFile.
     """
-    state, latent_avg = _read_generator(Path(path))
+    path = Path(path)
+    state, latent_avg = _read_generator(path)
     config = GeneratorConfig.infer(state)
-    _check_filters(state, Path(path).name)
-    generator = _strict(lambda: Generator(config), state, Path(path).name)
+    filter_2d = torch.outer(torch.tensor(BLUR), torch.tensor(BLUR))
+    for key, value in state.items():
+        if key.endswith(".kernel") and not torch.allclose(value, filter_2d, atol=1e-3):
+            raise BadFile(
+                f"{path.name} resamples with another filter than [1, 3, 3, 1] ({key}); "
+                "such a generator is not supported."
+            )
+    generator = _build(lambda: Generator(config), state, path.name)
     if latent_avg is None:
         latent_avg = mean_latent(generator)
-    generator.latent_avg.copy_(
-        _repeated(latent_avg, config.layers, config.style_dim, Path(path).name)
-    )
+    generator.latent_avg.copy_(_per_layer(latent_avg, config.layers, config.style_dim, path.name))
     return generator
+
+
+def _read_generator(path: Path) -> tuple[dict[str, Tensor], Tensor | None]:
+    """State dict in the common names, and the mean latent where the file has one."""
+    if path.suffix == ".safetensors":
+        state = _state_dict(read_safetensors(path)[0], path.name)
+        return state, state.pop("latent_avg", None)
+    if path.suffix == ".pkl":
+        network = nvidia.find_generator(read_pickle(path), path.name)
+        return nvidia.common_state_dict(network, path.name)
+    checkpoint = _table(read_torch(path), path.name)
+    latent_avg = checkpoint.get("latent_avg")
+    if "g_ema" in checkpoint:
+        state = _state_dict(checkpoint["g_ema"], path.name)
+    elif "state_dict" in checkpoint:
+        state = _state_dict(checkpoint["state_dict"], path.name, "decoder.")
+    else:
+        raise BadFile(
+            f"{path.name} has neither 'g_ema' nor 'state_dict': "
+            "it is no StyleGAN2 or e4e checkpoint that is known here."
+        )
+    return state, None if latent_avg is None else torch.as_tensor(latent_avg).float()
 
 
 def holds_generator(path: str | Path) -> bool:
@@ -49,11 +76,8 @@ def holds_generator(path: str | Path) -> bool:
         return "input.input" in read_safetensors(path)[0]
     if path.suffix == ".pkl":
         return True
-    checkpoint = _mapping(read_torch(path, lazily=True), path.name)
-    state = checkpoint.get("state_dict")
-    return "g_ema" in checkpoint or (
-        isinstance(state, Mapping) and any(name.startswith("decoder.") for name in state)
-    )
+    checkpoint = _table(read_torch(path, lazily=True), path.name)
+    return "g_ema" in checkpoint or _has_prefix(checkpoint.get("state_dict"), "decoder.")
 
 
 def mean_latent(generator: Generator) -> Tensor:
@@ -71,16 +95,16 @@ def load_inverter(path: str | Path) -> Inverter:
     """
     path = Path(path)
     if path.suffix == ".safetensors":
-        state = _floats(read_safetensors(path)[0])
+        state = _state_dict(read_safetensors(path)[0], path.name)
     else:
-        checkpoint = _mapping(read_torch(path), path.name)
-        state = _floats(_prefixed(_mapping(checkpoint.get("state_dict"), path.name), "encoder."))
+        checkpoint = _table(read_torch(path), path.name)
+        state = _state_dict(checkpoint.get("state_dict"), path.name, "encoder.")
         state["latent_avg"] = _tensor(checkpoint, "latent_avg", path.name)
     latent_avg = _tensor(state, "latent_avg", path.name)
     del state["latent_avg"]
     config = EncoderConfig.infer(state)
-    encoder = _strict(lambda: Encoder4Editing(config), state, path.name)
-    latent_avg = _repeated(latent_avg.float(), config.layers, config.style_dim, path.name)
+    encoder = _build(lambda: Encoder4Editing(config), state, path.name)
+    latent_avg = _per_layer(latent_avg.float(), config.layers, config.style_dim, path.name)
     return Inverter(encoder, latent_avg).eval().requires_grad_(False)
 
 
@@ -91,32 +115,29 @@ def holds_inverter(path: str | Path) -> bool:
         return any(name.startswith("styles.0.convs.") for name in read_safetensors(path)[0])
     if path.suffix == ".pkl":
         return False
-    state = _mapping(read_torch(path, lazily=True), path.name).get("state_dict")
-    return isinstance(state, Mapping) and any(name.startswith("encoder.") for name in state)
+    checkpoint = _table(read_torch(path, lazily=True), path.name)
+    return _has_prefix(checkpoint.get("state_dict"), "encoder.")
 
 
 def load_clip(path: str | Path, architecture: str = "") -> ImageText:
     """Our safetensors: weights, and open_clip's constructor arguments in the header; or open_clip's
-    own file of a public `architecture`.
+    own file of a public `architecture`. Frozen, on the CPU. Raises BadFile, UserError.
     """
+    path = Path(path)
     tensors, header = read_safetensors(path)
+    state = _state_dict(tensors, path.name)
     if architecture and "config" not in header:
-        return ImageText.from_config(_public_config(architecture), _floats(tensors), architecture)
+        return ImageText.from_config(_public_config(architecture), state, architecture)
     if "embed_dim" not in header.get("config", {}):
-        raise BadFile(
-            f"{Path(path).name} is no image-text model: its header has no open_clip config."
-        )
-    return ImageText.from_config(
-        header["config"], _floats(tensors), name=header.get("name", Path(path).stem)
-    )
+        raise BadFile(f"{path.name} is no image-text model: its header has no open_clip config.")
+    return ImageText.from_config(header["config"], state, header.get("name", path.stem))
 
 
 def load_latents(path: str | Path) -> LatentAxes:
-    """Mean [D] and covariance [D, D] of w."""
+    """The axes of w, from a file of its mean [D] and covariance [D, D]. Raises BadFile."""
     tensors, _ = read_safetensors(path)
-    return LatentAxes.of(
-        _tensor(tensors, "mean", Path(path).name), _tensor(tensors, "covariance", Path(path).name)
-    )
+    mean, covariance = (_tensor(tensors, key, Path(path).name) for key in ("mean", "covariance"))
+    return LatentAxes.of(mean, covariance)
 
 
 def save_latents(mean: Tensor, covariance: Tensor, path: str | Path, samples: int) -> None:
@@ -163,26 +184,6 @@ def save_clip(
     )
 
 
-def _read_generator(path: Path) -> tuple[dict[str, Tensor], Tensor | None]:
-    if path.suffix == ".safetensors":
-        state = _floats(read_safetensors(path)[0])
-        return state, state.pop("latent_avg", None)
-    if path.suffix == ".pkl":
-        return nvidia.to_common(nvidia.generator_of(read_pickle(path), path.name), path.name)
-    checkpoint = _mapping(read_torch(path), path.name)
-    latent_avg = checkpoint.get("latent_avg")
-    if "g_ema" in checkpoint:
-        state = _floats(_mapping(checkpoint["g_ema"], path.name))
-    elif "state_dict" in checkpoint:
-        state = _floats(_prefixed(_mapping(checkpoint["state_dict"], path.name), "decoder."))
-    else:
-        raise BadFile(
-            f"{path.name} has neither 'g_ema' nor 'state_dict': "
-            "it is no StyleGAN2 or e4e checkpoint that is known here."
-        )
-    return state, None if latent_avg is None else torch.as_tensor(latent_avg).float()
-
-
 def _public_config(architecture: str) -> Mapping:
     """open_clip's constructor arguments for "ViT-B-32-quickgelu/openai" or "ViT-B-32-quickgelu"."""
     import open_clip
@@ -197,18 +198,17 @@ def _public_config(architecture: str) -> Mapping:
     return config
 
 
-def _strict(build: Callable[[], nn.Module], state: Mapping[str, Tensor], name: str) -> nn.Module:
+def _build(build: Callable[[], nn.Module], state: Mapping[str, Tensor], name: str) -> nn.Module:
     """Build on the meta device, so that no time goes into random weights, then load every tensor by
     name and shape.
     """
     with torch.device("meta"):
         module = build()
-    buffers = {
-        key: value for key, value in module.named_buffers() if key not in module.state_dict()
-    }
+    stored = module.state_dict().keys()
     module = module.to_empty(device="cpu")
-    for key in buffers:
-        module.get_buffer(key).zero_()
+    for key, buffer in module.named_buffers():
+        if key not in stored:
+            buffer.zero_()
     try:
         module.load_state_dict(dict(state))
     except RuntimeError as error:
@@ -216,17 +216,7 @@ def _strict(build: Callable[[], nn.Module], state: Mapping[str, Tensor], name: s
     return module.eval().requires_grad_(False)
 
 
-def _check_filters(state: Mapping[str, Tensor], name: str) -> None:
-    kernel = torch.outer(torch.tensor(BLUR), torch.tensor(BLUR))
-    for key, value in state.items():
-        if key.endswith(".kernel") and not torch.allclose(value, kernel, atol=1e-3):
-            raise BadFile(
-                f"{name} resamples with another filter than [1, 3, 3, 1] ({key}); "
-                "such a generator is not supported."
-            )
-
-
-def _repeated(latent_avg: Tensor, layers: int, width: int, name: str) -> Tensor:
+def _per_layer(latent_avg: Tensor, layers: int, width: int, name: str) -> Tensor:
     """The mean latent [D], [1, D] or [L, D] as [L, D]."""
     if tuple(latent_avg.shape) not in ((width,), (1, width), (layers, width)):
         raise BadFile(
@@ -237,27 +227,32 @@ def _repeated(latent_avg: Tensor, layers: int, width: int, name: str) -> Tensor:
 
 
 def _halved(state: Mapping[str, Tensor], half: bool, exact: tuple[str, ...]) -> dict[str, Tensor]:
-    keep = {
-        name
-        for name, value in state.items()
-        if not value.is_floating_point() or any(part in name for part in exact)
-    }
-    return {
-        name: value.half() if half and name not in keep else value for name, value in state.items()
-    }
+    """Floats in 16 bits if `half`, except those with one of `exact` in their name."""
+
+    def stored(name: str, value: Tensor) -> Tensor:
+        keep = not value.is_floating_point() or any(part in name for part in exact)
+        return value.half() if half and not keep else value
+
+    return {name: stored(name, value) for name, value in state.items()}
 
 
-def _floats(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        name: value.float() if value.is_floating_point() else value for name, value in state.items()
-    }
+def _state_dict(value: object, name: str, prefix: str = "") -> dict[str, Tensor]:
+    """The tensors of a table whose names begin with `prefix`, without it; floats as float32."""
+    state: dict[str, Tensor] = {}
+    for key, tensor in _table(value, name).items():
+        if not isinstance(key, str) or not isinstance(tensor, Tensor):
+            raise BadFile(f"{name} holds a {type(tensor).__name__} where a tensor was expected.")
+        if key.startswith(prefix):
+            floating = tensor.is_floating_point()
+            state[key[len(prefix) :]] = tensor.float() if floating else tensor
+    return state
 
 
-def _prefixed(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
+def _has_prefix(state: object, prefix: str) -> bool:
+    return isinstance(state, Mapping) and any(str(key).startswith(prefix) for key in state)
 
 
-def _mapping(value: object, name: str) -> Mapping:
+def _table(value: object, name: str) -> Mapping:
     if not isinstance(value, Mapping):
         raise BadFile(
             f"{name} holds a {type(value).__name__} where a table of tensors was expected."

@@ -33,7 +33,7 @@ FILTER_GAIN = 4
 SIDES = tuple(2**i for i in range(2, 12))
 
 
-def generator_of(content: object, name: str) -> Record:
+def find_generator(content: object, name: str) -> Record:
     """The averaged generator of a {"G", "D", "G_ema"} pickle, or the only network there. Raises
     BadFile.
     """
@@ -50,7 +50,7 @@ def generator_of(content: object, name: str) -> Record:
     return content
 
 
-def to_common(network: Record, name: str) -> tuple[dict[str, Tensor], Tensor | None]:
+def common_state_dict(network: Record, name: str) -> tuple[dict[str, Tensor], Tensor | None]:
     """State dict in the common names, and the mean latent [D]. Raises BadFile for a network that
     computes something else.
     """
