@@ -20,9 +20,10 @@ from essence import (
     load_image,
 )
 from essence.evaluate.metrics import distance_between_people, distances
-from essence.library import loading
+from essence.library import loading, manifest
 from essence.pictures import align
 from essence.pictures.tensors import to_tensor
+from essence.runtime import folders
 from essence.studio import last
 
 QUICK = OptimizeOptions(steps=30)
@@ -51,8 +52,8 @@ def describe(studio, pictures):
 
 FREED = """
 import gc, weakref
-from essence import registry
-models = loading.load("mini")
+from essence.library import loading
+models = loading.load_model_set("mini")
 generator = weakref.ref(models.generator)
 del models
 gc.collect()
@@ -74,8 +75,10 @@ def test_faces_are_found_while_the_models_load(monkeypatch):
     """
     portrait = Studio("mini", "cpu").random_source(20).inversion
     studio, loaded = Studio("mini", "cpu"), []
-    found, first = align.square, loading.load
-    monkeypatch.setattr(loading, "load", lambda *a, **k: loaded.append("loading") or first(*a, **k))
+    found, first = align.square, loading.load_model_set
+    monkeypatch.setattr(
+        loading, "load_model_set", lambda *a, **k: loaded.append("loading") or first(*a, **k)
+    )
     monkeypatch.setattr(align, "square", lambda *a, **k: loaded.append("finding") or found(*a, **k))
     crops = studio.crops([portrait, portrait])
     assert sorted(loaded) == ["finding", "finding", "loading"]
@@ -87,13 +90,13 @@ def test_faces_are_found_while_the_models_load(monkeypatch):
 
 
 def test_manifest_knows_every_bundled_file_and_its_hash():
-    for part in loading.manifest()["mini"].values():
+    for part in manifest.model_sets()["mini"].components.values():
         assert len(part.sha256) == 64
-        loading.verified(part)
+        part.verified_path()
 
 
 def test_weights_are_small():
-    assert sum(path.stat().st_size for path in (loading.WEIGHTS / "mini").iterdir()) < 60e6
+    assert sum(path.stat().st_size for path in (folders.WEIGHTS / "mini").iterdir()) < 60e6
 
 
 def test_inversion_brings_back_the_person(studio, unseen):
