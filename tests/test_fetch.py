@@ -232,8 +232,9 @@ def test_a_hub_file_is_asked_for_with_the_persons_token_which_goes_nowhere_else(
     server.add("storage", drops=[3000])
     server.moved["/a/b/resolve/main/file.pt"] = "/storage"
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    for token, sent in (("hf_of_somebody", "Bearer hf_of_somebody"), (None, None)):
-        monkeypatch.setattr("huggingface_hub.utils._headers.get_token", lambda token=token: token)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "nobody"))
+    for token, sent in (("hf_of_somebody", "Bearer hf_of_somebody"), ("", None)):
+        monkeypatch.setenv("HF_TOKEN", token)
         (tmp_path / "weights" / "set" / "file.pt").unlink(missing_ok=True)
         download.download_files(model_spec(Mirror(hub="a/b", file="file.pt")))
         assert body(tmp_path) == BODY and server.tokens["/storage"] is None

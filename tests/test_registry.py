@@ -130,6 +130,17 @@ def test_axes_lie_in_the_cache_where_the_folder_is_read_only(church, tmp_path, m
     )
 
 
+def test_the_cache_folder_is_the_systems_or_the_named_one(tmp_path, monkeypatch):
+    monkeypatch.delenv("ESSENCE_CACHE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert folders.cache_folder() == tmp_path / ".cache" / "essence"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert folders.cache_folder() == tmp_path / "xdg" / "essence"
+    monkeypatch.setenv("ESSENCE_CACHE", str(tmp_path / "own"))
+    assert folders.cache_folder() == tmp_path / "own"
+
+
 @pytest.mark.parametrize("kind", ["e4e.pt", "g.pt", "g.pkl", "folder"])
 def test_one_checkpoint_is_a_model_too(tmp_path, monkeypatch, caplog, kind):
     from . import nvidia_pickle
