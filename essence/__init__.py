@@ -16,7 +16,9 @@ from .methods.base import adjusted
 from .methods.optimize import OptimizeOptions
 from .methods.refine import RefineOptions
 from .pictures.align import Located, Nudge, Square
+from .pictures.grids import grid as picture_grid
 from .pictures.loading import load_image
+from .pictures.saving import encode_picture
 from .runtime.folders import ASSETS
 from .runtime.progress import ProgressBar
 from .studio import Studio, bundled
@@ -27,29 +29,31 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ASSETS",
-    "METHODS",
-    "Located",
-    "Nudge",
-    "Pictures",
-    "Square",
-    "Target",
-    "adjusted",
     "BadFile",
     "Essence",
     "EssenceMismatch",
+    "Located",
+    "METHODS",
     "NoFaceFound",
+    "Nudge",
     "OptimizeOptions",
     "OversizedImage",
     "PRESETS",
+    "Pictures",
     "ProgressBar",
     "RefineOptions",
     "Source",
+    "Square",
     "Step",
     "Studio",
     "StudioPool",
+    "Target",
     "UnreadableImage",
     "UserError",
+    "adjusted",
     "bundled",
+    "encode_picture",
     "load_image",
     "manifest",
+    "picture_grid",
 ]
