@@ -156,6 +156,10 @@ def test_the_page_from_another_folder(program, tmp_path):
             except urllib.error.URLError:
                 time.sleep(1)
         assert "Essence" in text and "gradio" in text, log.read_text()
+        # The script is in there, as JSON: a line that looks the same so.
+        script = (ROOT / "assets/page.js").read_text(encoding="utf-8").splitlines()
+        unchanged = (line.strip() for line in script if not set(line) & set("\"'<>&\\"))
+        assert max(unchanged, key=len) in text
     finally:
         page.terminate()
         page.wait()
