@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from essence.evaluate.quality import chip_descriptors
+from essence.evaluate.metrics import chip_descriptors
 from essence.models.identity import CHIP, FILE, face_chip, face_descriptor
 from essence.models.latents import LatentAxes
 from essence.models.stylegan2 import BLUR, Generator, GeneratorConfig, ModulatedConv
@@ -111,11 +111,15 @@ def test_the_fused_synthesis_is_the_plain_one(monkeypatch, kernels, resolution):
     """
     if not kernels:
         monkeypatch.setattr(dispatch, "cpu_kernels", lambda: False)
-    generator = Generator(GeneratorConfig(32, 16, 2, {4: 32, 8: 32, 16: 32, 32: 16}))
+    with torch.random.fork_rng():
+        torch.manual_seed(
+            9
+        )  # with which no pixel is so near to zero that rounding decides the leak
+        generator = Generator(GeneratorConfig(32, 16, 2, {4: 32, 8: 32, 16: 32, 32: 16}))
+        w = torch.randn(3, generator.config.layers, 16, requires_grad=True)
     for layer in (generator.conv1, *generator.convs):
         layer.noise.weight.data.fill_(0.1)
     generator.requires_grad_(False)
-    w = torch.randn(3, generator.config.layers, 16, requires_grad=True)
     taken, call = [], FusedSynthesis.__call__
     monkeypatch.setattr(FusedSynthesis, "__call__", lambda *args: (taken.append(1), call(*args))[1])
 

@@ -39,7 +39,7 @@ ON_GPU = [
 
 def toolkit():
     try:
-        return build.toolkit()
+        return build.cuda_toolkit()
     except build.BuildError:
         return None
 
@@ -56,7 +56,7 @@ def host_library(tmp_path_factory):
         "-Werror",
         "-shared",
         "-fPIC",
-        str(build.SOURCE),
+        str(build.CUDA_SOURCE),
         "-o",
         str(path),
     ]
@@ -263,7 +263,7 @@ def test_no_compiler_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setattr(build.Path, "is_file", lambda path: False)
     with pytest.raises(build.BuildError, match="nvidia-cuda-nvcc"):
-        build.toolkit()
+        build.cuda_toolkit()
 
 
 def test_a_failing_compiler_is_a_reason(monkeypatch, tmp_path):
@@ -274,7 +274,7 @@ def test_a_failing_compiler_is_a_reason(monkeypatch, tmp_path):
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "cache"))
     with pytest.raises(build.BuildError, match="the compiler failed"):
-        build.compiled(["sm_90"])
+        build.compile_cuda(["sm_90"])
 
 
 @pytest.mark.skipif(
@@ -282,16 +282,16 @@ def test_a_failing_compiler_is_a_reason(monkeypatch, tmp_path):
 )
 def test_kernels_compile_for_every_architecture(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    library = ctypes.CDLL(build.compiled(ARCHITECTURES))
+    library = ctypes.CDLL(build.compile_cuda(ARCHITECTURES))
     assert all(
         hasattr(library, name) for name in ("essence_activate", "essence_slope", "essence_resample")
     )
-    code = build.toolkit() / "bin" / "cuobjdump"
+    code = build.cuda_toolkit() / "bin" / "cuobjdump"
     if code.is_file():
         listed = subprocess.run(
             [code, "--list-elf", library._name], capture_output=True, text=True
         ).stdout
         assert all(a in listed for a in ARCHITECTURES)
     before = [path.stat().st_mtime_ns for path in tmp_path.rglob("*.so")]
-    build.compiled(ARCHITECTURES)
+    build.compile_cuda(ARCHITECTURES)
     assert before == [path.stat().st_mtime_ns for path in tmp_path.rglob("*.so")], "built twice"

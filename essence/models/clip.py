@@ -25,8 +25,8 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 def import_open_clip() -> None:
     """Import open_clip, which takes seconds the first time.
 
-    In a thread of its own: something in there keeps the frames of whoever imports it, and with them
-    all that these hold, for good.
+    In a thread of its own: something in there keeps the caller's frames, and all that they hold,
+    for good.
     """
 
     def run() -> None:
@@ -65,27 +65,23 @@ class ImageText(nn.Module):
     def from_config(
         cls, config: Mapping, state: Mapping[str, Tensor], name: str = "bundled"
     ) -> ImageText:
-        """A model from open_clip's own constructor arguments and a state dict, strictly loaded."""
+        """A frozen model from open_clip's own constructor arguments and a state dict, strictly
+        loaded. Raises BadFile where the two do not fit.
+        """
         from open_clip.model import CLIP
         from open_clip.tokenizer import SimpleTokenizer
 
         try:
-            model = CLIP(
-                **{
-                    key: config[key]
-                    for key in ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")
-                    if key in config
-                }
-            )
+            known = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")
+            model = CLIP(**{key: config[key] for key in known if key in config})
             model.load_state_dict(dict(state))
         except (RuntimeError, TypeError, KeyError) as error:
             raise BadFile(
                 f"The image-text model {name} does not fit its own description: {error}"
             ) from None
         tokenizer = SimpleTokenizer(context_length=model.context_length)
-        model = cls(
-            model, tokenizer, name, config.get("mean", CLIP_MEAN), config.get("std", CLIP_STD)
-        )
+        mean, std = config.get("mean", CLIP_MEAN), config.get("std", CLIP_STD)
+        model = cls(model, tokenizer, name, mean, std)
         model.config = dict(config)  # to save it with
         return model.eval().requires_grad_(False)
 
@@ -115,9 +111,10 @@ class ImageText(nn.Module):
         return self.model.encode_image(images).float()
 
     def encode_whole(self, picture: Tensor) -> Tensor:
-        """One picture [1, 3, H, W] in [-1, 1] through CLIP's own preprocessing, the only one that
-        the released target went through: bicubic to its side along the shorter edge, centre square,
-        8 bits, mean and deviation."""
+        """One picture [1, 3, H, W] in [-1, 1] to its embedding [1, E] through CLIP's own
+        preprocessing, which the released code applies to the target alone: bicubic to the
+        network's side along the shorter edge, centre square, 8 bits, mean and deviation.
+        """
         h, w = picture.shape[2:]
         scale = self.size / min(h, w)
         shape = (round(h * scale), round(w * scale))

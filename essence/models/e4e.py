@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -20,11 +21,9 @@ from torch import Tensor, nn
 from ..errors import BadFile
 from .stylegan2 import EqualLinear
 
-COARSE, MIDDLE = (
-    3,
-    7,
-)  # heads below 3 read the coarsest map, below 7 the middle one, the others the finest
-SQUEEZE = 16
+# Heads below COARSE read the coarsest map, those below MIDDLE the middle one, the rest the finest.
+COARSE, MIDDLE = 3, 7
+SQUEEZE = 16  # channels to one inside a squeeze-and-excitation block
 
 
 @dataclass(frozen=True)
@@ -39,13 +38,21 @@ class EncoderConfig:
     @classmethod
     def infer(cls, state: Mapping[str, Tensor]) -> EncoderConfig:
         """Read the widths off a checkpoint's tensors; the input side follows from the number of
-        halvings in the heads.
+        halvings in the heads. Raises BadFile where they are not an e4e encoder's.
         """
+
+        def indices(prefix: str) -> list[int]:
+            names = (name.split(".") for name in state if name.startswith(prefix + "."))
+            found = sorted({int(parts[1]) for parts in names})
+            if not found:
+                raise KeyError(prefix + ".*")
+            return found
+
         try:
-            outs = [state[f"body.{i}.res_layer.1.weight"].shape[0] for i in _indices(state, "body")]
+            outs = [state[f"body.{i}.res_layer.1.weight"].shape[0] for i in indices("body")]
             stages = [width for i, width in enumerate(outs) if i == 0 or width != outs[i - 1]]
             depths = tuple(outs.count(width) for width in stages)
-            heads = len(_indices(state, "styles"))
+            heads = len(indices("styles"))
             halvings = sum(
                 name.startswith("styles.0.convs.") and name.endswith("weight") for name in state
             )
@@ -57,19 +64,15 @@ class EncoderConfig:
             ) from None
         if len(stages) != 4:
             raise BadFile(
-                f"An e4e encoder has four stages of different width; this one has the widths {stages}."
+                "An e4e encoder has four stages of different width; "
+                f"this one has the widths {stages}."
             )
         return cls(tuple(stages), depths, 16 << halvings, heads, style_dim, head_width)
 
 
-def _indices(state: Mapping[str, Tensor], prefix: str) -> list[int]:
-    found = sorted({int(name.split(".")[1]) for name in state if name.startswith(prefix + ".")})
-    if not found:
-        raise KeyError(prefix + ".*")
-    return found
-
-
 class SqueezeExcite(nn.Module):
+    """Weigh the channels by what they hold on average (Hu et al. 2018)."""
+
     def __init__(self, channels: int):
         super().__init__()
         self.fc1 = nn.Conv2d(channels, max(channels // SQUEEZE, 1), 1, bias=False)
@@ -80,6 +83,8 @@ class SqueezeExcite(nn.Module):
 
 
 class ResidualUnit(nn.Module):
+    """IR-SE unit: [B, in, H, W] to [B, out, H / stride, W / stride]."""
+
     def __init__(self, in_ch: int, out_ch: int, stride: int):
         super().__init__()
         if in_ch == out_ch:
@@ -102,13 +107,12 @@ class ResidualUnit(nn.Module):
 
 
 class Head(nn.Module):
-    """Halve the map until one pixel is left; a linear layer gives the vector."""
+    """A map [B, in, side, side], halved until one pixel is left, to a vector [B, out]."""
 
     def __init__(self, in_ch: int, width: int, out_dim: int, side: int):
         super().__init__()
-        halvings = int(math.log2(side))
         layers = []
-        for i in range(halvings):
+        for i in range(int(math.log2(side))):
             layers += [nn.Conv2d(in_ch if i == 0 else width, width, 3, 2, 1), nn.LeakyReLU()]
         self.convs = nn.Sequential(*layers)
         self.linear = EqualLinear(width, out_dim)
@@ -148,20 +152,22 @@ class Encoder4Editing(nn.Module):
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The maps of the last three stages merged from coarse to fine: sides S/16, S/8, S/4."""
-        x, stages, ends = (
-            self.input_layer(x),
-            [],
-            [sum(self.config.depths[: i + 1]) for i in range(4)],
-        )
-        for i, unit in enumerate(self.body):
+
+        def enlarge(x: Tensor, like: Tensor) -> Tensor:
+            return F.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=True)
+
+        x, stages = self.input_layer(x), []
+        ends = list(accumulate(self.config.depths))
+        for i, unit in enumerate(self.body, start=1):
             x = unit(x)
-            if i + 1 in ends[1:]:
+            if i in ends[1:]:
                 stages.append(x)
         fine, middle, coarse = stages
-        middle = _enlarge(coarse, middle) + self.latlayer1(middle)
-        return coarse, middle, _enlarge(middle, fine) + self.latlayer2(fine)
+        middle = enlarge(coarse, middle) + self.latlayer1(middle)
+        return coarse, middle, enlarge(middle, fine) + self.latlayer2(fine)
 
     def forward(self, x: Tensor) -> Tensor:
+        """One w, and for each further layer the same w plus a delta (section 4)."""
         coarse, middle, fine = self.features(x)
         w = self.styles[0](coarse)
         deltas = [
@@ -169,10 +175,6 @@ class Encoder4Editing(nn.Module):
             for i in range(1, self.config.layers)
         ]
         return torch.stack([w] + [w + delta for delta in deltas], dim=1)
-
-
-def _enlarge(x: Tensor, like: Tensor) -> Tensor:
-    return F.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=True)
 
 
 class Inverter(nn.Module):
@@ -193,8 +195,8 @@ class Inverter(nn.Module):
 
 
 class MeanInverter(nn.Module):
-    """In the place of an encoder where there is none: every picture starts at the mean latent [L,
-    D], and refinement does the rest.
+    """Stands in for an encoder where there is none: every picture starts at the mean latent
+    [L, D], and refinement does the rest.
     """
 
     input_size = 256

@@ -1,4 +1,4 @@
-"""dlib's face recognition network (public domain) in torch: a differentiable ruler for identity.
+"""dlib's face recognition network (public domain) in torch: a differentiable measure of identity.
 
 The weights lie in the `face_recognition_models` package; `dlib_face_tensors.json` says where in
 that file each tensor starts. The numbers agree with `dlib.face_recognition_model_v1` to about 1e-6.
@@ -28,6 +28,7 @@ CHIP_BOX = (0.156, 0.257, 0.848, 0.949)
 MEAN = (122.782, 117.001, 104.298)  # of R, G, B in 0...255
 SHA256 = "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"
 FILE = "dlib_face_recognition_resnet_model_v1.dat"
+TENSORS = Path(__file__).with_name("dlib_face_tensors.json")
 # Width of each residual block; True marks the ones that halve the picture.
 BLOCKS = [(32, False)] * 3 + [(64, True)] + [(64, False)] * 3 + [(128, True)] + [(128, False)] * 2
 BLOCKS += [(256, True)] + [(256, False)] * 2 + [(256, True)]
@@ -35,6 +36,8 @@ STAGE_ENDS = (2, 6, 9, 12, 13)  # the blocks whose outputs serve as features
 
 
 class Block(nn.Module):
+    """Residual block: [B, in, H, W] to [B, width, H, W], or half the sides."""
+
     def __init__(self, in_ch: int, width: int, halve: bool):
         super().__init__()
         self.halve = halve
@@ -55,9 +58,11 @@ class Block(nn.Module):
 
 
 def face_chip(images: Tensor) -> Tensor:
-    """The inner face of aligned pictures [B, 3, S, S]: what the network was made for. Descriptors
-    of it compare with dlib's line of 0.6 for one person; those of the whole picture lie closer
-    together."""
+    """The inner face of aligned pictures [B, 3, S, S]: what the network was made for.
+
+    dlib's threshold of 0.6 for one person holds for descriptors of it; those of the whole picture
+    lie closer together.
+    """
     left, top, right, bottom = (round(edge * images.shape[-1]) for edge in CHIP_BOX)
     return images[..., top:bottom, left:right]
 
@@ -99,45 +104,38 @@ class FaceDescriptor(nn.Module):
         return stages
 
     def describe(self, features: list[Tensor]) -> Tensor:
+        """Descriptors [B, 128], float32, from what `features` returned."""
         return self.fc(features[-1].mean(dim=(2, 3))).float()
 
     def forward(self, images: Tensor) -> Tensor:
         return self.describe(self.features(images))
 
 
-def _name(index: int) -> str:
-    """Module name of convolution number `index` in the file's order."""
-    block, half = divmod(index - 1, 2)
-    return f"blocks.{block}.conv{half + 1}" if index else "conv"
-
-
 @lru_cache(maxsize=1)
 def face_descriptor() -> FaceDescriptor:
-    """The network with dlib's weights, frozen, on the CPU; one for the process. Raises BadFile
-    where the file is not the known one.
+    """The network with dlib's weights, frozen, on the CPU; the same one for the whole process.
+    Raises BadFile where the file is not the known one.
     """
     data = package_file(FILE).read_bytes()
     if hashlib.sha256(data).hexdigest() != SHA256:
         raise BadFile(
-            f"{FILE} is not the file it should be (its sha256 differs): reinstall face_recognition_models."
+            f"{FILE} is not the file it should be (its sha256 differs): "
+            "reinstall face_recognition_models."
         )
     stored = {}
-    for name, offset, shape in json.loads(
-        (Path(__file__).parent / "dlib_face_tensors.json").read_text()
-    ):
-        stored[name] = torch.from_numpy(
-            np.frombuffer(data, "<f4", int(np.prod(shape)), offset).copy()
-        ).view(shape)
+    for name, offset, shape in json.loads(TENSORS.read_text()):
+        numbers = np.frombuffer(data, "<f4", int(np.prod(shape)), offset).copy()
+        stored[name] = torch.from_numpy(numbers).view(shape)
     state = {
         "mean": torch.tensor(MEAN).view(3, 1, 1),
         "fc.weight": stored["fc.weight"].T.contiguous(),
     }
-    for i in range(
-        1 + 2 * len(BLOCKS)
-    ):  # behind each convolution the file has a factor and an addend for each channel
+    convs = ["conv", *(f"blocks.{i}.conv{j}" for i in range(len(BLOCKS)) for j in (1, 2))]
+    for i, conv in enumerate(convs):
+        # Behind each convolution the file has a factor and an addend for each channel.
         gamma, beta = stored[f"affine{i}.gamma"], stored[f"affine{i}.beta"]
-        state[f"{_name(i)}.weight"] = stored[f"conv{i}.weight"] * gamma[:, None, None, None]
-        state[f"{_name(i)}.bias"] = stored[f"conv{i}.bias"] * gamma + beta
+        state[f"{conv}.weight"] = stored[f"conv{i}.weight"] * gamma[:, None, None, None]
+        state[f"{conv}.bias"] = stored[f"conv{i}.bias"] * gamma + beta
     model = FaceDescriptor()
     model.load_state_dict(state)
     return model.eval().requires_grad_(False)

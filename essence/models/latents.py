@@ -24,8 +24,8 @@ SHARPNESS = 4
 
 @dataclass(frozen=True, eq=False)
 class LatentAxes:
-    """`mean` m [D]; `axes` diag(sqrt l) U^T [K, D]: row k is one standard deviation along axis
-    k.
+    """Principal axes of w: `mean` m [D] and `axes` diag(sqrt l) U^T [K, D], of which row k is one
+    standard deviation long along axis k.
     """
 
     mean: Tensor
@@ -33,7 +33,9 @@ class LatentAxes:
 
     @classmethod
     def of(cls, mean: Tensor, covariance: Tensor) -> LatentAxes:
-        """From m [D] and S = U diag(l) U^T [D, D]; axes without variance are dropped."""
+        """From m [D] and the covariance U diag(l) U^T [D, D]; axes without variance are
+        dropped.
+        """
         variance, directions = torch.linalg.eigh(covariance.double())
         keep = variance > SMALLEST_SHARE * variance.max()
         axes = variance[keep].sqrt()[:, None] * directions.T[keep]
@@ -66,9 +68,8 @@ class LatentAxes:
         if reach is None:
             return shift
         line = shift.mean(-2)
-        deviation = (
-            (line @ self.axes.T).norm(dim=-1, keepdim=True).clamp(min=1e-6)
-        )  # of w @ line, whose covariance is axes^T axes
+        # Standard deviation of w @ line, where the covariance of w is axes^T axes.
+        deviation = (line @ self.axes.T).norm(dim=-1, keepdim=True).clamp(min=1e-6)
         place = ((w.mean(-2) - self.mean) * line).sum(-1, keepdim=True) / deviation
         length = line.square().sum(-1, keepdim=True) / deviation
         room = (reach - place).clamp(min=LEAST_ROOM)
@@ -76,14 +77,12 @@ class LatentAxes:
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """w [count, D] from the Gaussian."""
-        return (
-            self.mean
-            + torch.randn(count, len(self.axes), generator=generator).to(self.axes) @ self.axes
-        )
+        normal = torch.randn(count, len(self.axes), generator=generator).to(self.axes)
+        return self.mean + normal @ self.axes
 
 
 def move(w: Tensor, shift: Tensor, axes: LatentAxes | None, reach: float | None) -> Tensor:
-    """w + `shift`, held to the reach where the axes are known."""
+    """w + `shift`, shortened to end within `reach` (LatentAxes.hold) where the axes are known."""
     return w + (shift if axes is None else axes.hold(w, shift, reach))
 
 
@@ -95,19 +94,15 @@ def mean_and_covariance(
     samples: int = SAMPLES,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Mean [D] and covariance [D, D] of w = mapping(z), z standard normal [B, D], over `samples`;
-    float64, on the CPU.
+    """Mean [D] and covariance [D, D] of w = mapping(z) over `samples` standard normal z [B, D],
+    D = `width`; float64, on the CPU.
 
     `progress(done, samples)` is called after each batch. Sums are taken around the first batch's
     mean, so that a latent far from zero loses no digits.
     """
     random = torch.Generator().manual_seed(0)
-    total, square, done, centre = (
-        torch.zeros(width).double(),
-        torch.zeros(width, width).double(),
-        0,
-        None,
-    )
+    total, square = torch.zeros(width).double(), torch.zeros(width, width).double()
+    done, centre = 0, None
     while done < samples:
         count = min(SAMPLES_AT_ONCE, samples - done)
         w = mapping(torch.randn(count, width, generator=random).to(device)).float()

@@ -28,6 +28,8 @@ MAPPING_LR = 0.01
 
 @dataclass(frozen=True)
 class GeneratorConfig:
+    """The widths of a network. Raises BadFile where they make none."""
+
     size: int  # side of the pictures in pixels, a power of two
     style_dim: int  # D, width of z and w
     n_mlp: int  # layers of the mapping network
@@ -54,7 +56,9 @@ class GeneratorConfig:
 
     @classmethod
     def infer(cls, state: Mapping[str, Tensor]) -> GeneratorConfig:
-        """Read size, widths, style_dim and n_mlp off the shapes of a checkpoint's tensors."""
+        """Read size, widths, style_dim and n_mlp off the shapes of a checkpoint's tensors. Raises
+        BadFile where they are not a generator's.
+        """
         try:
             style_dim = state["conv1.conv.modulation.weight"].shape[1]
             channels = {4: state["conv1.conv.weight"].shape[1]}
@@ -69,8 +73,8 @@ class GeneratorConfig:
 
 
 class EqualLinear(nn.Module):
-    """Linear layer with equalised learning rate: the stored weight has unit variance and is scaled
-    by 1 / sqrt(fan in) as it runs.
+    """Linear layer with an equalised learning rate: the stored weight has unit variance and is
+    scaled by 1 / sqrt(fan in) as it runs.
     """
 
     def __init__(self, in_dim: int, out_dim: int, bias: float = 0.0, lr: float = 1.0):
@@ -84,6 +88,8 @@ class EqualLinear(nn.Module):
 
 
 class MappingLayer(EqualLinear):
+    """A layer of the mapping network: linear, then leaky ReLU."""
+
     def __init__(self, dim: int):
         super().__init__(dim, dim, lr=MAPPING_LR)
 
@@ -92,6 +98,8 @@ class MappingLayer(EqualLinear):
 
 
 class PixelNorm(nn.Module):
+    """z [B, D] to length sqrt(D)."""
+
     def forward(self, z: Tensor) -> Tensor:
         return z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
 
@@ -143,8 +151,8 @@ class ModulatedConv(nn.Module):
             x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
         if self.demodulate:
             energy = weight.float().square().sum(dim=(2, 3))  # [out, in]
-            sigma = torch.rsqrt(s.float().square() @ energy.T + 1e-8)
-            x = x * sigma[:, :, None, None].to(x.dtype)
+            inverse = torch.rsqrt(s.float().square() @ energy.T + 1e-8)  # 1 / |w'_j|, [B, out]
+            x = x * inverse[:, :, None, None].to(x.dtype)
         return x
 
 
@@ -190,19 +198,22 @@ class ToRGB(nn.Module):
             self.upsample = StoredBlur()
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """x [B, in, H, W], w [B, D] to [B, 3, H, W], float32: summed up in bfloat16, nine of these
-        would show as bands."""
+        """x [B, in, H, W], w [B, D] to [B, 3, H, W], float32: in bfloat16 the sum of nine of these
+        would show as bands.
+        """
         return self.conv(x, w).float() + self.bias
 
 
 class ConstantInput(nn.Module):
+    """The learned 4x4 map that every picture starts from."""
+
     def __init__(self, channels: int):
         super().__init__()
         self.input = nn.Parameter(torch.randn(1, channels, 4, 4))
 
 
 class Generator(nn.Module):
-    """`mapping`: z to w. `synthesis`: w+ to a picture. `latent_avg`: mean of w, [D] or [L, D]."""
+    """`mapping`: z to w. `synthesis`: w+ to a picture. `latent_avg`: mean of w, [L, D]."""
 
     def __init__(self, config: GeneratorConfig):
         super().__init__()

@@ -1,5 +1,5 @@
-"""The operations of reference.py as CUDA kernels. Each derivative is one of the same operations
-again: any order is there.
+"""The operations of reference.py as CUDA kernels (kernels.cu). Each derivative is one of the same
+operations again, so there are derivatives of any order.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from torch.autograd import Function
 from . import build
 from .reference import GAIN, LEAK, Resample, output_sides
 
-KINDS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
-LIMIT = 2**30  # the kernels count in 32 bits
+DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}  # as in kernels.cu
+MAX_NUMBERS = 2**30  # of a map: the kernels count in 32 bits
 
 
 def supports(*tensors: Tensor) -> bool:
-    """Whether the kernels take these: on a GPU, of a type they know, not too large."""
-    return all(t.is_cuda and t.dtype in KINDS and 0 < t.numel() < LIMIT for t in tensors)
+    """Whether the kernels take these: on a GPU, of a type that they know, not too large."""
+    return all(t.is_cuda and t.dtype in DTYPES and 0 < t.numel() < MAX_NUMBERS for t in tensors)
 
 
 def compile_kernels() -> None:
-    """Compile, or raise build.BuildError with the reason."""
+    """Compile for the current GPU, or raise build.BuildError with the reason."""
     _library(torch.device("cuda"))
 
 
 def leaky_relu(
     x: Tensor, bias: Tensor | None = None, noise: Tensor | None = None, scale: Tensor | None = None
 ) -> Tensor:
-    """As reference.leaky_relu."""
+    """As ops.leaky_relu."""
     if scale is not None:
         x = x * scale.to(x.dtype).view(*x.shape[:2], *[1] * (x.ndim - 2))
     return _Activate.apply(x, bias, noise)
@@ -39,35 +39,28 @@ def leaky_relu(
 def upfirdn2d(
     x: Tensor, taps: tuple[float, ...], up: int = 1, pad: tuple[int, int] = (0, 0)
 ) -> Tensor:
-    """As reference.upfirdn2d."""
+    """As ops.upfirdn2d."""
     return Resample.apply(_resample, x, taps, up, 1, pad[0], output_sides(x, taps, up, pad))
 
 
 class _Activate(Function):
+    """sqrt(2) * leaky_relu(x + noise + bias, 0.2)"""
+
     @staticmethod
     def forward(ctx, x: Tensor, bias: Tensor | None, noise: Tensor | None) -> Tensor:
-        x, last = _dense(x)
+        x, channels_last = _dense(x)
         y = torch.empty_like(x)
         b = None if bias is None else bias.detach().float().contiguous()
         n = None if noise is None else noise.detach().float().contiguous()
         channels, pixels = x.shape[1], x[0, 0].numel()
-        outer, inner = (len(x), channels * pixels) if last else (len(x) * channels, pixels)
-        step = 0 if n is None or len(n) == 1 else pixels
-        _call(
-            x,
-            "essence_activate",
-            x,
-            b,
-            n,
-            step,
-            y,
-            outer,
-            inner,
-            channels,
-            int(last),
-            _f(LEAK),
-            _f(GAIN),
-        )
+        if channels_last:
+            outer, inner = len(x), channels * pixels
+        else:
+            outer, inner = len(x) * channels, pixels
+        noise_step = 0 if n is None or len(n) == 1 else pixels  # from one picture to the next
+        sizes = (outer, inner, channels, int(channels_last))
+        slope = (ctypes.c_float(LEAK), ctypes.c_float(GAIN))
+        _call(x, "essence_activate", x, b, n, noise_step, y, *sizes, *slope)
         ctx.save_for_backward(y)
         ctx.bias, ctx.noise = (None if t is None else (t.shape, t.dtype) for t in (bias, noise))
         return y
@@ -79,27 +72,25 @@ class _Activate(Function):
         _, for_bias, for_noise = ctx.needs_input_grad
         g_bias = g_noise = None
         if for_bias:
-            g_bias = g.sum([d for d in range(g.ndim) if d != 1], dtype=torch.float32).to(
-                ctx.bias[1]
-            )
+            others = [d for d in range(g.ndim) if d != 1]
+            g_bias = g.sum(others, dtype=torch.float32).to(ctx.bias[1])
         if for_noise:
             g_noise = g.float().sum_to_size(ctx.noise[0]).to(ctx.noise[1])
         return g, g_bias, g_noise
 
 
 class _Slope(Function):
-    """g times the slope of the activation where its output is `y`; linear in g, and flat in y
+    """g times the slope of the activation where its output is `y`: linear in g, and constant in y
     almost everywhere.
     """
 
     @staticmethod
     def forward(ctx, g: Tensor, y: Tensor) -> Tensor:
-        y, last = _dense(y)
-        g = g.to(y.dtype).contiguous(
-            memory_format=torch.channels_last if last else torch.contiguous_format
-        )
-        out = torch.empty_like(g)
-        _call(g, "essence_slope", g, y, out, ctypes.c_long(g.numel()), _f(LEAK), _f(GAIN))
+        y, channels_last = _dense(y)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        g = g.to(y.dtype).contiguous(memory_format=layout)
+        out, slope = torch.empty_like(g), (ctypes.c_float(LEAK), ctypes.c_float(GAIN))
+        _call(g, "essence_slope", g, y, out, ctypes.c_long(g.numel()), *slope)
         ctx.save_for_backward(y)
         return out
 
@@ -111,16 +102,16 @@ class _Slope(Function):
 def _resample(
     x: Tensor, taps: tuple[float, ...], up: int, down: int, pad: int, sides: tuple[int, int]
 ) -> Tensor:
-    x, last = _dense(x)
-    order = torch.channels_last if last else torch.contiguous_format
-    out = torch.empty((*x.shape[:2], *sides), dtype=x.dtype, device=x.device, memory_format=order)
-    sizes = (ctypes.c_int * 11)(*x.shape, *sides, up, down, pad, len(taps), int(last))
+    x, channels_last = _dense(x)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    out = torch.empty((*x.shape[:2], *sides), dtype=x.dtype, device=x.device, memory_format=layout)
+    sizes = (ctypes.c_int * 11)(*x.shape, *sides, up, down, pad, len(taps), int(channels_last))
     _call(x, "essence_resample", x, out, sizes, (ctypes.c_float * len(taps))(*taps))
     return out
 
 
 def _dense(x: Tensor) -> tuple[Tensor, bool]:
-    """`x` without gaps, and whether its channels lie innermost."""
+    """`x` without gaps between its numbers, and whether its channels lie innermost."""
     if x.is_contiguous():
         return x, False
     if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
@@ -128,13 +119,9 @@ def _dense(x: Tensor) -> tuple[Tensor, bool]:
     return x.contiguous(), False
 
 
-def _f(value: float) -> ctypes.c_float:
-    return ctypes.c_float(value)
-
-
 def _library(device: torch.device) -> ctypes.CDLL:
     major, minor = torch.cuda.get_device_capability(device)
-    return build.library(f"sm_{major}{minor}")
+    return build.cuda_library(f"sm_{major}{minor}")
 
 
 def _stream(x: Tensor) -> ctypes.c_void_p:
@@ -142,11 +129,11 @@ def _stream(x: Tensor) -> ctypes.c_void_p:
 
 
 def _call(x: Tensor, name: str, *arguments: object) -> None:
-    """Launch on the current stream of x's device. Tensors become pointers; raises RuntimeError with
-    CUDA's error code.
+    """Launch a kernel on the current stream of x's device; tensors are handed over as pointers.
+    Raises RuntimeError with CUDA's error code.
     """
     plain = [ctypes.c_void_p(a.data_ptr()) if isinstance(a, Tensor) else a for a in arguments]
     with torch.cuda.device_of(x):
-        code = getattr(_library(x.device), name)(KINDS[x.dtype], *plain, _stream(x))
+        code = getattr(_library(x.device), name)(DTYPES[x.dtype], *plain, _stream(x))
     if code:
         raise RuntimeError(f"{name} failed with the CUDA error {code}")

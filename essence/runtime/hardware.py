@@ -1,31 +1,28 @@
-"""What the machine has: memory that is free, processors that may be used, and what to do when a
-batch does not fit.
-"""
+"""What the machine has: a GPU, CPUs that may be used, arithmetic in bfloat16."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 
-T = TypeVar("T")
-QUOTA = Path("/sys/fs/cgroup/cpu.max")
+QUOTA = Path("/sys/fs/cgroup/cpu.max")  # "quota period" of the container, or "max period"
 
 
 def device() -> str:
-    """Where models work best."""
+    """The torch device on which models run fastest here."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def cpu_count() -> int:
-    """Processors that this process may keep busy: those it is bound to, no more than the
-    container's quota.
+    """CPUs that this process may keep busy: those it is bound to, but no more than the container's
+    quota.
     """
-    count = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    if hasattr(os, "sched_getaffinity"):
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
     try:
         quota, period = QUOTA.read_text().split()
         return max(1, min(count, int(quota) // int(period)))
@@ -34,23 +31,21 @@ def cpu_count() -> int:
 
 
 def limit_threads() -> None:
-    """Never more threads than processors. Torch counts the host's, not the container's; a thread
-    without a processor delays the others.
+    """Keep torch from starting more threads than there are CPUs: it counts the host's, not the
+    container's, and a thread that waits for a CPU delays all others. OMP_NUM_THREADS overrides.
     """
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(min(torch.get_num_threads(), cpu_count()))
 
 
 def precision_asked() -> str | None:
-    """What ESSENCE_PRECISION asks for: full, half or nothing."""
+    """The precision that ESSENCE_PRECISION asks for, full or half, or None."""
     asked = os.environ.get("ESSENCE_PRECISION")
     return asked if asked in ("full", "half") else None
 
 
 def bfloat16_pays(device: str | torch.device) -> bool:
-    """True where the processor multiplies bfloat16 itself; ESSENCE_PRECISION=full|half
-    overrides.
-    """
+    """Whether the device multiplies bfloat16 itself; ESSENCE_PRECISION=full|half overrides."""
     if asked := precision_asked():
         return asked == "half"
     if torch.device(device).type == "cuda":
@@ -59,7 +54,7 @@ def bfloat16_pays(device: str | torch.device) -> bool:
 
 
 def has_matrix_unit() -> bool:
-    """Whether this processor multiplies matrices of bfloat16 in a unit for them (Intel's AMX): many
-    times as fast as in its vectors.
+    """Whether the CPU has a unit that multiplies matrices of bfloat16 (Intel's AMX), many times as
+    fast as its vector instructions.
     """
     return torch.cpu._is_amx_tile_supported()

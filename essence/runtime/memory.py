@@ -1,5 +1,5 @@
-"""Memory: how much is free, keeping what the next step will ask for again, and what to do when a
-batch does not fit.
+"""Memory: how much is free, keeping what the next step will ask for again, and smaller batches
+when one does not fit.
 """
 
 from __future__ import annotations
@@ -14,16 +14,12 @@ import torch
 from ..errors import UserError
 
 T = TypeVar("T")
-
-
 MEMINFO = Path("/proc/meminfo")
-
-
-M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h: what `mallopt` sets
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # parameters of mallopt, from malloc.h
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that new tensors on `device` may take; None where nobody says."""
+    """Bytes that new tensors on `device` may take; None where the system does not say."""
     if device.type == "cuda":
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + held
@@ -34,12 +30,12 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def keep_memory() -> None:
-    """Let glibc keep what is freed, until `release_memory`, in one heap for all threads that are
-    still to come.
+    """Make glibc keep freed memory until `release_memory`, in one heap for all threads that start
+    from now on.
 
-    Each step frees its feature maps and the next asks for as much again. Given back to the system,
-    that memory returns page by page: a seventh of a step's time at 128 pixels, a third of it at
-    1024 (docs/BACKEND.md). Other C libraries do as they always did.
+    Each step frees its feature maps and the next asks for as much again. Had the system taken that
+    memory back, it would return page by page: a seventh of a step's time at 128 pixels, a third of
+    it at 1024 (docs/BACKEND.md). Other C libraries are left as they are.
     """
     if (mallopt := _libc("mallopt")) is not None:
         mallopt(M_TRIM_THRESHOLD, -1)
@@ -48,13 +44,13 @@ def keep_memory() -> None:
 
 
 def release_memory() -> None:
-    """Give back what is free, at the end of work in many steps."""
+    """Give freed memory back to the system, at the end of work in many steps."""
     if (malloc_trim := _libc("malloc_trim")) is not None:
         malloc_trim(0)
 
 
 def _libc(name: str) -> Callable[..., int] | None:
-    """A function of the C library that not every one has."""
+    """A function of the C library; None where this one lacks it."""
     try:
         return getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError, TypeError):
@@ -62,32 +58,29 @@ def _libc(name: str) -> Callable[..., int] | None:
 
 
 class BatchHalving:
-    """Runs work on batches of at most `batch`; when memory runs out it halves the batch and does
-    the work again.
+    """Runs work with a batch size, and again with half of it whenever the memory is exhausted. The
+    size that worked is kept in `batch`.
     """
 
     def __init__(self, batch: int):
         self.batch = max(1, batch)
 
     def __call__(self, work: Callable[[int], T]) -> T:
-        """work(batch), again with half of it after torch.OutOfMemoryError. Raises UserError when a
-        batch of one does not fit.
+        """work(batch), retried with half the batch after torch.OutOfMemoryError. Raises UserError
+        when a batch of one does not fit.
         """
         while True:
             try:
                 return work(self.batch)
             except torch.OutOfMemoryError as error:
                 if self.batch == 1:
+                    reason = str(error).split(". ")[0].rstrip(".")
                     raise UserError(
-                        f"Not even one picture at a time fits into the memory: {_first_sentence(error)} "
+                        f"Not even one picture at a time fits into the memory: {reason}. "
                         "Close what else uses it, or choose a smaller loss_resolution."
                     ) from error
-            # Behind the except block the error's traceback is gone, and with it the tensors that it
-            # held.
+            # Only after the except block is the error's traceback gone, and with it the tensors
+            # that it kept alive.
             self.batch = (self.batch + 1) // 2
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
-
-
-def _first_sentence(error: Exception) -> str:
-    return str(error).split(". ")[0].rstrip(".") + "."
