@@ -31,11 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict:
     studio, latents = open_studio(arguments), arguments.latents
+    if latents and latents.suffix.lower() != ".npy":
+        raise UserError(f"Latents are written as .npy, not '{latents.name}'.")
     source = load_source(studio, arguments.image, arguments)
     write_picture(source.inversion, arguments.out)
     if latents:
-        if latents.suffix.lower() != ".npy":
-            raise UserError(f"Latents are written as .npy, not '{latents.name}'.")
         buffer = io.BytesIO()
         np.save(buffer, source.w.numpy())
         write_bytes(latents, buffer.getvalue())
