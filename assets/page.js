@@ -1,6 +1,11 @@
-// What HTML made by demo/views.py, board.py and crop.py cannot do alone. Each function gets what Gradio hands to a component's js_on_load.
-const PATIENCE = 2000; // milliseconds that an answer may take before the next call is made all the same
-const LONG = 120000; // the same, for strips
+// What the HTML of demo/templates cannot do alone. Each function gets what Gradio hands to a
+// component's js_on_load.
+
+// Milliseconds that an answer may take before the next request is made all the same; and where
+// pictures are slow.
+const PATIENCE = 2000;
+const LONG = 120000;
+const MEASURING = "[data-event=figures][aria-pressed=true]";
 
 window.essence = {
   // A click on something with data-event becomes that event, with the other data-* as its values.
@@ -11,7 +16,8 @@ window.essence = {
     });
   },
 
-  // The models are still being loaded: ask for news of it, once. News do not shut a list that somebody has opened.
+  // The models are still being loaded: ask for news of it, once. News do not shut a list that
+  // somebody has opened.
   waits(element, trigger, watch, event) {
     let asked = false;
     let open = false;
@@ -35,37 +41,54 @@ window.essence = {
     });
     element.addEventListener("focusout", (out) => {
       const name = out.target.closest("[data-name]");
-      if (name && name.textContent.trim() !== name.dataset.was) trigger(event, { id: name.dataset.name, name: name.textContent });
+      if (!name || name.textContent.trim() === name.dataset.was) return;
+      trigger(event, { id: name.dataset.name, name: name.textContent });
     });
   },
 
   // Removed with the keyboard, a card takes the focus with it: Undo gets it.
   undo(element, watch) {
     let removed = false;
-    element.addEventListener("click", (click) => (removed = click.detail === 0 && Boolean(click.target.closest("[data-event=remove]"))));
+    element.addEventListener("click", (click) => {
+      removed = click.detail === 0 && Boolean(click.target.closest("[data-event=remove]"));
+    });
     watch("value", () => {
       if (removed) element.querySelector("[data-event=undo]")?.focus();
       removed = false;
     });
   },
 
-  fill: (range) => range.style.setProperty("--part", `${(100 * (range.value - range.min)) / (range.max - range.min)}%`),
+  fill(range) {
+    const part = (range.value - range.min) / (range.max - range.min);
+    range.style.setProperty("--part", `${100 * part}%`);
+  },
 
-  // The sliders belong to the hand: an answer that arrives late must not pull them back. Where pictures are slow, they are not made
-  // while it moves: cells fade through their strips, and a row that lacks one is drawn when the hand rests.
-  sliders(element, trigger, watch, server, moved, rest, ask) {
-    const { slow, follow, gather } = essence.strips(element, trigger, ask);
+  // The grid. A slider's move is one request to the server, which answers with what has changed
+  // (see demo/panels/grid.py): past Gradio's events where pictures are fast, else by one of them.
+  // The sliders belong to the hand: an answer that arrives late must not pull them back. Where
+  // pictures are slow, none is made while it moves: cells fade through their strips, and a row that
+  // lacks one is drawn when the hand rests.
+  grid(element, trigger, watch, server, event) {
     const held = new Map(); // strengths set by hand; the grid's and the mixture's are apart
-    const mode = () => element.querySelector(".board")?.dataset.mode;
-    const key = (input) => `${mode()}:${input.dataset.strength}`;
+    let moving = false; // a hand is on a slider
+    let more = false; // it has moved on since the last request
+    let drawing = {}; // strengths of the request that is under way
+    const sent = { cells: 0, strips: 0 }; // when it was; these two do not wait for each other
+    const board = () => element.querySelector(".board");
+    const slow = () => Boolean(element.querySelector(".board[data-slow]"));
+
+    // ---- sliders
+    const key = (input) => `${board()?.dataset.mode}:${input.dataset.strength}`;
     const all = () => [...element.querySelectorAll("input[data-strength]")];
     const show = (input, value) => {
       input.value = value;
       input.nextElementSibling.value = Number(value).toFixed(2);
       essence.fill(input);
     };
-    const restore = () => all().forEach((input) => show(input, held.get(key(input)) ?? input.getAttribute("value")));
-    const take = (input) => {
+    const restore = () => {
+      all().forEach((input) => show(input, held.get(key(input)) ?? input.getAttribute("value")));
+    };
+    const move = (input) => {
       for (const each of input.dataset.strength === "all" ? all() : [input]) {
         held.set(key(each), input.value);
         show(each, input.value);
@@ -76,94 +99,75 @@ window.essence = {
       const rows = all().filter((each) => held.has(key(each)) && each.dataset.strength !== "all");
       return Object.fromEntries(rows.map((each) => [each.dataset.strength, Number(each.value)]));
     };
-    // One call at a time, the next one with the newest values: Gradio's "always_last" repeats the values of the call before.
-    let sent = 0; // when the whole grid was asked for
-    let asking = false; // for the pictures that change alone
-    let more = false;
-    let moving = false; // a hand is on a slider
+
+    // ---- requests: one at a time, the next one with the newest values
     const patience = () => (slow() ? LONG : PATIENCE);
-    const waiting = () => asking || Date.now() - sent < patience();
-    const send = () => {
-      if (waiting()) return void (more = true);
-      more = false;
-      slow() ? whole() : quick();
-    };
-    const whole = () => {
-      sent = Date.now();
-      slow()?.setAttribute("aria-busy", true);
-      trigger(moved, { strengths: strengths(), drawn: false });
+    const waiting = (part) => Date.now() - sent[part] < patience();
+    const ask = async (part, values) => {
+      const request = { visitor: board()?.dataset.visitor, slow: slow(), ...values };
+      sent[part] = Infinity;
+      const answer = slow() ? null : await server.update(request).catch(() => null);
+      sent[part] = Date.now();
+      if (answer) return essence.take(answer);
+      trigger(event, { request });
       setTimeout(() => more && send(), patience());
     };
-    const quick = async () => {
-      asking = true;
-      const { visitor } = element.querySelector(".board")?.dataset ?? {};
-      const drawn = await server.redraw({ visitor, strengths: strengths() }).catch(() => null);
-      asking = false;
-      if (!drawn?.map(replace).every(Boolean)) return whole();
-      if (more) send();
-      measure();
+    const send = () => {
+      if (waiting("cells")) return void (more = true);
+      more = false;
+      const pictures = !(slow() && follow() && !element.querySelector(MEASURING));
+      if (slow() && pictures) board().setAttribute("aria-busy", true);
+      drawing = pictures ? strengths() : {};
+      ask("cells", { strengths: strengths(), pictures });
     };
-    const replace = ([id, source, url, figures]) => {
-      const place = element.querySelector(`.cell[data-id="${id}"][data-source="${source}"]`)?.closest(".place");
-      const [image, under] = [place?.querySelector("img"), place?.querySelector(".figures")];
-      if (!image) return false;
-      image.src = url;
-      if (under) under.outerHTML = figures;
-      return true;
-    };
-    const measuring = () => element.querySelector("[data-event=figures][aria-pressed=true]");
-    const settle = () => (follow() && !measuring() ? trigger(moved, { strengths: strengths(), drawn: true }) : send());
     // Figures are made at rest, and after the pictures: both at once would overtake each other.
-    const measure = () => !moving && !more && !waiting() && element.querySelector("[data-lacking]") && trigger(rest, {});
+    const measure = () => {
+      if (moving || more || waiting("cells") || !element.querySelector("[data-lacking]")) return;
+      drawing = strengths();
+      ask("cells", { strengths: drawing, figures: true });
+    };
 
-    element.addEventListener("input", (input) => {
-      if (!input.target.dataset.strength) return;
-      moving = true;
-      take(input.target);
-    });
-    element.addEventListener("change", (change) => {
-      const range = change.target.type === "number" ? change.target.previousElementSibling : change.target;
-      if (!range.dataset.strength) return;
-      if (range !== change.target) {
-        range.value = change.target.value;
-        take(range);
+    // ---- answers
+    essence.take = (answer) => (answer.strips ? takeStrips(answer) : takeCells(answer));
+    const takeCells = ({ cells, slow: isSlow }) => {
+      sent.cells = 0;
+      board()?.removeAttribute("aria-busy");
+      board()?.toggleAttribute("data-slow", isSlow);
+      for (const [id, value] of Object.entries(drawing)) {
+        element.querySelector(`input[data-strength="${id}"]`)?.setAttribute("value", value);
       }
-      moving = false;
-      if (slow()) settle();
-      measure();
-    });
-    element.addEventListener("dblclick", (click) => {
-      if (!click.target.dataset.strength) return;
-      click.target.value = click.target.dataset.rest;
-      take(click.target);
-      if (slow()) settle();
-    });
-    watch("value", () => {
-      restore();
-      sent = 0;
+      cells.forEach(replace);
+      if (isSlow) gather();
       if (more) send();
-      if (slow()) gather();
-      measure();
-    });
-    restore();
-  },
+      else if (cells.length) measure();
+    };
+    const replace = ({ target, source, picture, figures, strip }) => {
+      const found = `.cell[data-id="${target}"][data-source="${source}"]`;
+      const cell = element.querySelector(found);
+      if (!cell) return; // another answer brings the whole grid
+      if (!cell.querySelector("img")) cell.innerHTML = '<img alt="">';
+      cell.querySelector("img").src = picture;
+      cell.querySelector(".next")?.remove();
+      strip ? (cell.dataset.strip = strip) : delete cell.dataset.strip;
+      const under = cell.closest(".place").querySelector(".figures");
+      if (under && figures) under.outerHTML = figures;
+    };
 
-  // Where the grid's rows are wider than the page they scroll as one.
-  together(element) {
-    const follow = (scrolled) => element.querySelectorAll(".cells").forEach((cells) => (cells.scrollLeft = scrolled.scrollLeft));
-    element.addEventListener("scroll", (scroll) => scroll.target.matches(".cells") && follow(scroll.target), true);
-  },
-
-  // Strips of the grid's cells by name, {strengths, frames}, where pictures are slow. They come a few at a time; each answer asks for more.
-  known: new Map(),
-
-  strips(element, trigger, ask) {
-    const slow = () => element.querySelector(".board[data-slow]");
-    const show = (input, cell) => {
+    // ---- strips: a few at a time; each answer asks for more
+    const takeStrips = ({ strips, strengths }) => {
+      sent.strips = 0;
+      const some = Object.entries(strips);
+      some.forEach(([name, frames]) => essence.known.set(name, { strengths, frames }));
+      if (some.length && slow()) gather();
+    };
+    const fade = (input, cell) => {
       const strip = essence.known.get(cell.dataset.strip);
-      const stale = Number(input.value) !== Number(input.getAttribute("value")); // the cell was drawn at another strength
+      // Whether the cell was drawn at another strength.
+      const stale = Number(input.value) !== Number(input.getAttribute("value"));
       if (strip && (stale || cell.querySelector(".next"))) {
-        if (!cell.querySelector(".next")) cell.insertAdjacentHTML("beforeend", '<img class="next" alt="">');
+        if (!cell.querySelector(".next")) {
+          cell.insertAdjacentHTML("beforeend", '<img class="next" alt="">');
+        }
         essence.fade(...cell.querySelectorAll("img"), strip, Number(input.value));
       }
       return strip || !stale;
@@ -172,40 +176,85 @@ window.essence = {
     const follow = () => {
       const inputs = [...element.querySelectorAll("[data-row] input[data-strength]")];
       const cells = (input) => [...input.closest("[data-row]").querySelectorAll(".cell")];
-      return inputs.flatMap((input) => cells(input).map((cell) => show(input, cell))).every(Boolean);
+      const faded = (input) => cells(input).map((cell) => fade(input, cell));
+      return inputs.flatMap(faded).every(Boolean);
     };
-    let asked = 0;
     const gather = () => {
       follow();
-      const names = new Set([...element.querySelectorAll("[data-strip]")].map((cell) => cell.dataset.strip));
-      if (names.size) essence.known.forEach((_, name) => names.has(name) || essence.known.delete(name));
+      const cells = [...element.querySelectorAll("[data-strip]")];
+      const names = new Set(cells.map((cell) => cell.dataset.strip));
+      if (names.size) {
+        essence.known.forEach((_, name) => names.has(name) || essence.known.delete(name));
+      }
       const lacking = [...names].filter((name) => !essence.known.has(name));
-      const note = lacking.length ? `Preparing the sliders: ${names.size - lacking.length} of ${names.size}` : "";
-      element.querySelector(".preparing").textContent = note;
-      if (!lacking.length || Date.now() - asked < LONG) return;
-      asked = Date.now();
-      trigger(ask, { lacking });
+      const there = names.size - lacking.length;
+      prepare(lacking.length ? `Preparing the sliders: ${there} of ${names.size}` : "");
+      if (lacking.length && !waiting("strips")) ask("strips", { strips: lacking });
     };
-    essence.arrived = (some) => {
-      asked = 0;
-      if (some && slow()) gather();
+    const prepare = (text) => {
+      const note = '<span class="preparing" role="status"></span>';
+      if (!element.querySelector(".preparing")) {
+        element.querySelector(".segments").insertAdjacentHTML("afterend", note);
+      }
+      element.querySelector(".preparing").textContent = text;
     };
-    return { slow, follow, gather };
+
+    // ---- events
+    element.addEventListener("input", (input) => {
+      if (!input.target.dataset.strength) return;
+      moving = true;
+      move(input.target);
+    });
+    element.addEventListener("change", (change) => {
+      const typed = change.target.type === "number";
+      const range = typed ? change.target.previousElementSibling : change.target;
+      if (!range.dataset.strength) return;
+      if (typed) {
+        range.value = change.target.value;
+        move(range);
+      }
+      moving = false;
+      if (slow()) send();
+      measure();
+    });
+    element.addEventListener("dblclick", (click) => {
+      if (!click.target.dataset.strength) return;
+      click.target.value = click.target.dataset.rest;
+      move(click.target);
+      if (slow()) send();
+    });
+    watch("value", () => {
+      restore();
+      if (slow()) gather();
+      measure();
+    });
+    restore();
   },
 
-  arriving(element, watch) {
+  // Strips of the grid's cells by name, {strengths, frames}, where pictures are slow.
+  known: new Map(),
+
+  // An answer that came by Gradio's events.
+  answers(element, watch) {
     watch("value", () => {
-      const data = element.querySelector("[data-strips]")?.dataset.strips;
-      if (!data) return;
-      const { strengths, frames } = JSON.parse(data);
-      Object.entries(frames).forEach(([name, each]) => essence.known.set(name, { strengths, frames: each }));
-      essence.arrived(Object.keys(frames).length > 0);
+      const data = element.querySelector("[data-answer]")?.dataset.answer;
+      if (data) essence.take(JSON.parse(data));
     });
+  },
+
+  // Where the grid's rows are wider than the page they scroll as one.
+  together(element) {
+    const scrolled = ({ target }) => {
+      if (!target.matches(".cells")) return;
+      element.querySelectorAll(".cells").forEach((each) => (each.scrollLeft = target.scrollLeft));
+    };
+    element.addEventListener("scroll", scrolled, true);
   },
 
   // Between two pictures of a strip, one fades into the other.
   between(strengths, value) {
-    const at = Math.max(0, Math.min(strengths.findLastIndex((each) => each <= value + 1e-6), strengths.length - 2));
+    const before = strengths.findLastIndex((each) => each <= value + 1e-6);
+    const at = Math.max(0, Math.min(before, strengths.length - 2));
     return [at, (value - strengths[at]) / (strengths[at + 1] - strengths[at])];
   },
 
@@ -230,7 +279,8 @@ window.essence = {
     });
   },
 
-  // Before and after: one slider moves the border between the two pictures, the other scrubs the strip.
+  // Before and after: one slider moves the border between the two pictures, the other scrubs the
+  // strip; pictures without a direction have no other.
   compare(element, watch) {
     element.addEventListener("input", (input) => {
       if ("own" in input.target.dataset) essence.scrub(element.querySelector("dialog"));
@@ -241,7 +291,9 @@ window.essence = {
       const before = element.querySelector("img.before");
       before.src = change.target.checked ? before.dataset.picture : before.dataset.model;
     });
-    essence.dialog(element, watch, (dialog) => essence.fill(dialog.querySelector("[data-own]")));
+    essence.dialog(element, watch, (dialog) => {
+      dialog.querySelectorAll("[data-own]").forEach(essence.fill);
+    });
   },
 
   // The strip of the large view.
@@ -251,7 +303,7 @@ window.essence = {
       const data = element.querySelector("[data-strip]")?.dataset.strip;
       if (!dialog || !data) return;
       dialog.strip = JSON.parse(data);
-      dialog.querySelector("[data-own]").disabled = false;
+      dialog.querySelectorAll("[data-own]").forEach((own) => (own.disabled = false));
       essence.read(dialog);
     });
   },
@@ -267,18 +319,26 @@ window.essence = {
   },
 
   read(dialog) {
-    const [at, part] = essence.between(dialog.strip.strengths, Number(dialog.querySelector("[data-own]").value));
-    const mean = (values) => ((1 - part) * values[at] + part * values[at + 1]).toFixed(2);
-    const { identity, likeness } = dialog.strip;
-    const line = (values, text) => (values[at] === null ? "" : `<span><b>${mean(values)}</b> ${text}</span>`);
-    dialog.querySelector(".readout").innerHTML = line(identity, "identity: below 0.6 is usually the same person")
-      + line(likeness, "likeness: higher is more like the target");
+    const { strengths, identity, likeness } = dialog.strip;
+    const value = Number(dialog.querySelector("[data-own]")?.value ?? strengths[0]);
+    const [at, part] = essence.between(strengths, value);
+    const line = (values, text) => {
+      if (values[at] === null) return "";
+      const mean = (1 - part) * values[at] + part * values[at + 1];
+      return `<span><b>${mean.toFixed(2)}</b> ${text}</span>`;
+    };
+    dialog.querySelector(".readout").innerHTML =
+      line(identity, "identity: below 0.6 is usually the same person") +
+      line(likeness, "likeness: higher is more like the target");
   },
 
   // The crop: the square follows the sliders and the pointer here; the server crops once they rest.
   crop(element, trigger, watch, event) {
     const slider = (name) => element.querySelector(`input[name=${name}]`);
-    const values = () => Object.fromEntries([...element.querySelectorAll(".controls input")].map((each) => [each.name, Number(each.value)]));
+    const controls = () => [...element.querySelectorAll(".controls input")];
+    const values = () => {
+      return Object.fromEntries(controls().map((each) => [each.name, Number(each.value)]));
+    };
     const base = () => {
       const { cx, cy, x, y } = element.querySelector(".chosen").dataset;
       return [cx, cy, x, y].map(Number);
@@ -286,25 +346,30 @@ window.essence = {
     const draw = () => {
       const [cx, cy, x, y] = base();
       const { zoom, right, down, turn } = values();
-      const [c, s] = [Math.cos((turn * Math.PI) / 180) / zoom, Math.sin((turn * Math.PI) / 180) / zoom];
+      const angle = (turn * Math.PI) / 180;
+      const [c, s] = [Math.cos(angle) / zoom, Math.sin(angle) / zoom];
       const [mx, my] = [cx + 2 * (right * x - down * y), cy + 2 * (right * y + down * x)];
       const [ax, ay] = [c * x - s * y, s * x + c * y];
-      const corners = [[-1, -1], [1, -1], [1, 1], [-1, 1]].map(([i, j]) => [mx + i * ax - j * ay, my + i * ay + j * ax].join(","));
+      const corner = ([i, j]) => [mx + i * ax - j * ay, my + i * ay + j * ax].join(",");
+      const corners = [[-1, -1], [1, -1], [1, 1], [-1, 1]].map(corner);
       element.querySelector(".chosen").setAttribute("points", corners.join(" "));
-      element.querySelectorAll(".controls input").forEach(essence.fill);
+      controls().forEach(essence.fill);
     };
-    const send = () => trigger(event, { id: element.querySelector("dialog").dataset.id, ...values() });
+    const send = () => {
+      trigger(event, { id: element.querySelector("dialog").dataset.id, ...values() });
+    };
     const mirror = () => {
       const result = element.querySelector("dialog[open] .result");
-      const item = result && document.querySelector(`[data-item="${result.closest("dialog").dataset.id}"]`);
-      const pictures = item?.querySelector(".pair, figure");
+      if (!result) return;
+      const item = `[data-item="${result.closest("dialog").dataset.id}"]`;
+      const pictures = document.querySelector(item)?.querySelector(".pair, figure");
       if (pictures) result.replaceChildren(pictures.cloneNode(true));
     };
     element.addEventListener("input", draw);
     element.addEventListener("change", send);
     element.addEventListener("click", (click) => {
       if (!("reset" in click.target.dataset)) return;
-      element.querySelectorAll(".controls input").forEach((each) => (each.value = each.dataset.rest));
+      controls().forEach((each) => (each.value = each.dataset.rest));
       draw();
       send();
     });
@@ -316,7 +381,8 @@ window.essence = {
       const unit = svg.viewBox.baseVal.width / svg.clientWidth / (2 * (x * x + y * y));
       svg.setPointerCapture(down.pointerId);
       svg.onpointermove = (move) => {
-        const [dx, dy] = [(move.clientX - down.clientX) * unit, (move.clientY - down.clientY) * unit];
+        const dx = (move.clientX - down.clientX) * unit;
+        const dy = (move.clientY - down.clientY) * unit;
         slider("right").value = start.right + dx * x + dy * y;
         slider("down").value = start.down - dx * y + dy * x;
         draw();
@@ -326,9 +392,11 @@ window.essence = {
         send();
       };
     });
-    const shelves = new MutationObserver(mirror);
+    const cards = new MutationObserver(mirror);
     essence.dialog(element, watch, () => {
-      for (const id of ["sources", "targets"]) shelves.observe(document.getElementById(id), { childList: true, subtree: true });
+      for (const id of ["sources", "targets"]) {
+        cards.observe(document.getElementById(id), { childList: true, subtree: true });
+      }
       draw();
       setTimeout(mirror);
     });

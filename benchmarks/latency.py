@@ -19,8 +19,8 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from .__main__ import hardware, line
-from .load import ROOT, page, quantiles
+from .__main__ import machine_description
+from .load import ROOT, page, quantiles, table_row
 
 TARGET = ROOT / "assets" / "targets" / "grin.jpg"
 LEARNERS = 4  # sources of the learning
@@ -36,9 +36,12 @@ MOVE = """async ([name, value]) => {
     const part = () => input().closest("[data-row]") ?? board;
     const pictures = () => [...part().querySelectorAll(".cell img")];
     const before = pictures().map((picture) => picture.src);
-    const replaced = () => pictures().length === before.length && pictures().every((picture, i) => picture.src !== before[i]);
-    const told = new Promise((resolve) => {  // asking again in every frame would take the processor that draws the answer
-        new MutationObserver(() => replaced() && resolve()).observe(board, { childList: true, subtree: true, attributes: true });
+    const replaced = () => pictures().length === before.length
+        && pictures().every((picture, i) => picture.src !== before[i]);
+    const every = { childList: true, subtree: true, attributes: true };
+    // Asking again in every frame would take the processor that draws the answer.
+    const told = new Promise((resolve) => {
+        new MutationObserver(() => replaced() && resolve()).observe(board, every);
     });
     const began = performance.now();
     input().value = value;
@@ -51,7 +54,9 @@ MOVE = """async ([name, value]) => {
 # Milliseconds at which a frame of the learning was on the screen, from the click that starts it on.
 WATCH = """async () => {
     const frames = [], progress = document.querySelector("#progress");
-    const shown = () => [...progress.querySelectorAll(".previews figure:not(.target) img")].map((picture) => picture.src).join();
+    const previews = ".previews figure:not(.target) img";
+    const shown = () => [...progress.querySelectorAll(previews)].map((each) => each.src).join();
+    const every = { childList: true, subtree: true, attributes: true, characterData: true };
     let last = shown();
     const began = performance.now();
     const over = new Promise((resolve) => {
@@ -61,7 +66,7 @@ WATCH = """async () => {
                 requestAnimationFrame(() => frames.push(performance.now() - began));
             }
             if (progress.textContent.includes("Learned")) resolve();
-        }).observe(progress, { childList: true, subtree: true, attributes: true, characterData: true });
+        }).observe(progress, every);
     });
     document.querySelector("#learn").click();
     await over;
@@ -105,20 +110,20 @@ def frames(visitor: Page, target: Path = TARGET) -> list[float]:
 
 
 def rows(address: str, sides: Sequence[int], repeats: int) -> Iterator[str]:
-    yield line(["grid", "pictures that change", "median, 95th percentile, worst"])
-    yield line(["---"] * 3)
+    yield table_row(["grid", "pictures that change", "median, 95th percentile, worst"])
+    yield table_row(["---"] * 3)
     with visiting() as browser, copies(max(sides)) as essences:
         for side in sides:
             with tab(browser, address) as visitor:
                 fill(visitor, side, essences[:side])
                 for slider, count in ((ROW, side), (ALL, side * side)):
-                    yield line(
+                    yield table_row(
                         [f"{side}x{side}", str(count), quantiles(measure(visitor, slider, repeats))]
                     )
         with tab(browser, address) as visitor:
             add_faces(visitor, LEARNERS)
             between = frames(visitor)
-            yield line(
+            yield table_row(
                 [
                     f"learning, {LEARNERS} faces",
                     f"{len(between) / sum(between):.1f} frames a second",
@@ -169,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--model", default="mini", help="default %(default)s")
     a = parser.parse_args(arguments)
-    print(f"Model {a.model}. {hardware('cpu')}", flush=True)
+    print(f"Model {a.model}. {machine_description('cpu')}", flush=True)
     with page(a.model) as (address, _):
         for row in rows(address, a.sides, a.repeats):
             print(row, flush=True)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import httpx
 
-from .__main__ import hardware, line
+from .__main__ import machine_description
 from .visitor import Gone, QueueFull, Refused, Visitor, visiting
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,7 +88,7 @@ def job(visitor: Visitor, turn: int, log: Log) -> None:
             log.calls["left while learning"] += 1
         return
     patiently(log, visitor, "learn", "click", {"steps": STEPS})
-    board = visitor.call("board", "rest").data[0]
+    board = visitor.call("sources", "undo").data[2]
     rows, own = (
         re.findall(r'data-row="(\w+)"', board),
         re.findall(r'data-visitor="([\w-]+)"', board),
@@ -99,9 +99,9 @@ def job(visitor: Visitor, turn: int, log: Log) -> None:
         return
     for strength in STRENGTHS:
         began = time.monotonic()
-        if not visitor.ask(
-            "board", "redraw", {"visitor": own[0], "strengths": dict.fromkeys(rows, strength)}
-        ):
+        request = {"visitor": own[0], "strengths": dict.fromkeys(rows, strength)}
+        answer = visitor.ask("board", "update", request)
+        if not answer or not answer["cells"]:
             raise ValueError("no picture came back")
         log.seconds["slider"].append(time.monotonic() - began)
         log.calls["slider moved"] += 1
@@ -162,22 +162,30 @@ def resident(process: int) -> float:
 
 
 def table(log: Log) -> Iterator[str]:
-    yield line(["what", "figure"])
-    yield line(["---"] * 2)
-    yield line(["visits to the end", str(log.visits)])
-    yield line(["calls", ", ".join(f"{count} {name}" for name, count in sorted(log.calls.items()))])
-    yield line(['errors but "queue full"', str(len(log.errors))])
-    yield line(['"queue full"', str(log.full)])
+    yield table_row(["what", "figure"])
+    yield table_row(["---"] * 2)
+    yield table_row(["visits to the end", str(log.visits)])
+    yield table_row(
+        ["calls", ", ".join(f"{count} {name}" for name, count in sorted(log.calls.items()))]
+    )
+    yield table_row(['errors but "queue full"', str(len(log.errors))])
+    yield table_row(['"queue full"', str(log.full)])
     for name, title in (("page", "GET /"), ("slider", "slider to picture")):
-        yield line([f"{title}: median, 95th percentile, worst", quantiles(log.seconds[name])])
+        yield table_row([f"{title}: median, 95th percentile, worst", quantiles(log.seconds[name])])
     settled = [mb for at, mb in log.memory if at >= WARM_UP] or [mb for _, mb in log.memory]
-    yield line(
+    yield table_row(
         [
             "memory: start, after a minute, end",
             f"{log.memory[0][1]:.0f}, {settled[0]:.0f}, {settled[-1]:.0f} MB",
         ]
     )
-    yield line(["memory after a minute: least, most", f"{min(settled):.0f}, {max(settled):.0f} MB"])
+    yield table_row(
+        ["memory after a minute: least, most", f"{min(settled):.0f}, {max(settled):.0f} MB"]
+    )
+
+
+def table_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def quantiles(seconds: Sequence[float]) -> str:
@@ -243,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", default="mini", help="default %(default)s")
     a = parser.parse_args(arguments)
     print(
-        f"{a.sessions} sessions for {a.minutes:g} minutes, model {a.model}. {hardware('cpu')}",
+        f"{a.sessions} sessions for {a.minutes:g} minutes, model {a.model}. {machine_description('cpu')}",
         flush=True,
     )
     with page(a.model) as (address, process):

@@ -1,4 +1,6 @@
-"""The page. `build(studio)` makes it, `LAUNCH` holds what `launch` has to know about it."""
+"""The page. `build(studio)` makes it, `LAUNCH` is what Gradio's `launch` has to know about it, and
+`main` is the command.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,11 @@ import os
 
 from .uploads import use_own_folder
 
-os.environ.setdefault(
-    "GRADIO_ANALYTICS_ENABLED", "False"
-)  # before gradio is imported, which would call home
+# Both before gradio is imported, which would call home, and would share one folder for all.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 use_own_folder()
 
-from . import space  # noqa: E402
-from .layout import build  # noqa: E402
+from .app import build, main  # noqa: E402
 from .theme import LAUNCH  # noqa: E402
 
-__all__ = ["LAUNCH", "build", "space"]
+__all__ = ["LAUNCH", "build", "main"]

@@ -1,4 +1,4 @@
-"""What the visitor is told. Only here do a person's errors become messages of the page; the session
+"""What the visitor is told. Only here do users' errors become messages of the page; the session
 stays usable.
 """
 
@@ -16,7 +16,7 @@ MESSAGE_SECONDS = 12
 SKIP = gr.skip()
 
 
-def tell(message: str, title: str = "Please note") -> None:
+def warn(message: str, title: str = "Please note") -> None:
     gr.Warning(escape(message, quote=False), duration=MESSAGE_SECONDS, title=title)
 
 
@@ -25,13 +25,15 @@ def inform(message: str) -> None:
 
 
 @contextmanager
-def told(name: str = "") -> Iterator[None]:
-    """Turn a person's error into a message; whatever else was asked for goes on."""
+def errors_told(name: str = "") -> Iterator[None]:
+    """Turn a UserError into a message, which begins with `name`; whatever else was asked for goes
+    on.
+    """
     try:
         yield
     except UserError as error:
         message = str(error)
-        tell(f"{name}: {message}" if name and name not in message else message, "That did not work")
+        warn(f"{name}: {message}" if name and name not in message else message, "That did not work")
 
 
 def plural(count: int, word: str) -> str:

@@ -12,22 +12,30 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
 
+import numpy as np
 from PIL import Image
 
-from essence import Essence, Source
-from essence.pictures import align
+from essence import Essence, Nudge, Pictures, Source, Square, Target
 
 MAX_ITEMS = 12  # sources, and targets, of one visitor
-PHOTO_SIDE = (
-    2000  # pixels, longest side, of the photograph that is kept so that its crop can be corrected
-)
+# Pixels, longest side, of the photograph that is kept so that its crop can be corrected.
+PHOTO_SIDE = 2000
 ALL_BANDS = frozenset(("coarse", "middle", "fine"))
+WEAKEST, STRONGEST = -1.5, 2.0  # of a strength slider
 SLOW = 0.5  # seconds for one picture
 MIX = "mix"  # id of the row that mixes all essences
 
 
 def new_id() -> str:
     return uuid.uuid4().hex[:8]
+
+
+def nearest_strength(value: float) -> float:
+    """What a slider can show; 1 for what is no number."""
+    return min(max(value, WEAKEST), STRONGEST) if value == value else 1.0
+
+
+# ---- items
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,18 +45,16 @@ class Photo:
     """
 
     data: bytes
-    squares: tuple[align.Square, ...]
+    squares: tuple[Square, ...]
 
     @classmethod
-    def of(cls, picture: Image.Image, squares: Sequence[align.Square]) -> Photo:
+    def of(cls, picture: Image.Image, squares: Sequence[Square]) -> Photo:
+        """`squares` are in the pixels of `picture`, which is made smaller if it is large."""
         factor = min(1.0, PHOTO_SIDE / max(picture.size))
-        small = (
-            picture
-            if factor == 1
-            else picture.resize(tuple(max(1, round(factor * side)) for side in picture.size))
-        )
+        if factor < 1:
+            picture = picture.resize(tuple(max(1, round(factor * side)) for side in picture.size))
         buffer = io.BytesIO()
-        small.save(buffer, "JPEG", quality=92)
+        picture.save(buffer, "JPEG", quality=92)
         return cls(buffer.getvalue(), tuple(square.scaled(factor) for square in squares))
 
     def picture(self) -> Image.Image:
@@ -65,7 +71,7 @@ class Item:
     chosen: int = 0
     id: str = field(default_factory=new_id)
     photo: Photo | None = None
-    nudge: align.Nudge = align.Nudge()
+    nudge: Nudge = Nudge()
     nudged: Image.Image | None = None
 
     @property
@@ -73,7 +79,7 @@ class Item:
         return self.nudged or (self.faces[self.chosen] if self.faces else None)
 
     def choose(self, index: int) -> None:
-        self.chosen, self.nudge, self.nudged = index, align.Nudge(), None
+        self.chosen, self.nudge, self.nudged = index, Nudge(), None
 
 
 @dataclass(eq=False)
@@ -89,18 +95,53 @@ class SourceItem(Item):
 
 @dataclass(eq=False)
 class TargetItem(Item):
+    """What a method made of it is an `essence`, or `pictures` of `pictured` sources where the
+    method knows no direction.
+    """
+
     found: bool = True  # whether a face was found; otherwise the picture was taken as it is
+    embedded: Target | None = None  # the picture in use, once it was needed
     essence: Essence | None = None  # once learned, or loaded
+    pictures: Pictures | None = None
+    pictured: tuple[Source, ...] = ()
     strength: float = 1.0  # in the grid
     share: float = 0.5  # in the mixture
     bands: frozenset[str] = ALL_BANDS  # the layers it may change
-    aside: dict[str, tuple[Essence, int, align.Nudge]] = field(
-        default_factory=dict
-    )  # by model set: an essence, and the crop it is of
+    # By model set: an essence, and the crop that it is of.
+    aside: dict[str, tuple[Essence, int, Nudge]] = field(default_factory=dict)
 
     @property
     def picture(self) -> Image.Image | None:
         return super().picture or (self.essence.thumbnail if self.essence else None)
+
+    @property
+    def result(self) -> Essence | Pictures | None:
+        return self.essence or self.pictures
+
+    def take(self, result: Essence | Pictures | None, sources: Sequence[Source] = ()) -> None:
+        """Replace what was made of it; None forgets it."""
+        self.essence, self.pictures, self.pictured = None, None, ()
+        if isinstance(result, Pictures):
+            self.pictures, self.pictured = result, tuple(sources)
+        else:
+            self.essence = result
+
+    def picture_of(self, source: Source) -> np.ndarray | None:
+        """uint8 [H, W, 3] where a method without a direction made one of that source."""
+        for number, each in enumerate(self.pictured):
+            if each is source:
+                return self.pictures.images[number]
+        return None
+
+    def recipe(self) -> tuple[Any, ...]:
+        """What, beside the source, a cell of the grid is made of; the strength comes last."""
+        if self.pictures is not None:
+            return self.pictures, None, None
+        return self.essence, self.bands, self.strength
+
+    def limited(self) -> Essence:
+        """The essence in the layers that it may change."""
+        return self.essence if self.bands == ALL_BANDS else self.essence.limited(self.bands)
 
     def put_aside(self, model: str) -> None:
         """The essence belongs to another model set now."""
@@ -110,74 +151,22 @@ class TargetItem(Item):
         """The essence that was put aside, if it is one of this crop."""
         essence, *crop = self.aside.pop(model, (None,))
         if essence is not None and crop == [self.chosen, self.nudge]:
-            self.essence = essence
-
-    def limited(self) -> Essence:
-        return self.essence if self.bands == ALL_BANDS else self.essence.limited(self.bands)
+            self.take(essence)
 
 
 @dataclass(eq=False)
-class Cell:
-    """A blend as shown, and what it was made of: it is stale as soon as one of these is another."""
-
-    source: Source
-    made_of: tuple[Any, ...]  # essence, bands, strength
-    url: str
-    strip: str = field(
-        default_factory=new_id
-    )  # names the pictures of the same blend at all strengths
-    figures: tuple[float, float | None] | None = (
-        None  # identity distance, and likeness to the target where it has a picture
-    )
-
-
-@dataclass(eq=False)
-class Session:
-    """One visitor's things, in the order in which they were added. Handlers change it in place:
-    while one of them learns, another may add a picture or move a slider, and neither may undo what
-    the other did."""
+class Items:
+    """Sources and targets by id, in the order in which they are shown."""
 
     sources: dict[str, SourceItem] = field(default_factory=dict)
     targets: dict[str, TargetItem] = field(default_factory=dict)
-    cells: dict[tuple[str, str], Cell] = field(default_factory=dict)  # (target's id, source's id)
-    removed: list[tuple[str, int, Item]] = field(
-        default_factory=list
-    )  # (kind, place, item), the last time
-    learning: object | None = None  # a mark of the learning that is under way
-    mixing: bool = False  # one row of mixtures instead of the grid
-    measuring: bool = False  # show figures below the cells
-    looking: tuple[str, str] | None = None  # (target's id, source's id) of the large view
-    mix: TargetItem = field(default_factory=lambda: TargetItem("mixture", id=MIX))
-    mixed: tuple[Any, ...] = ()  # what `mix` was made of
-    # the name of the model set that it works with; empty: the one that the page started with
-    model: str = ""
-    aside: dict[str, list[TargetItem]] = field(
-        default_factory=dict
-    )  # by model set: loaded essences that wait for it
-    lent: bool = False  # whether each call borrows a GPU (ZeroGPU)
-    paces: tuple[float, ...] = ()  # seconds that a picture took, the last few times
-    word: str = ""  # what the page calls it by, where Gradio does not name it: see `Visitors`
+    # (kind, place, item) of what was removed the last time.
+    removed: list[tuple[str, int, Item]] = field(default_factory=list)
+    # By model set: loaded essences that wait for it.
+    aside: dict[str, list[TargetItem]] = field(default_factory=dict)
 
-    def put_aside(self, model: str, items: list[TargetItem]) -> None:
-        """Off the shelf, until the visitor goes back to their model set."""
-        for item in items:
-            self.targets.pop(item.id, None)
-        self.aside.setdefault(model, []).extend(items)
-
-    def bring_back(self, model: str) -> None:
-        """As many as there is room for; the others wait on."""
-        items = self.aside.pop(model, [])
-        room = max(0, MAX_ITEMS - len(self.targets))
-        self.targets |= {item.id: item for item in items[:room]}
-        if items[room:]:
-            self.aside[model] = items[room:]
-
-    @property
-    def slow(self) -> bool:
-        """Whether a drag cannot have its pictures made while it lasts. Once says nothing: models
-        warm up, others have the device.
-        """
-        return self.lent or (len(self.paces) > 1 and min(self.paces) > SLOW)
+    def find(self, id: str) -> SourceItem | TargetItem | None:
+        return self.sources.get(id) or self.targets.get(id)
 
     def ready(self) -> list[SourceItem]:
         """Sources that can be blended."""
@@ -187,40 +176,112 @@ class Session:
         """Targets that can be blended."""
         return [item for item in list(self.targets.values()) if item.essence is not None]
 
+    def put_aside(self, model: str, targets: Sequence[TargetItem]) -> None:
+        """Out of sight, until the visitor goes back to their model set."""
+        for item in targets:
+            self.targets.pop(item.id, None)
+        self.aside.setdefault(model, []).extend(targets)
+
+    def bring_back(self, model: str) -> None:
+        """As many as there is room for; the others wait on."""
+        waiting = self.aside.pop(model, [])
+        room = max(0, MAX_ITEMS - len(self.targets))
+        self.targets |= {item.id: item for item in waiting[:room]}
+        if waiting[room:]:
+            self.aside[model] = waiting[room:]
+
+
+# ---- the grid
+
+
+@dataclass(eq=False)
+class Cell:
+    """A blend as shown, and what it was made of: it is stale as soon as one of these is another."""
+
+    source: Source
+    made_of: tuple[Any, ...]  # see `TargetItem.recipe`
+    url: str
+    strip: str = field(default_factory=new_id)  # names the same blend's pictures at all strengths
+    # Identity distance, and likeness to the target where it has a picture.
+    figures: tuple[float, float | None] | None = None
+
+
+@dataclass(eq=False)
+class View:
+    """What the visitor looks at."""
+
+    mixing: bool = False  # one row of mixtures instead of the grid
+    measuring: bool = False  # figures below the cells
+    looking: tuple[str, str] | None = None  # (target's id, source's id) of the large view
+    cells: dict[tuple[str, str], Cell] = field(default_factory=dict)  # (target's id, source's id)
+    mix: TargetItem = field(default_factory=lambda: TargetItem("mixture", id=MIX))
+    mixed: tuple[Any, ...] = ()  # what `mix` was made of
+
+
+@dataclass(eq=False)
+class Run:
+    """What runs for the visitor, and where."""
+
+    learning: object | None = None  # marks the learning that is under way
+    model: str = ""  # the model set's name; empty: the one that the page started with
+    lent: bool = False  # whether each call borrows a GPU (ZeroGPU)
+    paces: tuple[float, ...] = ()  # seconds that a picture took, the last few times
+    word: str = ""  # what the page calls the session where Gradio does not name it: see `Visitors`
+
+    @property
+    def slow(self) -> bool:
+        """Whether a drag cannot have its pictures made while it lasts. Once says nothing: models
+        warm up, others have the device.
+        """
+        return self.lent or (len(self.paces) > 1 and min(self.paces) > SLOW)
+
+
+@dataclass(eq=False)
+class Session:
+    """One visitor's things. Handlers change them in place: while one of them learns, another may
+    add a picture or move a slider, and neither may undo what the other did.
+    """
+
+    items: Items = field(default_factory=Items)
+    view: View = field(default_factory=View)
+    run: Run = field(default_factory=Run)
+
     def rows(self) -> list[TargetItem]:
-        """What is blended now: each essence, or their mixture."""
-        if not self.mixing:
-            return self.learned()
-        parts = self.learned()
+        """The rows of the grid: each target of which something was made, or the essences'
+        mixture.
+        """
+        if not self.view.mixing:
+            return [item for item in list(self.items.targets.values()) if item.result is not None]
+        parts, view = self.items.learned(), self.view
         made_of = tuple((item.essence, item.bands, item.share) for item in parts)
-        if made_of != self.mixed:
-            self.mixed = made_of
-            self.mix.essence = (
-                Essence.mixture([item.limited() for item in parts], [item.share for item in parts])
-                if parts
-                else None
-            )
-        return [self.mix] if parts else []
+        if made_of != view.mixed:
+            view.mixed, view.mix.essence = made_of, None
+            if parts:
+                essences, shares = [p.limited() for p in parts], [p.share for p in parts]
+                view.mix.essence = Essence.mixture(essences, shares)
+        return [view.mix] if parts else []
 
     def row(self, id: str) -> TargetItem | None:
         return next((item for item in self.rows() if item.id == id), None)
 
+    def cell(self, target: TargetItem, item: SourceItem) -> Cell | None:
+        return self.view.cells.get((target.id, item.id))
+
     def stale(self, target: TargetItem) -> list[SourceItem]:
         """Sources whose cell in the target's row has to be drawn (again)."""
-
-        def fresh(item: SourceItem) -> bool:
-            cell = self.cells.get((target.id, item.id))
-            return (
-                cell is not None and cell.source is item.source and cell.made_of == recipe(target)
-            )
-
-        return [item for item in self.ready() if not fresh(item)]
+        made_of, found = target.recipe(), []
+        for item in self.items.ready():
+            cell = self.cell(target, item)
+            if cell is None or cell.source is not item.source or cell.made_of != made_of:
+                found.append(item)
+        return found
 
     def forget_cells(self) -> None:
         """Drop the cells of sources and targets that are gone."""
-        for target, source in list(self.cells):
-            if (target not in self.targets and target != MIX) or source not in self.sources:
-                self.cells.pop((target, source), None)
+        for target, source in list(self.view.cells):
+            known = target in self.items.targets or target == MIX
+            if not known or source not in self.items.sources:
+                self.view.cells.pop((target, source), None)
 
 
 class Visitors:
@@ -230,14 +291,9 @@ class Visitors:
         self._known: WeakValueDictionary[str, Session] = WeakValueDictionary()
 
     def welcome(self, session: Session) -> Session:
-        session.word = secrets.token_urlsafe(16)
-        self._known[session.word] = session
+        session.run.word = secrets.token_urlsafe(16)
+        self._known[session.run.word] = session
         return session
 
     def find(self, word: object) -> Session | None:
         return self._known.get(word) if isinstance(word, str) else None
-
-
-def recipe(target: TargetItem) -> tuple[Any, ...]:
-    """What, beside the source, a cell is made of."""
-    return target.essence, target.bands, target.strength

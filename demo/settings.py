@@ -12,12 +12,12 @@ import gradio as gr
 
 from essence import OptimizeOptions, RefineOptions
 
-from .learning import CHOICES, DEFAULT
+from .events import NOW, Components, Page
+from .messages import inform
+from .presets import DEFAULT, preset_values, presets
 
-STORAGE = {
-    "storage_key": "essence-settings",
-    "secret": "essence",
-}  # not secret: the same after a restart
+# The secret is none: what is stored can be read after a restart.
+STORAGE = {"storage_key": "essence-settings", "secret": "essence"}
 # name: (lowest, highest, default)
 NUMBERS = {
     "steps": (4, 1000, OptimizeOptions().steps),
@@ -26,11 +26,31 @@ NUMBERS = {
     "refine": (0, 100, RefineOptions().steps),
 }
 NAMES = ("preset", *NUMBERS)
+LINK_JS = f"(...values) => {{ essence.link({list(NAMES)}, values); }}"
+
+
+def connect(page: Page, browser: gr.BrowserState, parts: Components) -> None:
+    """`parts`: the controls by `NAMES`, and the button "link"."""
+    controls = [parts[name] for name in NAMES]
+    remember_all = {"fn": remember, "inputs": controls, "outputs": browser, **NOW}
+    page.blocks.load(restore, browser, controls, **NOW)
+    preset, *others = controls
+    chosen = preset.input(preset_values, preset, [parts["steps"], parts["consistency"]], **NOW)
+    chosen.then(**remember_all)
+    gr.on([control.input for control in others], trigger_mode="always_last", **remember_all)
+    parts["link"].click(tell_link, None, None, **NOW)
+    parts["link"].click(None, controls, None, js=LINK_JS, **NOW)
+
+
+def tell_link() -> None:
+    inform("The address bar and the clipboard hold a link to these settings.")
 
 
 def checked(values: Mapping[str, Any]) -> dict[str, Any]:
     """Only what is known, inside its limits: this comes from a browser or a link."""
-    clean: dict[str, Any] = {"preset": values["preset"]} if values.get("preset") in CHOICES else {}
+    clean: dict[str, Any] = {}
+    if values.get("preset") in presets():
+        clean["preset"] = values["preset"]
     for name, (low, high, default) in NUMBERS.items():
         try:
             value = float(values[name])
@@ -43,28 +63,23 @@ def checked(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def restored(saved: Mapping[str, Any] | None, query: Mapping[str, Any]) -> list[Any]:
     """Values of the controls in the order of `NAMES`: the link's, else the browser's, else the
-    defaults. A preset in the link brings its own steps and lambda."""
+    defaults. A preset in the link brings its own steps and lambda.
+    """
     linked, remembered = checked(query), checked(saved or {})
     preset = linked.get("preset", remembered.get("preset", DEFAULT))
     if "preset" in linked:
         remembered.pop("steps", None), remembered.pop("consistency", None)
-    options = CHOICES[preset]
-    defaults = {
-        "preset": preset,
-        "steps": options.steps,
-        "consistency": getattr(options, "lambda_consistency", NUMBERS["consistency"][2]),
-        "seed": NUMBERS["seed"][2],
-        "refine": NUMBERS["refine"][2],
-    }
-    return list({**defaults, **remembered, **linked}[name] for name in NAMES)
+    values: dict[str, Any] = {name: default for name, (_, _, default) in NUMBERS.items()}
+    values["preset"] = preset
+    values["steps"], values["consistency"] = preset_values(preset)
+    values |= remembered | linked
+    return [values[name] for name in NAMES]
 
 
 def restore(saved: Mapping[str, Any] | None, request: gr.Request) -> list[Any]:
     """From now on they may be changed."""
-    return [
-        gr.update(value=value, interactive=True)
-        for value in restored(saved, dict(request.query_params))
-    ]
+    values = restored(saved, dict(request.query_params))
+    return [gr.update(value=value, interactive=True) for value in values]
 
 
 def remember(*values: Any) -> dict[str, Any]:

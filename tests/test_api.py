@@ -11,8 +11,8 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-from demo import LAUNCH, build, programs
-from demo.keeping import essence_bytes
+from demo import LAUNCH, api, build
+from demo.panels.downloads import saved_bytes
 from essence import Essence, StudioPool, UserError
 
 from . import fakes, pictures
@@ -75,7 +75,7 @@ def test_the_example_of_the_readme(client, studio, tmp_path, monkeypatch):
 
 def test_blend_is_what_the_studio_gives(client, studio):
     strong = Essence(3 * studio.random_source(9).w, "strong", studio.models.id)
-    data = text(essence_bytes(strong))
+    data = text(saved_bytes(strong, ".safetensors"))
     rows = client.predict(latents(studio, 3), [data, data], [0.5, -1], api_name="/blend")
     wanted = studio.blend(
         [studio.random_source(seed) for seed in range(3)], [strong, strong], [0.5, -1]
@@ -138,7 +138,9 @@ def face() -> str:
 
 
 def essence(studio) -> str:
-    return text(essence_bytes(Essence(studio.random_source(9).w, "e", studio.models.id)))
+    return text(
+        saved_bytes(Essence(studio.random_source(9).w, "e", studio.models.id), ".safetensors")
+    )
 
 
 @pytest.mark.parametrize("arguments, endpoint, expected", WRONG.values(), ids=WRONG)
@@ -151,9 +153,7 @@ def test_every_endpoint_takes_another_set(tmp_path, monkeypatch):
     """Its latents, pictures and essences are that set's."""
     fakes.write_manifest(tmp_path, monkeypatch, {"one": "face", "two": "square"})
     several = StudioPool("one")
-    align, invert, learn, blend = (
-        make(several) for make in (programs.align, programs.invert, programs.learn, programs.blend)
-    )
+    align, invert, learn, blend = api.endpoints(several).values()
     square = align(text(pictures.SOURCES[0].read_bytes()), model="two")["picture"]
     found = {name: invert(square, 1, model=name) for name in ("", "one", "two")}
     assert found[""] == found["one"] != found["two"]

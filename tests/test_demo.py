@@ -12,8 +12,9 @@ import gradio as gr
 import pytest
 from PIL import Image
 
-from demo import blending, keeping, learning, shelves, views
+from demo import presets
 from demo.messages import SKIP
+from demo.panels import cards, compare, downloads, grid, items, learning, sources, targets
 from demo.session import MAX_ITEMS, Session, TargetItem
 from essence import PRESETS, Essence, UserError
 
@@ -39,8 +40,8 @@ def session(studio):
     """Two sources and a target, nothing learned."""
     session = Session()
     for _ in range(2):
-        shelves.random_face(studio, session)
-    run(shelves.add_targets(studio, session, [pictures.SOURCES[0]], aligned=True))
+        sources.add_random_face(studio, session)
+    run(targets.add_targets(studio, session, [pictures.SOURCES[0]], aligned=True))
     return session
 
 
@@ -49,20 +50,26 @@ def run(steps):
     return list(steps)
 
 
-def learn(studio, session, mode=learning.NEW, steps=3, preset=learning.DEFAULT):
+def learn(studio, session, mode=learning.NEW, steps=3, preset=presets.DEFAULT):
     return learning.learn(studio, session, mode, preset, steps, 0, 0.5)
 
 
 def give_essences(studio, session):
     """Large ones, without learning."""
-    for seed, target in enumerate(session.targets.values()):
+    for seed, target in enumerate(session.items.targets.values()):
         target.essence = Essence(3 * studio.random_source(seed).w, "large", studio.models.id)
-    blending.view(studio, session)
+    items.show(studio, session)
 
 
-def only(items):
-    (item,) = items.values()
+def only(added):
+    (item,) = added.values()
     return item
+
+
+def move_sliders(studio, session, strengths) -> str:
+    """The grid as it then is."""
+    grid.update_grid(studio, session, {"strengths": strengths})
+    return grid.grid_html(session)
 
 
 def content(html: str) -> tuple[str, bytes]:
@@ -77,9 +84,9 @@ def content(html: str) -> tuple[str, bytes]:
 def test_a_photograph_becomes_a_source_while_its_inversion_streams(studio, messages, tmp_path):
     session = Session()
     frames = run(
-        shelves.add_sources(studio, session, [pictures.photograph(tmp_path / "ann.jpg")], False, 6)
+        sources.add_sources(studio, session, [pictures.photograph(tmp_path / "ann.jpg")], False, 6)
     )
-    item = only(session.sources)
+    item = only(session.items.sources)
     assert len(frames) >= 3 and item.name == "ann" and not messages
     assert item.source.w.shape == studio.models.latent_shape and item.picture.size == (256, 256)
     assert (
@@ -105,34 +112,36 @@ def test_bad_pictures_are_told_and_the_good_one_of_the_batch_is_kept(
 ):
     session = Session()
     files = [make(tmp_path / name), pictures.photograph(tmp_path / "good.jpg")]
-    run(shelves.add_sources(studio, session, files, False, 0))
-    assert [item.name for item in session.sources.values()] == ["good"]
+    run(sources.add_sources(studio, session, files, False, 0))
+    assert [item.name for item in session.items.sources.values()] == ["good"]
     assert len(messages) == 1 and expected in messages[0] and "\n" not in messages[0]
 
 
 def test_several_photographs_are_inverted_together_and_one_may_leave_meanwhile(studio, messages):
     session, names = Session(), []
-    for frame in shelves.add_sources(studio, session, pictures.SOURCES[:3], True, 6):
-        names.append([item.name for item in session.sources.values() if item.source is not None])
+    for frame in sources.add_sources(studio, session, pictures.SOURCES[:3], True, 6):
+        names.append(
+            [item.name for item in session.items.sources.values() if item.source is not None]
+        )
         if len(names[-1]) == 3 and "refining" in frame[0]:
-            session.sources.pop(next(iter(session.sources)))
+            session.items.sources.pop(next(iter(session.items.sources)))
     assert names[:3] == [[], [], []] and len(names[3]) == 3 and len(names[-1]) == 2 and not messages
-    assert all(item.progress == 1 and not item.stale for item in session.sources.values())
+    assert all(item.progress == 1 and not item.stale for item in session.items.sources.values())
 
 
 def test_closed_while_the_pictures_are_read_nothing_half_is_left(studio):
     session = Session()
-    course = shelves.add_sources(studio, session, pictures.SOURCES[:3], True, 2)
+    course = sources.add_sources(studio, session, pictures.SOURCES[:3], True, 2)
     next(course), next(course)
-    assert len(session.sources) == 1
+    assert len(session.items.sources) == 1
     course.close()
-    assert not session.sources
+    assert not session.items.sources
 
 
 def test_an_animation_gives_its_first_frame(studio, messages, tmp_path):
     session = Session()
-    run(shelves.add_sources(studio, session, [pictures.animation(tmp_path / "wink.gif")], False, 0))
-    assert only(session.sources).source is not None and not messages
+    run(sources.add_sources(studio, session, [pictures.animation(tmp_path / "wink.gif")], False, 0))
+    assert only(session.items.sources).source is not None and not messages
 
 
 def test_of_several_faces_the_largest_is_taken_and_another_can_be_chosen(
@@ -140,7 +149,7 @@ def test_of_several_faces_the_largest_is_taken_and_another_can_be_chosen(
 ):
     session = Session()
     run(
-        shelves.add_sources(
+        sources.add_sources(
             studio,
             session,
             [pictures.photograph(tmp_path / "five.jpg", (0, 1, 2, 3, 4), 260)],
@@ -148,84 +157,86 @@ def test_of_several_faces_the_largest_is_taken_and_another_can_be_chosen(
             0,
         )
     )
-    item = only(session.sources)
+    item = only(session.items.sources)
     assert len(item.faces) == 5 and "5 faces" in messages[0]
     first = item.source
-    run(shelves.choose_source_face(studio, session, item.id, 3, 0))
+    run(sources.choose_source_face(studio, session, item.id, 3, 0))
     assert item.source.crop is item.faces[3] and (item.source.w != first.w).any()
-    run(shelves.choose_source_face(studio, session, item.id, 99, 0))
+    run(sources.choose_source_face(studio, session, item.id, 99, 0))
     assert item.chosen == 3
 
 
 def test_a_target_without_a_face_is_taken_as_it_is(studio, messages, tmp_path):
     session = Session()
-    run(shelves.add_targets(studio, session, [pictures.no_face(tmp_path / "abstract.png")], False))
-    item = only(session.targets)
+    run(targets.add_targets(studio, session, [pictures.no_face(tmp_path / "abstract.png")], False))
+    item = only(session.items.targets)
     assert (
         not item.found
         and "taken as it is" in messages[0]
-        and "taken as it is" in views.targets(session)
+        and "taken as it is" in cards.targets_html(session)
     )
 
 
 def test_another_face_of_a_target_is_another_essence(studio, messages, tmp_path):
     session = Session()
-    shelves.random_face(studio, session)
+    sources.add_random_face(studio, session)
     run(
-        shelves.add_targets(
+        targets.add_targets(
             studio, session, [pictures.photograph(tmp_path / "two.jpg", (0, 1))], False
         )
     )
     run(learn(studio, session))
-    item = only(session.targets)
+    item = only(session.items.targets)
     assert item.essence is not None
-    shelves.choose_target_face(studio, session, item.id, 1)
+    targets.choose_target_face(studio, session, item.id, 1)
     assert item.essence is None and item.picture is item.faces[1]
 
 
 def test_removing_and_clearing(studio, session):
     run(learn(studio, session))
-    first, second = session.sources
-    shelves.remove(studio, session, first)
-    assert list(session.sources) == [second] and {source for _, source in session.cells} == {second}
-    shelves.clear(studio, session, "targets")
-    assert not session.targets and not session.cells and session.sources
+    first, second = session.items.sources
+    items.remove(studio, session, first)
+    assert list(session.items.sources) == [second] and {
+        source for _, source in session.view.cells
+    } == {second}
+    items.clear(studio, session, "targets")
+    assert not session.items.targets and not session.view.cells and session.items.sources
 
 
 def test_a_source_removed_while_it_is_inverted_stays_away(studio):
     session = Session()
-    adding = shelves.add_sources(studio, session, [pictures.SOURCES[0]], True, 20)
+    adding = sources.add_sources(studio, session, [pictures.SOURCES[0]], True, 20)
     next(adding), next(adding)
-    shelves.remove(studio, session, next(iter(session.sources)))
+    items.remove(studio, session, next(iter(session.items.sources)))
     run(adding)
-    assert not session.sources
+    assert not session.items.sources
 
 
 def test_there_is_room_for_so_many(studio, messages):
     session = Session()
     for _ in range(MAX_ITEMS + 1):
-        shelves.random_face(studio, session)
-    assert len(session.sources) == MAX_ITEMS and "Remove one" in messages[0]
+        sources.add_random_face(studio, session)
+    assert len(session.items.sources) == MAX_ITEMS and "Remove one" in messages[0]
 
 
 def test_names_are_text_not_html(studio, messages):
     session = Session()
-    shelves.random_face(studio, session)
+    sources.add_random_face(studio, session)
     name = '<img src=x onerror="alert(1)">'
-    only(session.sources).name = name
+    only(session.items.sources).name = name
     essence = Essence(studio.random_source(0).w, name, studio.models.id)
     item = TargetItem(name, essence=essence)
-    session.targets[item.id] = item
+    session.items.targets[item.id] = item
     for html in (
-        *blending.view(studio, session),
-        blending.look(studio, session, item.id, next(iter(session.sources))),
+        *items.show(studio, session),
+        compare.open_view(studio, session, item.id, next(iter(session.items.sources))),
     ):
         assert name not in html and "onerror" in html and "<img src=x" not in html
 
 
 def test_examples_are_only_what_is_bundled():
-    assert shelves.example("sources", pictures.SOURCES[0].name) == [pictures.SOURCES[0]]
-    assert shelves.example("sources", "../../README.md") == []
+    assert items.example("sources", pictures.SOURCES[0].name) == [pictures.SOURCES[0]]
+    assert items.example("sources", "../../README.md") == []
 
 
 # ---- learning
@@ -240,30 +251,30 @@ def test_learning_streams_and_ends_with_the_grid(studio, session):
         and "<polyline" in shown[-2]
         and "Learned 1 essence " in shown[-1]
     )
-    target = only(session.targets)
+    target = only(session.items.targets)
     assert target.essence.provenance["options"]["steps"] == 4
-    assert len(session.cells) == 2 and all(
-        cell.url in frames[-1][3] for cell in session.cells.values()
+    assert len(session.view.cells) == 2 and all(
+        cell.url in frames[-1][3] for cell in session.view.cells.values()
     )
 
 
 def test_stopping_keeps_the_best_so_far_and_frees_the_studio(studio, session):
     course = learn(studio, session, steps=10_000)
     next(course), next(course)
-    best = only(session.targets).essence
+    best = only(session.items.targets).essence
     course.close()
-    assert best is not None and only(session.targets).essence is best
-    progress, *_, board = learning.stopped(studio, session)
+    assert best is not None and only(session.items.targets).essence is best
+    progress, *_, board = learning.after_stop(studio, session)
     assert "best essence so far" in progress and 'class="cell"' in board
     assert not studio.queue.busy
 
 
 def test_a_step_that_ends_after_stop_changes_nothing(studio, session):
-    run(shelves.add_targets(studio, session, [pictures.SOURCES[1]], True))
+    run(targets.add_targets(studio, session, [pictures.SOURCES[1]], True))
     course = learn(studio, session, steps=10_000)
     next(course), next(course)
-    learning.stopped(studio, session)
-    first, second = session.targets.values()
+    learning.after_stop(studio, session)
+    first, second = session.items.targets.values()
     shown = first.essence
     assert next(course, "ended") == "ended"
     assert first.essence is shown and second.essence is None
@@ -271,7 +282,7 @@ def test_a_step_that_ends_after_stop_changes_nothing(studio, session):
 
 def test_learning_again_continues_or_starts_over_as_asked(studio, session, messages):
     run(learn(studio, session, steps=6))
-    target = only(session.targets)
+    target = only(session.items.targets)
     first = target.essence
     run(learn(studio, session, steps=1))
     assert "Every target has its essence" in messages[0] and target.essence is first
@@ -286,7 +297,7 @@ def test_learning_again_continues_or_starts_over_as_asked(studio, session, messa
 
 @pytest.mark.parametrize("missing", ["sources", "targets"])
 def test_learning_says_what_is_missing(studio, session, messages, missing):
-    shelves.clear(studio, session, missing)
+    items.clear(studio, session, missing)
     run(learn(studio, session))
     assert len(messages) == 1 and f"{missing[:-1]} first" in messages[0]
 
@@ -294,15 +305,15 @@ def test_learning_says_what_is_missing(studio, session, messages, missing):
 def test_a_picture_added_while_learning_is_not_lost(studio, session):
     course = learn(studio, session, steps=3)
     next(course)
-    shelves.random_face(studio, session)
+    sources.add_random_face(studio, session)
     run(course)
-    assert len(session.sources) == 3 and len(session.cells) == 3
+    assert len(session.items.sources) == 3 and len(session.view.cells) == 3
 
 
-@pytest.mark.parametrize("preset", learning.CHOICES)
+@pytest.mark.parametrize("preset", presets.presets())
 def test_presets_fill_the_controls_and_come_back_as_options(preset):
-    steps, consistency = learning.preset_values(preset)
-    options = learning.options_of(preset, steps, 5, consistency)
+    steps, consistency = presets.preset_values(preset)
+    options = presets.options_of(preset, steps, 5, consistency)
     assert (
         options.seed == 5 and options.steps == steps and options.lambda_consistency == consistency
     )
@@ -315,20 +326,20 @@ def test_presets_fill_the_controls_and_come_back_as_options(preset):
 
 
 def test_a_slider_draws_its_own_row_only(studio, session, monkeypatch):
-    run(shelves.add_targets(studio, session, [pictures.SOURCES[1]], True))
+    run(targets.add_targets(studio, session, [pictures.SOURCES[1]], True))
     give_essences(studio, session)
     drawn = []
     blend = studio.blend
     monkeypatch.setattr(
         studio, "blend", lambda s, e, k: drawn.append((len(s), list(k))) or blend(s, e, k)
     )
-    moved, still = session.targets.values()
-    before = {key: cell.url for key, cell in session.cells.items()}
-    board = blending.set_strengths(studio, session, {moved.id: -1.5, still.id: 1.0})
+    moved, still = session.items.targets.values()
+    before = {key: cell.url for key, cell in session.view.cells.items()}
+    board = move_sliders(studio, session, {moved.id: -1.5, still.id: 1.0})
     assert drawn == [(2, [-1.5])] and moved.strength == -1.5 and 'value="-1.5"' in board
-    for (target, source), cell in session.cells.items():
+    for (target, source), cell in session.view.cells.items():
         assert (cell.url == before[target, source]) == (target == still.id)
-    shelves.random_face(studio, session)
+    sources.add_random_face(studio, session)
     assert drawn[1:] == [(1, [-1.5, 1.0])]
 
 
@@ -337,29 +348,29 @@ def test_a_slider_draws_its_own_row_only(studio, session, monkeypatch):
     [(99, 2.0), (-99, -1.5), (float("nan"), 1.0), ("1; drop", 1.0), (None, 1.0), ([], 1.0)],
 )
 def test_strengths_from_the_browser_are_checked(studio, session, value, kept):
-    target = only(session.targets)
-    blending.set_strengths(studio, session, {target.id: value, "nobody": 1.0})
+    target = only(session.items.targets)
+    move_sliders(studio, session, {target.id: value, "nobody": 1.0})
     assert target.strength == kept
 
 
 def test_looking_closely_shows_before_and_after(studio, session):
-    source, target = next(iter(session.sources)), next(iter(session.targets))
-    assert blending.look(studio, session, target, source) == SKIP  # nothing learned yet
+    source, target = next(iter(session.items.sources)), next(iter(session.items.targets))
+    assert compare.open_view(studio, session, target, source) == SKIP  # nothing learned yet
     give_essences(studio, session)
-    html = blending.look(studio, session, target, source)
+    html = compare.open_view(studio, session, target, source)
     assert (
         len(set(re.findall(r"base64,([^\"]+)", html))) == 2
     )  # a random face is its own photograph
-    assert blending.look(studio, session, "nobody", source) == SKIP
+    assert compare.open_view(studio, session, "nobody", source) == SKIP
 
 
 # ---- files
 
 
 def test_the_grid_downloads_as_png(studio, session, messages):
-    assert keeping.download_grid(studio, session) == SKIP and messages
+    assert downloads.download_grid(studio, session) == SKIP and messages
     run(learn(studio, session, steps=2))
-    name, data = content(keeping.download_grid(studio, session))
+    name, data = content(downloads.download_grid(studio, session))
     side = studio.models.size
     with Image.open(io.BytesIO(data)) as image:
         assert (
@@ -372,16 +383,16 @@ def test_the_grid_downloads_as_png(studio, session, messages):
 
 def test_an_essence_downloads_and_loads_with_its_strength_and_thumbnail(studio, session, tmp_path):
     run(learn(studio, session, steps=2))
-    target = only(session.targets)
-    blending.set_strengths(studio, session, {target.id: 0.35})
-    name, data = content(keeping.download_essence(session, target.id))
+    target = only(session.items.targets)
+    move_sliders(studio, session, {target.id: 0.35})
+    name, data = content(downloads.download_result(studio, session, target.id))
     (tmp_path / name).write_bytes(data)
     another = Session()
-    run(shelves.add_targets(studio, another, [tmp_path / name], False))
-    loaded = only(another.targets)
+    run(targets.add_targets(studio, another, [tmp_path / name], False))
+    loaded = only(another.items.targets)
     assert (loaded.essence.delta == target.essence.delta).all() and loaded.strength == 0.35
     assert loaded.name == target.name and loaded.picture is not None
-    assert keeping.download_essence(session, "nobody") == SKIP
+    assert downloads.download_result(studio, session, "nobody") == SKIP
 
 
 def test_files_that_are_no_essence_of_this_generator(studio, session, messages, tmp_path):
@@ -394,9 +405,9 @@ def test_files_that_are_no_essence_of_this_generator(studio, session, messages, 
         pictures.empty(tmp_path / "nothing.pt"),
         pictures.strange_essence(tmp_path / "own.essence.safetensors", shape, studio.models.id),
     ]
-    count = len(session.targets)
-    run(shelves.add_targets(studio, session, files, False))
-    assert len(session.targets) == count + 1 and len(messages) == 5
+    count = len(session.items.targets)
+    run(targets.add_targets(studio, session, files, False))
+    assert len(session.items.targets) == count + 1 and len(messages) == 5
     for message, expected in zip(
         messages, ("18, 512", "another-generator", "half", "letter.npy", "nothing.pt"), strict=True
     ):
@@ -408,17 +419,21 @@ def test_files_that_are_no_essence_of_this_generator(studio, session, messages, 
 
 def test_sessions_share_nothing(studio, session):
     other = Session()
-    shelves.random_face(studio, other)
+    sources.add_random_face(studio, other)
     run(learn(studio, session, steps=2))
-    assert not other.targets and not other.cells and not set(other.sources) & set(session.sources)
+    assert (
+        not other.items.targets
+        and not other.view.cells
+        and not set(other.items.sources) & set(session.items.sources)
+    )
     with pytest.raises(UserError):
         learning.to_learn(other, learning.NEW)
 
 
 def test_a_session_holds_values_only(studio, session):
     run(learn(studio, session, steps=2))
-    tensors = [item.source.w for item in session.sources.values()] + [
-        item.essence.delta for item in session.targets.values()
+    tensors = [item.source.w for item in session.items.sources.values()] + [
+        item.essence.delta for item in session.items.targets.values()
     ]
     assert all(
         t.device.type == "cpu" and not t.requires_grad and t.grad_fn is None for t in tensors

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 from playwright.sync_api import expect
 
-from demo import LAUNCH, blending, build, choosing, keeping, shelves
+from demo import LAUNCH, build
+from demo.panels import compare, grid, models, sources, targets
 from demo.session import Session
 from essence import StudioPool
 from essence.models import latents
@@ -65,15 +66,15 @@ def test_churches_from_pictures_to_a_blend(tmp_path, monkeypatch):
         model_set(tmp_path / "chapel", "square", "stylegan2_church_256", "e4e_encoder_256", 14),
         Session(),
     )
-    studio = studios.of(session.model)
+    studio = studios.of(session.run.model)
     wall = pictures.no_face(tmp_path / "wall.png")
-    run(shelves.add_sources(studio, session, [wall], False, 2))
+    run(sources.add_sources(studio, session, [wall], False, 2))
     run(
-        shelves.add_targets(
+        targets.add_targets(
             studio, session, [pictures.photograph(tmp_path / "people.jpg", (0, 1))], False
         )
     )
-    source, target = only(session.sources), only(session.targets)
+    source, target = only(session.items.sources), only(session.items.targets)
     assert len(target.faces) == 1 and target.found and not told  # squares, whatever is in them
     with Image.open(wall) as image:
         centre = square_crop(image.convert("RGB")).resize(
@@ -84,13 +85,13 @@ def test_churches_from_pictures_to_a_blend(tmp_path, monkeypatch):
     assert (
         target.essence.delta.shape == (14, 512)
         and target.essence.delta.abs().max() > 0
-        and len(session.cells) == 1
+        and len(session.view.cells) == 1
     )
-    assert "chapel" in choosing.sets(studios, session) and not told
-    html = blending.switch_measuring(studio, session)
+    assert "chapel" in models.models_html(studios, session) and not told
+    html = grid.switch_figures(studio, session)
     assert "likeness" in html and "identity " not in html.split('class="explain"')[0]
-    blending.look(studio, session, target.id, source.id)
-    picture = Image.open(io.BytesIO(content(keeping.download_picture(studio, session, 1.0))[1]))
+    compare.open_view(studio, session, target.id, source.id)
+    picture = Image.open(io.BytesIO(content(compare.download_picture(studio, session, 1.0))[1]))
     assert picture.size == (256, 256) and difference(picture, source.source.inversion) > 1
 
 

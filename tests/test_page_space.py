@@ -16,9 +16,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from demo import learning, shelves, space
+from demo import spaces
+from demo.panels import learning, sources, targets
 from demo.session import Session
-from essence import OptimizeOptions, RefineOptions
+from essence import OptimizeOptions, RefineOptions, Studio
 from essence.library import loading
 
 from . import fakes, pictures
@@ -71,21 +72,23 @@ def lent(monkeypatch):
 
 def test_elsewhere_the_studio_is_the_plain_one(monkeypatch):
     monkeypatch.delenv("SPACES_ZERO_GPU", raising=False)
-    studios = space.studios("mini")
-    assert type(studios.of()) is space.Studio and "ffhq" in studios.sets()
+    studios = spaces.open_pool("mini")
+    assert type(studios.of()) is Studio and "ffhq" in studios.sets()
 
 
 def test_on_zero_gpu_the_whole_job_crosses_the_fork_as_values(lent):
-    studios, session = space.studios("mini"), Session()
-    studio = studios.of(session.model)
+    studios, session = spaces.open_pool("mini"), Session()
+    studio = studios.of(session.run.model)
     assert list(studios.sets()) == ["fake"]  # nothing else to switch to
-    run(shelves.add_sources(studio, session, [pictures.SOURCES[0]], True, 2))
-    assert not only(session.sources).stale  # the crop that came back is a copy, and no other crop
-    run(shelves.add_targets(studio, session, [pictures.SOURCES[1]], True))
+    run(sources.add_sources(studio, session, [pictures.SOURCES[0]], True, 2))
+    assert not only(
+        session.items.sources
+    ).stale  # the crop that came back is a copy, and no other crop
+    run(targets.add_targets(studio, session, [pictures.SOURCES[1]], True))
     frames = run(learn(studio, session, steps=3))
-    assert "Learned 1 essence" in frames[-1][0] and len(session.cells) == 1
-    assert [name for name, _ in lent] == ["find", "embed_target", "learn", "blend"]
-    assert only(session.targets).essence.delta.device == torch.device("cpu")
+    assert "Learned 1 essence" in frames[-1][0] and len(session.view.cells) == 1
+    assert [name for name, _ in lent] == ["invert", "embed_target", "extract", "blend"]
+    assert only(session.items.targets).essence.delta.device == torch.device("cpu")
     course = learn(studio, session, learning.AGAIN, steps=10_000)
     next(course), next(course)
     course.close()
@@ -94,11 +97,11 @@ def test_on_zero_gpu_the_whole_job_crosses_the_fork_as_values(lent):
 
 def test_the_loan_grows_with_the_work_and_has_an_end():
     few, many, endless = (
-        space.learning_seconds(None, [None] * 4, OptimizeOptions(steps=n))
+        spaces.learning_seconds(None, [None] * 4, OptimizeOptions(steps=n))
         for n in (10, 100, 10_000)
     )
-    assert few < many < endless == space.LONGEST
-    assert space.inversion_seconds([None], [""], RefineOptions(steps=0)) == space.SECONDS_OF_START
+    assert few < many < endless == spaces.LONGEST
+    assert spaces.inversion_seconds([None], [""], RefineOptions(steps=0)) == spaces.SECONDS_OF_START
 
 
 def test_the_app_starts_with_the_environment_of_a_space():

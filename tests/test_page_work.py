@@ -15,7 +15,8 @@ from playwright.sync_api import Page, expect
 
 from benchmarks import latency
 from demo import LAUNCH, build
-from essence import Essence
+from demo.panels.downloads import saved_bytes
+from essence import Essence, Nudge
 from essence.pictures import align
 
 from . import fakes, pictures
@@ -87,7 +88,7 @@ def test_a_nudged_crop_is_inverted_again(visit, tmp_path):
     )
     settled(page, 1)
     image = align.load_image(photograph)
-    wanted = align.cut(image, align.locate(image).squares[0].nudged(align.Nudge(zoom=1.5)), 256).resize(
+    wanted = align.cut(image, align.locate(image).squares[0].nudged(Nudge(zoom=1.5)), 256).resize(
         (160, 160), Image.Resampling.LANCZOS
     )
     shown = pixels(picture_of(page, "dialog.crop .result img"))
@@ -445,9 +446,7 @@ def test_where_a_gpu_is_lent_the_grid_is_scrubbed_with_the_server_stopped(browse
 
 
 def saved(essence: Essence) -> bytes:
-    from demo.keeping import essence_bytes
-
-    return essence_bytes(essence)
+    return saved_bytes(essence, ".safetensors")
 
 
 @pytest.mark.parametrize("button, kind", [("picture", "PNG"), ("sweep", "WEBP")])

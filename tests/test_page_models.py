@@ -13,9 +13,10 @@ import pytest
 import torch
 from playwright.sync_api import expect
 
-from demo import LAUNCH, build, choosing, learning, shelves
+from demo import LAUNCH, build
+from demo.panels import crop, learning, models, sources, targets
 from demo.session import MAX_ITEMS, Session, TargetItem
-from essence import Essence, StudioPool
+from essence import Essence, Nudge, StudioPool
 from essence.library import loading
 from essence.pictures import align
 
@@ -48,31 +49,31 @@ def session(several, tmp_path):
     """
     studio, session = several.of(), Session()
     run(
-        shelves.add_sources(
+        sources.add_sources(
             studio, session, [pictures.photograph(tmp_path / "two.jpg", (0, 1))], False, 1
         )
     )
-    shelves.random_face(studio, session)
+    sources.add_random_face(studio, session)
     run(
-        shelves.add_targets(
+        targets.add_targets(
             studio, session, [pictures.photograph(tmp_path / "idol.jpg", (2, 3))], False
         )
     )
     run(learn(studio, session))
     Essence(torch.randn(8, 8), "loaded", studio.models.id).save(tmp_path / "loaded.safetensors")
-    run(shelves.add_targets(studio, session, [tmp_path / "loaded.safetensors"], False))
+    run(targets.add_targets(studio, session, [tmp_path / "loaded.safetensors"], False))
     return session
 
 
 def switch(several, session, name, steps=1):
-    return run(choosing.switch(several, session, name, steps))
+    return run(models.switch_models(several, session, name, steps))
 
 
 # ---- what is shown
 
 
 def test_every_set_is_shown_with_what_can_be_done(several):
-    html = choosing.sets(several, Session())
+    html = models.models_html(several, Session())
     assert html.count("<li>") == 4 and html.count("in use") == 1
     assert re.findall(r'data-event="use" data-id="(\w+)"', html) == ["two", "yard"]
     assert "python -m essence fetch far" in html and "generator, inverter, clip, latents" in html
@@ -83,7 +84,7 @@ def test_the_bundled_set_alone_has_no_control(monkeypatch, tmp_path):
     commands, nothing to press.
     """
     monkeypatch.setenv("ESSENCE_CACHE", str(tmp_path))
-    html = choosing.sets(StudioPool("mini"), Session())
+    html = models.models_html(StudioPool("mini"), Session())
     assert "<button" not in html and "<summary" in html and "Research and play only" in html
     assert (
         "generator and inverter: Research and other non-commercial use" in html
@@ -99,7 +100,7 @@ def test_the_bundled_set_alone_has_no_control(monkeypatch, tmp_path):
 
 def test_names_of_sets_are_escaped(several, tmp_path):
     path = fakes.files(tmp_path / "<img src=x>")
-    assert "<img" not in choosing.sets(StudioPool(str(path)), Session())
+    assert "<img" not in models.models_html(StudioPool(str(path)), Session())
 
 
 # ---- loading
@@ -116,34 +117,36 @@ def slow(monkeypatch):
         return load(*args, progress=progress, **options)
 
     monkeypatch.setattr(loading, "load_model_set", slowly)
-    monkeypatch.setattr(choosing, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(models, "LOOK_SECONDS", 0.05)
     return go_on
 
 
 def test_who_comes_early_sees_how_far_the_loading_is(several, slow):
     session = Session()
-    assert "data-waits" in choosing.arrival(several, session)
-    course = choosing.watch(several, session)
+    assert "data-waits" in models.arrival(several, session)
+    course = models.watch_loading(several, session)
     line = next(course)
     while "measuring: 25%" not in line:
         line = next(course)
     assert "Loading Set one" in line and "data-waits" not in line and "disabled" in line
     slow.set()
-    assert list(course)[-1] == choosing.arrival(several, session) == choosing.sets(several, session)
+    assert (
+        list(course)[-1] == models.arrival(several, session) == models.models_html(several, session)
+    )
 
 
 def test_who_goes_over_sees_it_too(several, slow):
     session = Session()
-    course = choosing.switch(several, session, "two", 1)
+    course = models.switch_models(several, session, "two", 1)
     while "measuring: 25%" not in next(course)[0]:
-        assert session.model == ""
+        assert session.run.model == ""
     slow.set()
     run(course)
-    assert session.model == "two" and several.of("two").loaded
+    assert session.run.model == "two" and several.of("two").loaded
 
 
 def test_who_leaves_meanwhile_stops_nobody(several, slow):
-    courses = [choosing.watch(several, Session()) for _ in range(2)]
+    courses = [models.watch_loading(several, Session()) for _ in range(2)]
     [next(course) for course in courses]
     courses[0].close()
     slow.set()
@@ -153,7 +156,7 @@ def test_who_leaves_meanwhile_stops_nobody(several, slow):
 def test_models_that_cannot_be_loaded_are_told_to_who_waits(several, messages, tmp_path):
     (tmp_path / "weights" / "one" / "generator.safetensors").write_bytes(b"nothing")
     assert (
-        "Loading" not in run(choosing.watch(several, Session()))[-1]
+        "Loading" not in run(models.watch_loading(several, Session()))[-1]
         and "generator.safetensors" in messages[-1]
     )
 
@@ -162,22 +165,22 @@ def test_models_that_cannot_be_loaded_are_told_to_who_waits(several, messages, t
 
 
 def test_photographs_and_targets_stay_and_are_of_the_new_models(several, session, messages):
-    (ann, made_up), (idol, _) = session.sources.values(), session.targets.values()
+    (ann, made_up), (idol, _) = session.items.sources.values(), session.items.targets.values()
     before, crop = ann.source, ann.picture
     frames = switch(several, session, "two")
     assert (
         "Loading Set two" in frames[0][0]
-        and frames[-1][0] == choosing.SKIP
+        and frames[-1][0] == models.SKIP
         and "Set two" in frames[1][0]
     )
     two = several.of("two")
     assert (
-        session.model == "two"
-        and list(session.sources.values()) == [ann, made_up]
-        and list(session.targets.values()) == [idol]
+        session.run.model == "two"
+        and list(session.items.sources.values()) == [ann, made_up]
+        and list(session.items.targets.values()) == [idol]
     )
-    assert {item.source.model for item in session.ready()} == {two.models.id} and len(
-        session.ready()
+    assert {item.source.model for item in session.items.ready()} == {two.models.id} and len(
+        session.items.ready()
     ) == 2
     assert ann.source is not before and not ann.stale and len(ann.faces) == 2
     assert np.array_equal(
@@ -187,13 +190,17 @@ def test_photographs_and_targets_stay_and_are_of_the_new_models(several, session
     assert (
         np.abs(np.asarray(ann.picture, float) - np.asarray(crop, float)).mean() < 3
     )  # but for JPEG
-    assert idol.essence is None and not session.cells and "2 essences will be back" in messages[-1]
+    assert (
+        idol.essence is None
+        and not session.view.cells
+        and "2 essences will be back" in messages[-1]
+    )
     run(learn(two, session))
-    assert idol.essence.model == two.models.id and len(session.cells) == 2
+    assert idol.essence.model == two.models.id and len(session.view.cells) == 2
 
 
 def test_who_comes_back_finds_the_essences_again(several, session, messages):
-    idol, loaded = session.targets.values()
+    idol, loaded = session.items.targets.values()
     learned = idol.essence
     switch(several, session, "two")
     run(learn(several.of("two"), session))
@@ -201,47 +208,50 @@ def test_who_comes_back_finds_the_essences_again(several, session, messages):
     switch(several, session, "one")
     assert (
         idol.essence is learned
-        and list(session.targets.values()) == [idol, loaded]
-        and len(session.cells) == 4
+        and list(session.items.targets.values()) == [idol, loaded]
+        and len(session.view.cells) == 4
     )
     switch(several, session, "two")
     assert idol.essence is other
 
 
 def test_an_essence_of_another_crop_does_not_come_back(several, session, messages):
-    idol = next(iter(session.targets.values()))
+    idol = next(iter(session.items.targets.values()))
     switch(several, session, "two")
-    shelves.choose_target_face(several.of("two"), session, idol.id, 1)
+    targets.choose_target_face(several.of("two"), session, idol.id, 1)
     switch(several, session, "one")
     assert idol.essence is None and idol.chosen == 1
 
 
 def test_faces_become_squares_and_squares_faces(several, session, tmp_path, messages):
-    ann, idol = next(iter(session.sources.values())), next(iter(session.targets.values()))
-    shelves.nudge(several.of(), session, ann.id, {"zoom": 1.3})
+    ann, idol = (
+        next(iter(session.items.sources.values())),
+        next(iter(session.items.targets.values())),
+    )
+    crop.nudge_crop(several.of(), session, ann.id, {"zoom": 1.3})
     switch(several, session, "yard")
     assert (
         len(ann.faces) == len(idol.faces) == 1
-        and ann.nudge == align.Nudge()
-        and len(session.ready()) == 2
+        and ann.nudge == Nudge()
+        and len(session.items.ready()) == 2
     )
     run(
-        shelves.add_sources(
+        sources.add_sources(
             several.of("yard"), session, [pictures.no_face(tmp_path / "wall.png")], False, 1
         )
     )
     run(
-        shelves.add_targets(
+        targets.add_targets(
             several.of("yard"), session, [pictures.no_face(tmp_path / "wall.png")], False
         )
     )
     switch(several, session, "one")
-    assert len(ann.faces) == len(idol.faces) == 2 and len(session.ready()) == 3
-    assert [item.found for item in session.targets.values()] == [True, False, True]
+    assert len(ann.faces) == len(idol.faces) == 2 and len(session.items.ready()) == 3
+    assert [item.found for item in session.items.targets.values()] == [True, False, True]
 
 
 def test_the_same_photographs_are_not_inverted_twice(several, session):
-    ann = next(iter(session.sources.values()))
+    ann = next(iter(session.items.sources.values()))
     switch(several, session, "two", steps=3)
     switch(several, session, "one", steps=3)
     first = ann.source.w
@@ -254,15 +264,15 @@ def test_the_same_photographs_are_not_inverted_twice(several, session):
 @pytest.mark.parametrize("name", ["one", "nowhere", "/etc", ""])
 def test_names_from_the_browser_are_checked(several, name):
     session = Session()
-    assert switch(several, session, name) == [] and session.model == ""
+    assert switch(several, session, name) == [] and session.run.model == ""
 
 
 def test_a_set_that_cannot_be_loaded_changes_nothing(several, session, messages, tmp_path):
-    cells = dict(session.cells)
+    cells = dict(session.view.cells)
     (tmp_path / "weights" / "two" / "generator.safetensors").write_bytes(b"nothing")
     for name, expected in (("far", "essence fetch far"), ("two", "generator.safetensors")):
         frames = switch(several, session, name)
-        assert expected in messages[-1] and session.model == "" and session.cells == cells
+        assert expected in messages[-1] and session.run.model == "" and session.view.cells == cells
         assert "Set one" in frames[-1][0] and "Loading" not in frames[-1][0]
 
 
@@ -270,21 +280,21 @@ def test_nobody_goes_over_while_learning(several, session, messages):
     course = learn(several.of(), session, learning.AGAIN, steps=50)
     next(course), next(course)
     assert len(switch(several, session, "two")) == 1
-    assert "Stop the learning first" in messages[-1] and session.model == ""
+    assert "Stop the learning first" in messages[-1] and session.run.model == ""
     course.close()
-    learning.stopped(several.of(), session)
+    learning.after_stop(several.of(), session)
     switch(several, session, "two")
-    assert session.model == "two"
+    assert session.run.model == "two"
 
 
 def test_two_sessions_work_with_models_of_their_own(several, session):
     other = Session()
     switch(several, other, "two")
-    shelves.random_face(several.of(other.model), other)
-    assert only(other.sources).source.model == several.of("two").models.id
-    assert {item.source.model for item in session.ready()} == {
+    sources.add_random_face(several.of(other.run.model), other)
+    assert only(other.items.sources).source.model == several.of("two").models.id
+    assert {item.source.model for item in session.items.ready()} == {
         several.of("one").models.id
-    } and session.model == ""
+    } and session.run.model == ""
 
 
 def test_no_model_lies_in_a_session(several, session):
@@ -311,15 +321,15 @@ def test_what_waits_for_room_waits_on(several, session):
     switch(several, session, "two")
     for _ in range(MAX_ITEMS - 1):
         item = TargetItem("filler", essence=Essence(torch.zeros(8, 8), "filler"))
-        session.targets[item.id] = item
+        session.items.targets[item.id] = item
     switch(several, session, "one")
-    assert len(session.targets) == MAX_ITEMS and [item.name for item in session.aside["one"]] == [
-        "loaded"
-    ]
+    assert len(session.items.targets) == MAX_ITEMS and [
+        item.name for item in session.items.aside["one"]
+    ] == ["loaded"]
 
 
 def test_the_examples_that_fit_are_shown(several, session):
-    assert choosing.shown(several, "yard") == (False, False) and choosing.shown(
+    assert models.usable_examples(several, "yard") == (False, False) and models.usable_examples(
         StudioPool("one"), "one"
     ) == (True, False)
     assert [update["visible"] for update in switch(several, session, "yard")[1][1:3]] == [
@@ -333,7 +343,7 @@ def test_the_examples_that_fit_are_shown(several, session):
 
 
 def test_the_bundled_essences_are_shown_with_the_bundled_models():
-    assert choosing.shown(StudioPool("mini"), "mini") == (True, True)
+    assert models.usable_examples(StudioPool("mini"), "mini") == (True, True)
 
 
 # ---- in the browser

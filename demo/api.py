@@ -1,13 +1,14 @@
 """The page's endpoints for programs: plain functions of values. Pictures and essences travel as
 base64 text, so that no call can name a file of the server; nothing is kept between calls. `model`:
-a model set of the page by name, its first one without."""
+a model set of the page by name, its first one without.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from inspect import isgeneratorfunction
@@ -19,51 +20,63 @@ import gradio as gr
 import torch
 from PIL import Image
 
-from essence import Essence, RefineOptions, Source, Studio, StudioPool, UserError, load_image
+from essence import (
+    Essence,
+    Pictures,
+    RefineOptions,
+    Source,
+    Studio,
+    StudioPool,
+    UserError,
+    encode_picture,
+    load_image,
+)
 
-from .keeping import encoded, essence_bytes
-from .learning import CHOICES, DEFAULT, options_of
+from .panels.downloads import saved_bytes
+from .presets import DEFAULT, options_of, preset_values, presets
 from .session import MAX_ITEMS
 
 LONGEST = 28_000_000  # characters of one picture or essence: 20 MB
-GPU = {"concurrency_id": "gpu", "concurrency_limit": 1}
+MAX_REFINE_STEPS, MAX_LEARN_STEPS = 100, 1000
+ONE_AT_A_TIME = {"concurrency_id": "gpu", "concurrency_limit": 1}
 
-Latents = list[list[float]]  # [L, D]
 
-
-def wire(studios: StudioPool) -> None:
+def add_endpoints(pool: StudioPool) -> None:
     """Make the endpoints, inside a `gr.Blocks`."""
-    for make in (align, invert, learn, blend):
-        gr.api(shown(make(studios)), api_name=make.__name__, **(GPU if make is learn else {}))
+    for name, endpoint in endpoints(pool).items():
+        options = ONE_AT_A_TIME if isgeneratorfunction(endpoint) else {}
+        gr.api(show_errors(endpoint), api_name=name, **options)
 
 
-def shown(function: Callable) -> Callable:
-    """A person's error, as the client library shows it; no traceback."""
+def show_errors(function: Callable) -> Callable:
+    """A UserError as the client library shows it; no traceback."""
 
     @contextmanager
-    def told() -> Iterator[None]:
+    def errors_shown() -> Iterator[None]:
         try:
             yield
         except UserError as error:
             raise gr.Error(str(error), print_exception=False) from None
 
     @wraps(function)
-    def plain(*args: Any, **kwargs: Any) -> Any:
-        with told():
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with errors_shown():
             return function(*args, **kwargs)
 
     @wraps(function)
     def stream(*args: Any, **kwargs: Any) -> Iterator[Any]:
-        with told():
+        with errors_shown():
             yield from function(*args, **kwargs)
 
-    return stream if isgeneratorfunction(function) else plain
+    return stream if isgeneratorfunction(function) else call
 
 
 # ---- the endpoints
 
 
-def align(studios: StudioPool) -> Callable:
+def endpoints(pool: StudioPool) -> dict[str, Callable]:
+    """By name. Their signatures and docstrings are what programs see."""
+
     def align(picture: str, face: int = 0, aligned: bool = False, model: str = "") -> dict:
         """The aligned square of a picture's `face`-th largest face.
 
@@ -71,15 +84,9 @@ def align(studios: StudioPool) -> Callable:
         and elsewhere a model set by name, "" for the page's first. Returns {"picture": PNG as
         base64}.
         """
-        square = studio_of(studios, model).crop(
-            read_picture(picture), int(number(face, "face")), bool(aligned)
-        )
-        return {"picture": text(encoded(square, "PNG"))}
+        studio, index = studio_of(pool, model), int(checked_number(face, "face"))
+        return {"picture": png(studio.crop(read_picture(picture), index, bool(aligned)))}
 
-    return align
-
-
-def invert(studios: StudioPool) -> Callable:
     def invert(picture: str, steps: int = RefineOptions().steps, model: str = "") -> dict:
         """The latents of an aligned picture (see /align), after `steps` (0 ... 100) steps of
         refinement.
@@ -87,14 +94,11 @@ def invert(studios: StudioPool) -> Callable:
         Returns {"latents": [layers][width], "picture": what the model makes of them, PNG as
         base64}.
         """
-        options = RefineOptions(steps=min(int(number(steps, "steps")), 100))
-        (source,) = studio_of(studios, model).sources([read_picture(picture)], True, options)
-        return {"latents": source.w.tolist(), "picture": text(encoded(source.inversion, "PNG"))}
+        count = min(int(checked_number(steps, "steps")), MAX_REFINE_STEPS)
+        studio, crop = studio_of(pool, model), read_picture(picture)
+        (source,) = studio.sources([crop], aligned=True, refine=RefineOptions(steps=count))
+        return {"latents": source.w.tolist(), "picture": png(source.inversion)}
 
-    return invert
-
-
-def learn(studios: StudioPool) -> Callable:
     def learn(
         target: str,
         latents: list[list[list[float]]],
@@ -108,29 +112,25 @@ def learn(studios: StudioPool) -> Callable:
 
         preset: quick, balanced, thorough, paper or released; steps: 0 for the preset's. Each value
         is {"step", "total", "losses"}; the last one has "essence", a safetensors file as base64,
-        too.
+        too (or "pictures", one PNG for each source, where the method has no direction).
         """
-        if preset not in CHOICES:
-            raise UserError(f"There is no preset '{preset}'. There are: {', '.join(CHOICES)}.")
-        preset_options = CHOICES[preset]
-        count = min(int(number(steps, "steps")), 1000) or preset_options.steps
-        options = options_of(preset, count, number(seed, "seed"), 0.5)
-        studio = studio_of(studios, model)
+        if preset not in presets():
+            raise UserError(f"There is no preset '{preset}'. There are: {', '.join(presets())}.")
+        default_steps, consistency = preset_values(preset)
+        count = min(int(checked_number(steps, "steps")), MAX_LEARN_STEPS) or default_steps
+        options = options_of(preset, count, checked_number(seed, "seed"), consistency)
+        studio = studio_of(pool, model)
         sources = read_sources(studio, latents)
-        for step in studio.extract(
-            studio.target(read_picture(target), aligned=True), sources, options
-        ):
+        embedded = studio.target(read_picture(target), aligned=True)
+        for step in studio.extract(embedded, sources, options):
             values = {"step": step.index, "total": step.total, "losses": dict(step.losses)}
-            yield (
-                values
-                if step.index < step.total
-                else {**values, "essence": text(essence_bytes(step.result))}
-            )
+            if step.index == step.total:
+                if isinstance(step.result, Pictures):
+                    values["pictures"] = pngs(step.result.images)
+                else:
+                    values["essence"] = base64_text(saved_bytes(step.result, ".safetensors"))
+            yield values
 
-    return learn
-
-
-def blend(studios: StudioPool) -> Callable:
     def blend(
         latents: list[list[list[float]]],
         essences: list[str],
@@ -142,35 +142,30 @@ def blend(studios: StudioPool) -> Callable:
         """
         if len(essences) != len(strengths):
             raise UserError(
-                f"Give one strength for each essence: there are {len(essences)} essences and {len(strengths)} strengths."
+                f"Give one strength for each essence: there are {len(essences)} essences and "
+                f"{len(strengths)} strengths."
             )
         if len(essences) > MAX_ITEMS:
             raise UserError(f"At most {MAX_ITEMS} essences in one call, not {len(essences)}.")
-        studio = studio_of(studios, model)
+        studio = studio_of(pool, model)
         sources = read_sources(studio, latents)
-        values = [float(number(strength, "A strength")) for strength in strengths]
-        rows = studio.blend(
-            sources, [read_essence(studio, essence) for essence in essences], values
-        )
-        return [[text(encoded(Image.fromarray(pixels), "PNG")) for pixels in row] for row in rows]
+        values = [float(checked_number(strength, "A strength")) for strength in strengths]
+        directions = [read_essence(studio, essence) for essence in essences]
+        return [pngs(row) for row in studio.blend(sources, directions, values)]
 
-    return blend
+    return {function.__name__: function for function in (align, invert, learn, blend)}
 
 
-# ---- values in and out
+# ---- values in
 
 
-def studio_of(studios: StudioPool, model: object) -> Studio:
+def studio_of(pool: StudioPool, model: object) -> Studio:
     if not isinstance(model, str):
         raise UserError(f"model must be a model set's name, not {str(model)[:40]!r}.")
-    return studios.of(model)
+    return pool.of(model)
 
 
-def text(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def read(value: object, what: str) -> bytes:
+def read_base64(value: object, what: str) -> bytes:
     """Bytes of base64 text, with or without a "data:" head."""
     if not isinstance(value, str):
         raise UserError(f"{what} must be a file as base64 text, not a {type(value).__name__}.")
@@ -178,32 +173,32 @@ def read(value: object, what: str) -> bytes:
         raise UserError(
             f"{what} is too large: {len(value)} characters of base64, the limit is {LONGEST}."
         )
+    text = value.partition(",")[2] if value.startswith("data:") else value
     try:
-        return base64.b64decode(
-            value.partition(",")[2] if value.startswith("data:") else value, validate=True
-        )
+        return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise UserError(f"{what} is no base64 text ({error}).") from None
 
 
-def number(value: object, what: str) -> float:
+def checked_number(value: object, what: str) -> float:
     if not isinstance(value, (int, float)) or not isfinite(value):
         raise UserError(f"{what} must be a number, not {str(value)[:40]!r}.")
     return value
 
 
 def read_picture(value: object) -> Image.Image:
-    return load_image(read(value, "The picture"))
+    return load_image(read_base64(value, "The picture"))
 
 
 def read_essence(studio: Studio, value: object) -> Essence:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "essence.safetensors"
-        path.write_bytes(read(value, "The essence"))
+        path.write_bytes(read_base64(value, "The essence"))
         return studio.load_essence(path)
 
 
 def read_sources(studio: Studio, latents: object) -> list[Source]:
+    """Latents [sources][layers][width] as sources."""
     if not isinstance(latents, list) or not 1 <= len(latents) <= MAX_ITEMS:
         raise UserError(
             f"Give the latents of 1 to {MAX_ITEMS} sources, as lists [sources][layers][width]."
@@ -217,3 +212,19 @@ def read_sources(studio: Studio, latents: object) -> list[Source]:
     if not all(torch.isfinite(table).all() for table in tables):
         raise UserError("The latents hold numbers that are not finite.")
     return [studio.from_latents(table) for table in tables]
+
+
+# ---- values out
+
+
+def base64_text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def png(picture: Image.Image) -> str:
+    return base64_text(encode_picture(picture, "PNG"))
+
+
+def pngs(pictures: Sequence[Any]) -> list[str]:
+    """Of pixels uint8 [N, H, W, 3]."""
+    return [png(Image.fromarray(pixels)) for pixels in pictures]

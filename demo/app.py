@@ -1,0 +1,114 @@
+"""The page put together from its panels, and the command that starts it."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+import traceback
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+import gradio as gr
+
+from essence import ProgressBar, Studio, StudioPool, UserError
+
+from . import api, settings, spaces
+from .events import NOW, Page
+from .panels import compare, crop, grid, learning, models, sources, targets
+from .panels.components import html
+from .rendering import render
+from .session import Run, Session, Visitors
+from .theme import LAUNCH
+from .uploads import Strays
+from .waiting_list import WaitingList
+
+# Seconds: uploaded files leave the disk after at most an hour.
+CLEAN_EVERY, KEEP_FOR = 600, 3600
+MAX_WAITING = 20  # visitors
+# Seconds between two looks of Gradio's queue for new events; its own thousandth takes a tenth of a
+# slow processor.
+QUEUE_PAUSE = 0.02
+
+
+def build(studio: Studio | StudioPool) -> gr.Blocks:
+    """The page for a studio, or for several to choose from."""
+    pool = studio if isinstance(studio, StudioPool) else StudioPool.around(studio)
+    with gr.Blocks(
+        title="Essence",
+        delete_cache=(CLEAN_EVERY, KEEP_FOR),
+        analytics_enabled=False,
+        fill_width=True,
+    ) as blocks:
+        api.add_endpoints(pool)  # first, so that they get their names
+        # The session is deep-copied for each visitor.
+        session = gr.State(Session(run=Run(lent=spaces.on_zero_gpu())))
+        browser = gr.BrowserState({}, **settings.STORAGE)
+        visitors, waiting = Visitors(), WaitingList()
+
+        html(render("intro.html"))
+        model_line = models.build(pool)
+        with gr.Row(elem_classes=["es-panels"]):
+            faces_fit, essences_fit = models.usable_examples(pool, pool.first)
+            source_parts = sources.build(faces_fit)
+            target_parts = targets.build(essences_fit)
+        learn_parts = learning.build()
+        grid_parts = grid.build(pool, visitors)
+        crop_editor = crop.build()
+        html(render("privacy.html"))
+
+        view = [source_parts["cards"], target_parts["cards"], grid_parts["grid"]]
+        page = Page(blocks, pool, session, view)
+        # The state is set once, so that it is dropped after the tab is closed.
+        blocks.load(visitors.welcome, session, session, **NOW)
+        blocks.unload(waiting.on_unload)
+        models.connect(page, model_line, source_parts, target_parts)
+        sources.connect(page, source_parts)
+        targets.connect(page, target_parts)
+        crop.connect(page, crop_editor, source_parts, target_parts)
+        learning.connect(page, learn_parts, waiting)
+        grid.connect(page, grid_parts)
+        compare.connect(page, grid_parts)
+        settings.connect(page, browser, {**learn_parts, "refine": source_parts["refine"]})
+    blocks.temp_file_sets.append(Strays(blocks.GRADIO_CACHE))
+    blocks.queue(default_concurrency_limit=4, max_size=MAX_WAITING)
+    blocks._queue.sleep_when_free = QUEUE_PAUSE
+    return blocks
+
+
+# ---- the command
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve the page; `arguments` are the command line's words."""
+    parser = argparse.ArgumentParser(description="The page: python app.py.")
+    parser.add_argument(
+        "--model",
+        metavar="NAME|PATH",
+        help="model set of weights/manifest.toml, a folder or a checkpoint (default: "
+        "ffhq where there is a GPU and its files, else mini)",
+    )
+    parser.add_argument("--host", help="address to listen on; 0.0.0.0 for the whole network")
+    parser.add_argument("--port", type=int, help="port to listen on")
+    parser.add_argument("--share", action="store_true", help="make a public link")
+    options = parser.parse_args(arguments)
+    try:
+        pool = spaces.open_pool(options.model, ProgressBar() if sys.stderr.isatty() else None)
+    except UserError as error:
+        sys.exit(f"essence: {error}")
+    pool.of().load().add_done_callback(report_loading)  # the page need not wait for it
+    build(pool).launch(
+        server_name=options.host, server_port=options.port, share=options.share, **LAUNCH
+    )
+
+
+def report_loading(loading: Future) -> None:
+    """Errors of loading, on the console too; visitors read them in the page."""
+    # What is here stays: to look through it would make all visitors wait for half a second now and
+    # then.
+    gc.freeze()
+    error = loading.exception()
+    if isinstance(error, UserError):
+        print(f"essence: {error}", file=sys.stderr, flush=True)
+    elif error is not None:
+        traceback.print_exception(error)

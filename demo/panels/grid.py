@@ -1,0 +1,232 @@
+"""The grid of blends and the mixture: strengths, layers, figures.
+
+A slider's move is one request of the page, a dict with some of
+
+    visitor    the page's word for its session
+    strengths  by target's id, as the sliders stand
+    pictures   false where the page shows them from its strips already
+    figures    true once the sliders rest
+    strips     names of the strips that the page lacks, where pictures are slow
+    slow       what the page was told about that
+
+and one answer, see `update_grid`. Both travel by a server function of the HTML part where pictures
+are fast, past Gradio's events, which take longer than a small picture; and by the event `ask`
+where they are slow, where each call borrows a GPU, or where an error has to be told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gradio as gr
+from markupsafe import Markup
+
+from essence import Studio, StudioPool, UserError
+
+from ..blending import STRIP_STRENGTHS, draw_cells, make_strips, measure_cells
+from ..events import EVERY, NOW, QUIET, Components, Page, bind
+from ..messages import SKIP, errors_told
+from ..rendering import data_element, render
+from ..session import (
+    ALL_BANDS,
+    MIX,
+    STRONGEST,
+    WEAKEST,
+    Cell,
+    Session,
+    Visitors,
+    nearest_strength,
+)
+from .components import heading, html
+
+STEP = 0.05  # of a strength slider
+LIMITS = f'min="{WEAKEST}" max="{STRONGEST}" step="{STEP}"'
+# What the layers are called, and what they govern.
+BANDS = {
+    "coarse": ("structure", "pose, shape of the head, hair"),
+    "middle": ("features", "eyes, nose, mouth, beard"),
+    "fine": ("colour", "skin, hair and light"),
+}
+EXPLANATION = (
+    "Identity is the distance between the face descriptors of a source before and after: 0 is no "
+    "change, below 0.6 is usually taken for the same person. Likeness is CLIP's cosine to the "
+    "target: higher is more alike."
+)
+GRID_JS = """essence.clicks(element, trigger,
+  ['look', 'save', 'grid', 'cells', 'band', 'mixing', 'figures']);
+essence.grid(element, trigger, watch, server, 'ask');
+essence.together(element);"""
+COMPARE_JS = """essence.compare(element, watch);
+essence.clicks(element, trigger, ['picture', 'sweep']);"""
+ANSWER_JS = "essence.answers(element, watch)"
+
+
+# ---- components and events
+
+
+def build(pool: StudioPool, visitors: Visitors) -> Components:
+    """The panel, with the large view and what carries data to the page's script."""
+    server = [update_function(pool, visitors)]
+    with gr.Column(elem_classes=["es-card"]):
+        heading(4, "Blend", "drag the strengths; click a picture to look closely")
+        grid = html(grid_html(Session()), GRID_JS, elem_id="board", server_functions=server)
+        return {
+            "grid": grid,
+            "compare": html("", COMPARE_JS, elem_id="compare"),
+            "strip": html("", "essence.strip(element, watch)", elem_id="strip"),
+            "cells": html("", ANSWER_JS, elem_id="cells"),
+            "strips": html("", ANSWER_JS, elem_id="strips"),
+            "outbox": html("", "essence.outbox(element, watch)", elem_id="outbox"),
+        }
+
+
+def connect(page: Page, parts: Components) -> None:
+    pool, session, grid = page.pool, page.session, parts["grid"]
+
+    update, answers = bind(pool, queued_update, request=dict), [parts["cells"], parts["strips"]]
+    grid.ask(update, session, answers, concurrency_limit=None, **EVERY, **QUIET)
+    band = bind(pool, switch_band, id=str, band=str)
+    grid.band(band, session, grid, **EVERY, **NOW)
+    grid.mixing(bind(pool, switch_mixing, mixing=lambda on: on == "1"), session, grid, **NOW)
+    grid.figures(bind(pool, switch_figures), session, grid, **NOW)
+
+
+def update_function(pool: StudioPool, visitors: Visitors) -> Callable:
+    """What the page's script calls as `server.update(request)`."""
+
+    def update(request: object) -> dict[str, Any] | None:
+        """None where the page has to take the event: then an error is told to the visitor."""
+        if not isinstance(request, dict) or not isinstance(request.get("strengths"), dict):
+            return None
+        session = visitors.find(request.get("visitor"))
+        if session is None:
+            return None
+        try:
+            return update_grid(pool.of(session.run.model), session, request)
+        except UserError:
+            return None
+
+    return update
+
+
+def queued_update(studio: Studio, session: Session, request: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The same by Gradio's queue: what to put into the parts "cells" and "strips". Strips have a
+    part of their own, because they may be asked for and arrive while cells are.
+    """
+    answer: dict[str, Any] = {"slow": session.run.slow}
+    answer |= {"strips": {}} if "strips" in request else {"cells": []}
+    with errors_told():
+        answer = update_grid(studio, session, request)
+    element = data_element("answer", answer)
+    return (SKIP, element) if "strips" in request else (element, SKIP)
+
+
+# ---- handlers
+
+
+def update_grid(studio: Studio, session: Session, request: Mapping[str, Any]) -> dict[str, Any]:
+    """What a slider's move changes, and nothing else:
+
+        slow       whether pictures are slow
+        cells      each {target, source, picture, figures, strip}, unless strips were asked for
+        strips     {name: pictures at `strengths`}, some of those that were asked for
+
+    Where the page does not know yet that pictures are slow, or fast, it gets all cells. Raises
+    UserError.
+    """
+    if "strips" in request:
+        strips = make_strips(studio, session, set(map(str, request["strips"])))
+        return {
+            "slow": session.run.slow,
+            "strips": strips,
+            "strengths": list(STRIP_STRENGTHS),
+        }
+    take_strengths(session, request.get("strengths", {}))
+    changed = draw_cells(studio, session) if request.get("pictures", True) else []
+    if request.get("figures") and session.view.measuring:
+        changed += measure_cells(studio, session)
+    slow = session.run.slow
+    if request.get("slow", slow) != slow:
+        changed = [(row, item) for row in session.rows() for item in session.items.ready()]
+    cells = []
+    for target, item in dict.fromkeys(changed):
+        cell = session.cell(target, item)
+        if cell is not None:
+            cells.append(
+                {
+                    "target": target.id,
+                    "source": item.id,
+                    "picture": cell.url,
+                    "figures": figures_html(cell) if session.view.measuring else "",
+                    "strip": cell.strip if slow and target.essence and target.id != MIX else "",
+                }
+            )
+    return {"slow": slow, "cells": cells}
+
+
+def take_strengths(session: Session, strengths: Mapping[str, object]) -> None:
+    """Strength by target's id, as the sliders stand. Numbers come from the browser: others than the
+    sliders' are pulled in.
+    """
+    name = "share" if session.view.mixing else "strength"
+    for id, value in strengths.items():
+        target = session.items.targets.get(id)
+        if target is not None and isinstance(value, (int, float)) and value == value:
+            setattr(target, name, nearest_strength(float(value)))
+
+
+def show_grid(studio: Studio, session: Session) -> str:
+    """Draw what has changed, measure what lacks figures if the visitor wants figures at all, and
+    show everything. (A drag only draws, to stay quick.)
+    """
+    draw_cells(studio, session)
+    if session.view.measuring:
+        measure_cells(studio, session)
+    return grid_html(session)
+
+
+def switch_band(studio: Studio, session: Session, id: str, band: str) -> str:
+    """Let an essence change some layers, or not."""
+    target = session.items.targets.get(id)
+    if target is not None and band in ALL_BANDS:
+        target.bands = target.bands ^ {band}
+    return show_grid(studio, session)
+
+
+def switch_mixing(studio: Studio, session: Session, mixing: bool) -> str:
+    session.view.mixing = mixing
+    return show_grid(studio, session)
+
+
+def switch_figures(studio: Studio, session: Session) -> str:
+    session.view.measuring = not session.view.measuring
+    return show_grid(studio, session)
+
+
+# ---- HTML
+
+
+def grid_html(session: Session) -> str:
+    """The grid or the mixture as it was drawn last, or what is missing for one."""
+    columns, rows = session.items.ready(), session.rows()
+    missing = ["a source"] * (not columns) + ["a learned or loaded essence"] * (not rows)
+    strengths = {row.strength for row in rows if row.essence is not None}
+    return render(
+        "grid.html",
+        session=session,
+        columns=columns,
+        rows=rows,
+        missing=" and ".join(missing),
+        slow=session.run.slow,
+        shared=strengths.pop() if len(strengths) == 1 else 1.0,
+        limits=Markup(LIMITS),
+        bands=BANDS,
+        explanation=Markup(EXPLANATION),
+        figures_html=figures_html,
+    )
+
+
+def figures_html(cell: Cell | None) -> str:
+    """What is read below a cell; an ellipsis where it was not measured yet."""
+    return render("figures.html", figures=None if cell is None else cell.figures)

@@ -1,0 +1,286 @@
+"""Learning, live: the stream of previews, stop and continue, and the place among those who wait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from essence import Essence, Step, Studio, UserError
+
+from ..blending import embedded_target
+from ..events import LEARN, NOW, Components, Page
+from ..messages import SKIP, errors_told, plural
+from ..presets import DEFAULT, LABELS, options_of, presets
+from ..rendering import note, render
+from ..session import Session, TargetItem
+from ..settings import NUMBERS
+from ..waiting_list import WaitingList
+from .components import UNRESTORED, heading, html
+from .items import show
+
+FRAME_SECONDS = 0.05  # between two frames of a stream, at least
+LOOK_AGAIN = 2  # seconds between two looks at the place among those who wait
+NEW, CONTINUE, AGAIN = "new targets", "continue all", "all from the start"
+MODES = (NEW, CONTINUE, AGAIN)
+CURVES = ("total", "transfer", "consistency")
+CHART_SIZE = (320, 120)  # width, height
+BARE = {"show_label": False, "container": False}  # the label is for screen readers
+
+Frame = tuple[Any, ...]  # (progress, *what `items.show` gives)
+
+
+# ---- components and events
+
+
+def build() -> Components:
+    choices = [(LABELS.get(name, name), name) for name in presets()]
+    bounds = {
+        name: {"minimum": low, "maximum": high, "value": default, **UNRESTORED}
+        for name, (low, high, default) in NUMBERS.items()
+    }
+    parts: Components = {}
+    with gr.Column(elem_classes=["es-card"]):
+        heading(3, "Learn", "one direction that makes every source more like the target")
+        with gr.Row(elem_classes=["es-learn"]):
+            parts["learn"] = gr.Button(
+                "Learn the essence", variant="primary", elem_id="learn", scale=2
+            )
+            parts["stop"] = gr.Button(
+                "Stop", variant="stop", elem_id="stop", visible=False, scale=2
+            )
+            parts["preset"] = gr.Radio(
+                choices,
+                value=DEFAULT,
+                label="How long to learn",
+                elem_id="preset",
+                scale=4,
+                **BARE,
+                **UNRESTORED,
+            )
+        parts["mode"] = gr.Radio(
+            MODES, value=NEW, label="What to learn", elem_id="mode", visible=False, **BARE
+        )
+        parts["progress"] = html(elem_id="progress")
+        with gr.Accordion("Settings", open=False, elem_id="settings"):
+            with gr.Row(elem_classes=["es-settings"]):
+                parts["steps"] = gr.Slider(
+                    **bounds["steps"],
+                    step=1,
+                    label="Steps",
+                    elem_id="steps",
+                    info="More is slower and goes further.",
+                )
+                parts["consistency"] = gr.Slider(
+                    **bounds["consistency"],
+                    step=0.05,
+                    label="Consistency",
+                    elem_id="consistency",
+                    info="λ: how alike the changes must be.",
+                )
+                parts["seed"] = gr.Number(
+                    NUMBERS["seed"][2],
+                    precision=0,
+                    minimum=0,
+                    label="Seed",
+                    elem_id="seed",
+                    info="The same seed, the same essence.",
+                    **UNRESTORED,
+                )
+            with gr.Row(elem_classes=["es-buttons"]):
+                label = "Copy a link to these settings"
+                parts["link"] = gr.Button(label, size="sm", elem_id="link")
+        parts["timer"] = gr.Timer(LOOK_AGAIN, active=False)
+    return parts
+
+
+def connect(page: Page, parts: Components, waiting: WaitingList) -> None:
+    pool = page.pool
+
+    def idle(state: Session) -> Frame:
+        # Then there is more than one way to go on.
+        learned = any(item.faces and item.result for item in state.items.targets.values())
+        visible = (gr.update(visible=True), gr.update(visible=False))
+        return *visible, gr.update(active=False), gr.update(visible=learned)
+
+    def busy(state: Session, request: gr.Request) -> Frame:
+        waiting.join(request.session_hash, state)
+        visible = (gr.update(visible=False), gr.update(visible=True))
+        return *visible, gr.update(active=True), SKIP, place(request)
+
+    def place(request: gr.Request) -> Any:
+        ahead = waiting.ahead(request.session_hash)
+        return SKIP if ahead is None else place_note(ahead)
+
+    def run(state: Session, request: gr.Request, *values: Any) -> Iterator[Frame]:
+        # From now on the stream says more, to its last word.
+        waiting.begin(request.session_hash)
+        try:
+            yield from learn(pool.of(state.run.model), state, *values)
+        finally:
+            waiting.end(request.session_hash)
+
+    def stop(state: Session, request: gr.Request) -> Frame:
+        waiting.leave(request.session_hash)
+        return after_stop(pool.of(state.run.model), state)
+
+    session = page.session
+    controls = [parts[name] for name in ("learn", "stop", "timer", "mode")]
+    values = [parts[name] for name in ("mode", "preset", "steps", "seed", "consistency")]
+    outputs = [parts["progress"], *page.view]
+    started = parts["learn"].click(busy, session, [*controls, parts["progress"]], **NOW)
+    running = started.then(run, [session, *values], outputs, **LEARN)
+    running.then(idle, session, controls, **NOW)
+    parts["timer"].tick(place, None, parts["progress"], **NOW)
+    stopped = parts["stop"].click(stop, session, outputs, cancels=[running], **NOW)
+    stopped.then(idle, session, controls, **NOW)
+
+
+# ---- handlers
+
+
+def learn(
+    studio: Studio,
+    session: Session,
+    mode: str,
+    preset: str,
+    steps: float,
+    seed: float | None,
+    consistency: float,
+) -> Iterator[Frame]:
+    """Learn the targets' essences one after the other. The best essence is in the session at each
+    yield, so that closing this generator (Stop) loses nothing.
+    """
+    with errors_told():
+        options, queue = options_of(preset, steps, seed, consistency), to_learn(session, mode)
+        started, mark = time.monotonic(), object()
+        session.run.learning = mark
+        for number, target in enumerate(queue, 1):
+            title = f"Learning {target.name}"
+            if len(queue) > 1:
+                title += f" ({number} of {len(queue)})"
+            start = target.essence if mode == CONTINUE else None
+            yield from learn_one(studio, session, target, start, options, title)
+            if session.run.learning is not mark:
+                return
+            yield SKIP, *show(studio, session)
+        session.run.learning = None
+        seconds = time.monotonic() - started
+        learned = note(f"Learned {plural(len(queue), 'essence')} in {seconds:.0f} s.")
+        yield learned, *show(studio, session)
+        return
+    session.run.learning = None
+    yield "", SKIP, SKIP, SKIP
+
+
+def learn_one(
+    studio: Studio,
+    session: Session,
+    target: TargetItem,
+    start: Essence | None,
+    options: Any,
+    title: str,
+) -> Iterator[Frame]:
+    """Learn one target's essence, with a picture of how it goes at each frame."""
+    sources, picture = [item.source for item in session.items.ready()], target.picture
+    embedded, mark = embedded_target(studio, target), session.run.learning
+    history: list[dict[str, float]] = []
+    previews: Sequence[np.ndarray] = ()
+    began, shown = time.monotonic(), 0.0
+    with closing(studio.extract(embedded, sources, options, start)) as steps:
+        for step in steps:
+            # Stopped while this step was made, and the page shows the one before.
+            if session.run.learning is not mark:
+                return
+            # Another face or crop was chosen: this essence is nobody's.
+            if target.picture is not picture:
+                return
+            target.take(step.result, sources)
+            history.append(dict(step.losses))
+            previews = previews if step.preview is None else step.preview
+            now = time.monotonic()
+            if now - shown >= FRAME_SECONDS or step.index == step.total:
+                shown = now
+                left = seconds_left(step, now - began)
+                progress = progress_html(target, title, step, left, previews, history)
+                yield progress, SKIP, SKIP, SKIP
+
+
+def seconds_left(step: Step, elapsed: float) -> int | None:
+    """Nothing for the first two steps: they say little about the others."""
+    if step.index < 3:
+        return None
+    return max(round(elapsed / step.index * (step.total - step.index)), 0)
+
+
+def to_learn(session: Session, mode: str) -> list[TargetItem]:
+    """Targets to learn. Raises UserError where there is none, or no source to learn on."""
+    if not session.items.ready():
+        raise UserError("Add at least one source first: an essence is learned on faces.")
+    pictured = [item for item in session.items.targets.values() if item.faces]
+    wanted = [item for item in pictured if item.result is None] if mode == NEW else pictured
+    if not pictured:
+        raise UserError("Add a target first: the picture whose essence you want.")
+    if not wanted:
+        raise UserError(
+            f"Every target has its essence. To learn further, choose '{CONTINUE}' or '{AGAIN}'."
+        )
+    return wanted
+
+
+def after_stop(studio: Studio, session: Session) -> Frame:
+    """After Stop: the best essence so far is the target's, and stays so."""
+    session.run.learning = None
+    text = "Nothing was learned yet."
+    if any(item.faces and item.result for item in session.items.targets.values()):
+        text = f"The best essence so far is kept; '{CONTINUE}' goes on from it."
+    return note(f"Stopped. {text}"), *show(studio, session)
+
+
+# ---- HTML
+
+
+def place_note(ahead: int) -> str:
+    """What a waiting visitor reads."""
+    if ahead == 0:
+        return note("Starting.")
+    return note(
+        f"Waiting: {plural(ahead, 'visitor')} before you. Meanwhile you can add pictures and blend."
+    )
+
+
+def progress_html(
+    target: TargetItem,
+    title: str,
+    step: Step,
+    left: int | None,
+    previews: Sequence[np.ndarray],
+    history: Sequence[dict[str, float]],
+) -> str:
+    """How a learning goes: `left` seconds, the sources' pictures, and the losses as curves on a
+    common scale from zero (the first steps may leave it at the top).
+    """
+    width, height = CHART_SIZE
+    curves = []
+    if history:
+        losses = np.array([[each.get(name, 0.0) for name in CURVES] for each in history])
+        x = np.linspace(0, width, len(losses)) if len(losses) > 1 else np.array([0.0])
+        y = height - 4 - (height - 8) * losses / max(losses.max(), 1e-6)
+        for i, name in enumerate(CURVES):
+            points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y[:, i], strict=True))
+            curves.append({"name": name, "points": points, "last": losses[-1, i]})
+    return render(
+        "learning.html",
+        target=target,
+        title=title,
+        step=step,
+        left=left,
+        previews=previews,
+        curves=curves,
+        width=width,
+        height=height,
+    )

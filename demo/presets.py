@@ -1,0 +1,45 @@
+"""How to learn, in words: the presets that the page and its endpoints offer, built from those of
+all methods.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from essence import PRESETS, OptimizeOptions, adjusted
+
+DEFAULT = "balanced"
+LABELS = {"paper": "as in the paper", "released": "as released"}  # other names speak for themselves
+
+
+def presets() -> dict[str, Any]:
+    """Options by name: "essence" with more or less patience, then every other preset there is."""
+    essence = PRESETS["essence"]
+    patience = {
+        "quick": dataclasses.replace(essence, steps=40),
+        DEFAULT: essence,
+        "thorough": dataclasses.replace(essence, steps=300),
+    }
+    return patience | {name: options for name, options in PRESETS.items() if name != "essence"}
+
+
+def preset_values(preset: str) -> tuple[int, float]:
+    """Steps and lambda_consistency of a preset, for the controls; methods without a lambda leave
+    its control as it is by default.
+    """
+    options, default = presets()[preset], OptimizeOptions().lambda_consistency
+    return options.steps, getattr(options, "lambda_consistency", default)
+
+
+def options_of(preset: str, steps: float, seed: float | None, consistency: float) -> Any:
+    """A preset with the visitor's changes; a picture after every step, because somebody is
+    watching.
+    """
+    return adjusted(
+        presets()[preset],
+        steps=int(steps),
+        seed=int(seed or 0),
+        lambda_consistency=float(consistency),
+        preview_every=1,
+    )
