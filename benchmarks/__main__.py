@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,60 +14,48 @@ import torch
 from essence import ops
 from essence.runtime import hardware
 
-from .cases import Row, Setting, bundled, render, steps, unmeasured
+from .cases import Row, Setting, bundled_rows, render_rows, step_rows, unmeasured_rows
 
-KINDS = {"steps": steps, "render": render, "bundled": bundled}
+KINDS = {"steps": step_rows, "render": render_rows, "bundled": bundled_rows}
 CPUINFO = Path("/proc/cpuinfo")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    a = _parser().parse_args(arguments)
+    a = make_parser().parse_args(arguments)
     hardware.limit_threads()
     setting = Setting(a.size, a.sources, a.repeats, a.device, a.clock, a.tiny)
-    print(f"{machine_in_words(a.device)} Ratios of {a.clock} time.", flush=True)
-    print(line([field.name for field in dataclasses.fields(Row)]))
-    print(line(["---"] * len(dataclasses.fields(Row))), flush=True)
-    for row in rows(setting, a.only or list(KINDS)):
-        print(line(dataclasses.astuple(row)), flush=True)
+    columns = [field.name for field in dataclasses.fields(Row)]
 
+    def print_row(cells: Sequence[str]) -> None:
+        print(f"| {' | '.join(cells)} |", flush=True)
 
-def rows(setting: Setting, kinds: Sequence[str]) -> Iterator[Row]:
-    for kind in kinds:
-        yield from KINDS[kind](setting)
+    print(f"{machine_description(a.device)} Ratios of {a.clock} time.", flush=True)
+    print_row(columns)
+    print_row(["---"] * len(columns))
+    for kind in a.only or KINDS:
+        for row in KINDS[kind](setting):
+            print_row(dataclasses.astuple(row))
     if setting.device != "cuda":
-        yield from unmeasured()
+        for row in unmeasured_rows():
+            print_row(dataclasses.astuple(row))
 
 
-def line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def machine_in_words(device: str) -> str:
+def machine_description(device: str) -> str:
     """What the figures were measured on, in one line."""
     said = [f"torch {torch.__version__}"]
     if device == "cuda":
         said += [torch.cuda.get_device_name(), ops.backend()]
-    names = (
-        [
-            text.split(":")[1].strip()
-            for text in CPUINFO.read_text().splitlines()
-            if text.startswith("model name")
-        ]
-        if CPUINFO.is_file()
-        else []
-    )
-    said += [
-        names[0] if names else platform.processor() or platform.machine(),
-        f"{torch.get_num_threads()} threads",
-    ]
+    lines = CPUINFO.read_text().splitlines() if CPUINFO.is_file() else []
+    names = [text.split(":")[1].strip() for text in lines if text.startswith("model name")]
+    said.append(names[0] if names else platform.processor() or platform.machine())
+    said.append(f"{torch.get_num_threads()} threads")
     if hasattr(os, "getloadavg"):
-        said.append(
-            f"load {os.getloadavg()[0]:.1f} on {hardware.cpu_count()} processors as it began"
-        )
+        load, count = os.getloadavg()[0], hardware.cpu_count()
+        said.append(f"load {load:.1f} on {count} processors as it began")
     return "; ".join(said) + "."
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu"

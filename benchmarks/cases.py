@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-from essence import OptimizeOptions, ops
+from essence import OptimizeOptions, Source, Target, ops
 from essence.library import loading
 from essence.methods.optimize import optimize
 from essence.models.model_set import ModelSet
@@ -66,23 +67,21 @@ class Time:
 
     @classmethod
     def median(cls, times: Sequence[Time]) -> Time:
-        return cls(
-            statistics.median(t.wall for t in times), statistics.median(t.processor for t in times)
-        )
+        wall, processor = ([getattr(t, clock) for t in times] for clock in ("wall", "processor"))
+        return cls(statistics.median(wall), statistics.median(processor))
 
     def shown(self, device: str) -> str:
-        return f"{self.wall:.3g} s" + (
-            f" (processor {self.processor:.3g} s)" if device == "cpu" else ""
-        )
+        beside = f" (processor {self.processor:.3g} s)" if device == "cpu" else ""
+        return f"{self.wall:.3g} s{beside}"
 
     def ratio(self, other: Time, clock: str) -> str:
         return f"{getattr(self, clock) / getattr(other, clock):.1f}x"
 
 
-def measure(
+def median_time(
     work: Callable[[], object], repeats: int, device: torch.device, warm_up: int = 1
 ) -> Time:
-    """Median time of `work`."""
+    """Of `work`, after `warm_up` runs that do not count."""
     times = []
     for i in range(warm_up + repeats):
         start = Time.now()
@@ -94,12 +93,15 @@ def measure(
     return Time.median(times)
 
 
-def latents(models: ModelSet, count: int) -> Tensor:
-    z = torch.randn(count, models.latent_shape[1], generator=torch.Generator().manual_seed(1)).to(
-        models.device
-    )
+def random_latents(models: ModelSet, count: int) -> Tensor:
+    """w+ [count, L, D]."""
+    rng = torch.Generator().manual_seed(1)
+    z = torch.randn(count, models.latent_shape[1], generator=rng).to(models.device)
     with torch.no_grad():
         return models.generator.repeat(models.generator.mapping(z)).clone()
+
+
+# ---- a step of the optimiser
 
 
 def step_time(models: ModelSet, setting: Setting, loss_resolution: int) -> Time:
@@ -110,9 +112,13 @@ def step_time(models: ModelSet, setting: Setting, loss_resolution: int) -> Time:
     options = OptimizeOptions(
         steps=steps, space="w+", start="zero", loss_resolution=loss_resolution, preview_every=steps
     )
-    target = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    with torch.no_grad():
+        target = Target("random", models.encode(picture)[0].float().cpu())
+    w, grey = random_latents(models, setting.sources).cpu(), Image.new("RGB", (1, 1))
+    sources = [Source(f"{i}", grey, grey, each, models.id) for i, each in enumerate(w)]
     times, start = [], Time.now()
-    for _ in optimize(models, latents(models, setting.sources), target, options):
+    for _ in optimize(models, target, sources, options):
         times.append(Time.now().since(start))
         start = Time.now()
     return Time.median(times[1:-1][-setting.repeats :])
@@ -123,138 +129,112 @@ def rival_time(setting: Setting) -> Time | None:
     device = torch.device(setting.device)
     models = random_models(setting.size, device, half=False, tiny=setting.tiny)
     free = memory.free_memory(device)
-    if free is not None and free < rival.memory(setting.sources, models.generator):
+    if free is not None and free < rival.step_memory(setting.sources, models.generator):
         return None
-    target = torch.randn(
-        1, models.clip.model.visual.output_dim, generator=torch.Generator().manual_seed(3)
-    ).to(device)
+    visual, rng = models.clip.model.visual, torch.Generator().manual_seed(3)
+    target = torch.randn(1, visual.output_dim, generator=rng).to(device)
+    z = random_latents(models, setting.sources)
     # In training mode open_clip's towers are the same, but for ways that libraries take without
     # gradients.
-    work = rival.Rival(
-        models.generator,
-        models.clip.model.visual,
-        models.clip.size,
-        latents(models, setting.sources),
-        target,
-    )
-    return measure(work.step, setting.repeats, device)
+    work = rival.Rival(models.generator, visual, models.clip.size, z, target)
+    return median_time(work.step, setting.repeats, device)
 
 
-def steps(setting: Setting) -> Iterator[Row]:
+def step_rows(setting: Setting) -> Iterator[Row]:
     """The optimiser's step: exact, then with the loss at a smaller picture, and half precision
     where the processor has it.
     """
-    cuda, pays = setting.device == "cuda", ops.bfloat16_pays(setting.device)
+    device, cuda = setting.device, setting.device == "cuda"
     theirs = rival_time(setting)
     memory.keep_memory()  # as a Studio does; the released script does not
+    pays = ops.bfloat16_pays(device)
     exact, fast = (">= 3x", ">= 10x") if cuda else (">= 4x", ">= 20x")
-    name = f"step, {setting.size}, {setting.sources} source{'s' * (setting.sources > 1)}"
-    for label, half, side, target in (
+    early = f"loss at {setting.loss_resolution}, {'bf16' if pays else 'fp32'}"
+    for label, half, side, goal in (
         ("exact, fp32", False, 0, exact),
-        (
-            f"loss at {setting.loss_resolution}, {'bf16' if pays else 'fp32'}",
-            pays,
-            setting.loss_resolution,
-            fast,
-        ),
+        (early, pays, setting.loss_resolution, fast),
     ):
         if cuda:
             torch.cuda.reset_peak_memory_stats()
-        models = random_models(setting.size, torch.device(setting.device), half, setting.tiny)
-        models.settle()
+        models = random_models(setting.size, torch.device(device), half, setting.tiny)
+        models.use_fast_layout()
         ours = step_time(models, setting, side)
-        ratio = NOT_MEASURED if theirs is None else theirs.ratio(ours, setting.clock)
-        said = (
-            f"{NOT_MEASURED}: does not fit the memory"
-            if theirs is None
-            else theirs.shown(setting.device)
-        )
-        yield Row(
-            f"{name}, {label}", setting.device, ours.shown(setting.device), said, ratio, target
-        )
+        if theirs is None:
+            said, ratio = f"{NOT_MEASURED}: does not fit the memory", NOT_MEASURED
+        else:
+            said, ratio = theirs.shown(device), theirs.ratio(ours, setting.clock)
+        plural = "s" * (setting.sources > 1)
+        case = f"step, {setting.size}, {setting.sources} source{plural}, {label}"
+        yield Row(case, device, ours.shown(device), said, ratio, goal)
         if cuda:
             peak = torch.cuda.max_memory_allocated() / 2**30
             yield Row(f"memory of that step ({label})", "cuda", f"{peak:.1f} GB", "", "", "<= 8 GB")
 
 
-def render(setting: Setting) -> Iterator[Row]:
+# ---- rendering
+
+
+def render_rows(setting: Setting) -> Iterator[Row]:
     """One picture at a time; on a GPU also the share of that time that moving its feature maps
     takes at the speed of copying.
     """
     device = torch.device(setting.device)
+    cuda = device.type == "cuda"
     memory.keep_memory()
-    models = random_models(setting.size, device, half=device.type == "cuda", tiny=setting.tiny)
-    models.settle()
-    w = latents(models, 1)
+    models = random_models(setting.size, device, half=cuda, tiny=setting.tiny)
+    models.use_fast_layout()
+    w = random_latents(models, 1)
     with torch.no_grad():
-        taken = measure(
-            lambda: models.images(w),
-            max(setting.repeats, 10 if device.type == "cuda" else 1),
-            device,
-        )
+        repeats = max(setting.repeats, 10 if cuda else 1)
+        taken = median_time(lambda: models.images(w), repeats, device)
     said = f"{1 / taken.wall:.3g} pictures/s"
-    if device.type == "cuda":
-        said += f", {moved(models) / copying_speed(device) / taken.wall:.0%} of the bandwidth limit"
-    if device.type == "cpu":
+    if cuda:
+        share = bytes_moved(models) / bytes_copied_per_second(device) / taken.wall
+        said += f", {share:.0%} of the bandwidth limit"
+    else:
         said += f" (processor {taken.processor:.3g} s each)"
-    yield Row(
-        f"render, {setting.size}, batch 1",
-        setting.device,
-        said,
-        "",
-        "",
-        ">= 60 pictures/s" if device.type == "cuda" else "",
-    )
+    goal = ">= 60 pictures/s" if cuda else ""
+    yield Row(f"render, {setting.size}, batch 1", setting.device, said, "", "", goal)
 
 
-def moved(models: ModelSet) -> int:
-    """Bytes that one picture's feature maps cannot avoid: two layers at each resolution, each read
-    and written by its convolution, the first one's result also by the blur, and both by the
-    activation; and the weights once."""
+def bytes_moved(models: ModelSet) -> int:
+    """What one picture's feature maps cannot avoid: two layers at each resolution, each read and
+    written by its convolution, the first one's result also by the blur, and both by the activation;
+    and the weights once.
+    """
     maps = sum(width * side * side for side, width in models.generator.config.channels.items())
     size = 2 if models.half else 4
     return maps * 10 * size + sum(p.numel() for p in models.generator.parameters()) * size
 
 
-def copying_speed(device: torch.device) -> float:
-    """Bytes per second, read and written, of copying a large tensor."""
+def bytes_copied_per_second(device: torch.device) -> float:
+    """Read and written, while a large tensor is copied."""
     x = torch.empty(1 << 28, dtype=torch.uint8, device=device)
     y = torch.empty_like(x)
-    return 2 * x.numel() / measure(lambda: y.copy_(x), 10, device).wall
+    return 2 * x.numel() / median_time(lambda: y.copy_(x), 10, device).wall
 
 
-def bundled(setting: Setting) -> Iterator[Row]:
+# ---- the bundled models
+
+
+def bundled_rows(setting: Setting) -> Iterator[Row]:
     """The model set that comes with the project, as it is used."""
     memory.keep_memory()
-    models = loading.load("mini", setting.device)
-    quick = Setting(sources=4, repeats=max(setting.repeats, 5), device=setting.device)
+    models, device = loading.load_model_set("mini", setting.device), setting.device
+    quick = Setting(sources=4, repeats=max(setting.repeats, 5), device=device)
     name = f"bundled model ({'bf16' if models.half else 'fp32'})"
-    full = step_time(models, quick, 0)
-    yield Row(
-        f"{name}: step, 4 sources, full loss",
-        setting.device,
-        full.shown(setting.device),
-        "",
-        "",
-        "<= 0.12 s",
-    )
+    sides = {"full loss": 0}
     early = next(side for side in models.generator.config.resolutions if side >= models.clip.size)
     if early < models.size:
-        ours = step_time(models, quick, early)
-        yield Row(
-            f"{name}: step, 4 sources, loss at {early}",
-            setting.device,
-            ours.shown(setting.device),
-            "",
-            "",
-            "<= 0.12 s",
-        )
-    w = latents(models, 1)
+        sides[f"loss at {early}"] = early
+    for label, side in sides.items():
+        shown = step_time(models, quick, side).shown(device)
+        yield Row(f"{name}: step, 4 sources, {label}", device, shown, "", "", "<= 0.12 s")
+    w = random_latents(models, 1)
     with torch.no_grad():
-        one = measure(lambda: models.images(w), quick.repeats, models.device)
-    yield Row(
-        f"{name}: render of one", setting.device, f"{one.wall * 1000:.3g} ms", "", "", "<= 15 ms"
-    )
+        one = median_time(lambda: models.images(w), quick.repeats, models.device)
+    shown = f"{one.wall * 1000:.3g} ms"
+    yield Row(f"{name}: render of one", device, shown, "", "", "<= 15 ms")
 
 
 GPU_CASES = (
@@ -265,6 +245,7 @@ GPU_CASES = (
 )
 
 
-def unmeasured() -> Iterator[Row]:
+def unmeasured_rows() -> Iterator[Row]:
+    """The cases of a GPU, where there is none."""
     for case, target in GPU_CASES:
         yield Row(case, "cuda", NOT_MEASURED, NOT_MEASURED, "", target)

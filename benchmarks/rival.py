@@ -1,5 +1,5 @@
-"""The released optimiser's step, written plainly after the paper and a description of the code,
-with its own inefficiencies.
+"""The rival: the released optimiser's step, written plainly after the paper and a description of
+the code, with its own inefficiencies.
 
 It renders and encodes the sources anew in every step, goes through a picture seven times as large
 on the way to CLIP, computes gradients of all weights, holds four pictures' activations at once and
@@ -19,7 +19,7 @@ from essence.models.stylegan2 import BLUR, Generator, ModulatedConv, StyledConv,
 ENLARGE = 7  # nearest repeat before the average pooling
 
 
-def memory(sources: int, generator: Generator) -> int:
+def step_memory(sources: int, generator: Generator) -> int:
     """Bytes that a step takes, roughly: feature maps and their gradients, and three copies of the
     enlarged pictures.
     """
@@ -30,7 +30,7 @@ def memory(sources: int, generator: Generator) -> int:
 
 class Rival:
     """Direction b and one coefficient for each source; `step()` does what one step of the released
-    loop does and returns its loss.
+    loop does and returns its loss. `z` [N, L, D] are the sources, `target` [1, E] an embedding.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Rival:
         target: Tensor,
     ):
         self.generator, self.visual, self.clip_size, self.z = generator, visual, clip_size, z
-        self.target = target  # embedding [1, E]
+        self.target = target
         self.b = torch.zeros_like(z[0]).normal_(0, 0.1).requires_grad_()
         self.c = torch.ones(len(z), 1, 1, device=z.device, requires_grad=True)
         self.optimizer = torch.optim.Adam([self.b], lr=0.2, weight_decay=0.003)
@@ -75,8 +75,8 @@ class Rival:
 
 
 def synthesis(generator: Generator, w: Tensor) -> Tensor:
-    """The generator's picture [B, 3, S, S] as plain code computes it: each picture with weights of
-    its own.
+    """The generator's picture [B, 3, S, S] of w+ [B, L, D] as plain code computes it: each picture
+    with weights of its own.
     """
     g = generator
     x = _styled(g.conv1, g.input.input.expand(len(w), -1, -1, -1), w[:, 0], g.noises.noise_0)
@@ -95,30 +95,27 @@ def _styled(layer: StyledConv, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
 
 def _to_rgb(layer: ToRGB, x: Tensor, w: Tensor, skip: Tensor | None) -> Tensor:
     rgb = _modulated(layer.conv, x, w) + layer.bias
-    return rgb if skip is None else rgb + _filter(_spread(skip), (2, 1))
+    if skip is None:
+        return rgb
+    b, c, height, width = skip.shape
+    spread = F.pad(skip.view(b, c, height, 1, width, 1), (0, 1, 0, 0, 0, 1))
+    return rgb + _filter(spread.view(b, c, 2 * height, 2 * width), (2, 1))
 
 
 def _modulated(conv: ModulatedConv, x: Tensor, w: Tensor) -> Tensor:
     b, c, height, width = x.shape
-    weight = (
-        conv.scale * conv.weight * conv.modulation(w)[:, None, :, None, None]
-    )  # [B, out, in, k, k]
+    # [B, out, in, k, k]
+    weight = conv.scale * conv.weight * conv.modulation(w)[:, None, :, None, None]
     out, k = weight.shape[1], weight.shape[-1]
     if k > 1:  # colours are not demodulated
         weight = weight * torch.rsqrt(weight.square().sum((2, 3, 4), keepdim=True) + 1e-8)
     x = x.reshape(1, b * c, height, width)
     if conv.upsample:
-        x = F.conv_transpose2d(
-            x, weight.transpose(1, 2).reshape(b * c, out, k, k), stride=2, groups=b
-        )
+        transposed = weight.transpose(1, 2).reshape(b * c, out, k, k)
+        x = F.conv_transpose2d(x, transposed, stride=2, groups=b)
         return _filter(x.view(b, out, *x.shape[2:]), (1, 1))
     x = F.conv2d(x, weight.view(b * out, c, k, k), padding=k // 2, groups=b)
     return x.view(b, out, height, width)
-
-
-def _spread(x: Tensor) -> Tensor:
-    b, c, h, w = x.shape
-    return F.pad(x.view(b, c, h, 1, w, 1), (0, 1, 0, 0, 0, 1)).view(b, c, 2 * h, 2 * w)
 
 
 def _filter(x: Tensor, pad: tuple[int, int]) -> Tensor:

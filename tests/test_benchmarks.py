@@ -11,24 +11,13 @@ from essence import ops
 from essence.pictures.tensors import resample
 from essence.runtime import memory
 
-TINY = [
-    "--size",
-    "32",
-    "--sources",
-    "2",
-    "--repeats",
-    "1",
-    "--tiny",
-    "--device",
-    "cpu",
-    "--clock",
-    "processor",
-]
+TINY = ["--size", "32", "--sources", "2", "--repeats", "1", "--tiny"]
+TINY += ["--device", "cpu", "--clock", "processor"]
 
 
 def test_rival_renders_the_same_picture():
     models = random_models(32, torch.device("cpu"), half=False, tiny=True)
-    w = cases.latents(models, 3)
+    w = cases.random_latents(models, 3)
     for convolution in (models.generator.convs[0].conv, models.generator.convs[1].conv):
         convolution.modulation.weight.data *= 3  # styles that differ from picture to picture
     with torch.no_grad():
@@ -54,14 +43,13 @@ def test_rival_learns_and_wastes_as_it_should():
         models.generator,
         models.clip.model.visual,
         models.clip.size,
-        cases.latents(models, 2),
+        cases.random_latents(models, 2),
         torch.randn(1, 16),
     )
     losses = [work.step() for _ in range(12)]
     assert min(losses) < losses[0]
-    assert (
-        models.generator.convs[0].conv.weight.grad is not None
-    )  # gradients of weights that nobody wants
+    # Gradients of weights that nobody wants.
+    assert models.generator.convs[0].conv.weight.grad is not None
     assert not torch.equal(work.c, torch.ones_like(work.c))
 
 
@@ -99,4 +87,4 @@ def test_rivals_need_at_1024_is_known_before_it_starts(sources, gigabytes):
         class config:
             size, channels = 1024, FFHQ
 
-    assert gigabytes[0] < rival.memory(sources, Shape) / 2**30 < gigabytes[1]
+    assert gigabytes[0] < rival.step_memory(sources, Shape) / 2**30 < gigabytes[1]

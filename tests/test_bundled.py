@@ -19,7 +19,7 @@ from essence import (
     bundled,
     load_image,
 )
-from essence.evaluate.metrics import distance_between_people, distances
+from essence.evaluate.metrics import distance_between_people, identity_distance
 from essence.library import loading, manifest
 from essence.pictures import align
 from essence.pictures.tensors import to_tensor
@@ -75,11 +75,11 @@ def test_faces_are_found_while_the_models_load(monkeypatch):
     """
     portrait = Studio("mini", "cpu").random_source(20).inversion
     studio, loaded = Studio("mini", "cpu"), []
-    found, first = align.square, loading.load_model_set
+    found, first = align.locate, loading.load_model_set
     monkeypatch.setattr(
         loading, "load_model_set", lambda *a, **k: loaded.append("loading") or first(*a, **k)
     )
-    monkeypatch.setattr(align, "square", lambda *a, **k: loaded.append("finding") or found(*a, **k))
+    monkeypatch.setattr(align, "locate", lambda *a, **k: loaded.append("finding") or found(*a, **k))
     crops = studio.crops([portrait, portrait])
     assert sorted(loaded) == ["finding", "finding", "loading"]
     assert [np.asarray(c).tolist() for c in crops] == [
@@ -103,28 +103,24 @@ def test_inversion_brings_back_the_person(studio, unseen):
     """Pictures made by the generator: refined inversions are nearer to their own original than
     people are to each other.
     """
-    found = [
-        last(studio.invert(source.inversion, options=RefineOptions(steps=12))).result
-        for source in unseen[:4]
-    ]
+    pictures, names = zip(*((source.inversion, source.name) for source in unseen[:4]), strict=True)
+    found = last(studio.invert(pictures, names, RefineOptions(steps=12))).result
     before, after = (
         describe(studio, [s.inversion for s in group]) for group in (unseen[:4], found)
     )
-    assert distances(before, after).mean() < 0.5 * distance_between_people(
+    assert identity_distance(before, after).mean() < 0.5 * distance_between_people(
         describe(studio, [s.inversion for s in unseen])
     )
 
 
 @pytest.mark.parametrize("name", ["auburn", "drawn-greybeard"])
 def test_an_essence_moves_over_and_the_person_stays(studio, sources, unseen, name):
-    target, _ = studio.crop_target(
-        load_image(next(p for p in bundled("targets") if p.stem == name)), aligned=True
-    )
+    target = studio.target(next(p for p in bundled("targets") if p.stem == name), aligned=True)
     essence = last(studio.extract(target, sources, QUICK)).result
     before, after = studio.cosines(target, unseen, essence)
     assert after > before + 0.1
     own = [s.inversion for s in unseen]
-    moved = distances(
+    moved = identity_distance(
         describe(studio, own), describe(studio, studio.blend(unseen, [essence], [1.0])[0])
     )
     assert moved.mean() < distance_between_people(describe(studio, own))
@@ -165,7 +161,7 @@ def resident_megabytes():
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
 def test_memory_is_back_after_ten_essences(studio, sources):
-    target = sources[0].crop
+    target = studio.embed_target(sources[0].crop)
     short = OptimizeOptions(steps=3)
     for _ in range(3):  # what the tests before this one left goes now, not while it counts
         last(studio.extract(target, sources, short))

@@ -4,17 +4,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from essence.pictures import align
+from essence.pictures import faces
 from essence.train.data.drawing import draw
+from essence.train.data.drawing.accessories import ACCESSORIES
 from essence.train.data.drawing.canvas import BLACK, Canvas, curve, mirror
-from essence.train.data.drawing.hair import EXTRAS, HAIR
+from essence.train.data.drawing.hair import HAIR
 from essence.train.data.drawing.parts import EYE, MOUTH
 from essence.train.data.drawing.strokes import oil, pencil
 
 
 @pytest.fixture(scope="module")
 def drawings() -> dict[str, Image.Image]:
-    return {name: draw.draw(name, 128) for name in draw.NAMES}
+    return {name: draw.draw_target(name, 128) for name in draw.NAMES}
 
 
 def colour_at(image: Image.Image, x: float, y: float) -> np.ndarray:
@@ -24,12 +25,12 @@ def colour_at(image: Image.Image, x: float, y: float) -> np.ndarray:
 
 
 def test_a_drawing_is_the_same_every_time(drawings):
-    assert draw.draw("redhead", 128).tobytes() == drawings["redhead"].tobytes()
-    assert draw.draw("redhead", 128, seed=1).tobytes() != drawings["redhead"].tobytes()
+    assert draw.draw_target("redhead", 128).tobytes() == drawings["redhead"].tobytes()
+    assert draw.draw_target("redhead", 128, seed=1).tobytes() != drawings["redhead"].tobytes()
 
 
 def test_the_size_changes_the_resolution_only(drawings):
-    large = draw.draw("moustache", 256).resize((128, 128), Image.Resampling.LANCZOS)
+    large = draw.draw_target("moustache", 256).resize((128, 128), Image.Resampling.LANCZOS)
     assert np.abs(np.asarray(large, float) - np.asarray(drawings["moustache"], float)).mean() < 3
 
 
@@ -53,8 +54,8 @@ def test_the_detector_takes_drawings_for_aligned_faces(drawings):
     picture.
     """
     for image in drawings.values():
-        (face,) = align.detect(image)
-        centre, x = align.ffhq_square(face.landmarks)
+        (face,) = faces.detect(image)
+        centre, x = faces.ffhq_square(face.landmarks)
         assert np.abs(centre - 64).max() < 3 and abs(x[0] - 64) < 8 and abs(x[1]) < 3
 
 
@@ -73,13 +74,13 @@ def test_each_face_has_what_it_is_known_by(drawings):
 
 def test_every_look_is_complete():
     for look in draw.LOOKS.values():
-        assert look.style in HAIR and set(look.extras) <= set(EXTRAS)
-    assert {extra for look in draw.LOOKS.values() for extra in look.extras} == set(EXTRAS)
+        assert look.style in HAIR and set(look.extras) <= set(ACCESSORIES)
+    assert {extra for look in draw.LOOKS.values() for extra in look.extras} == set(ACCESSORIES)
 
 
 def test_an_unknown_name_lists_the_known():
     with pytest.raises(ValueError, match="dragon.*redhead.*oil"):
-        draw.draw("dragon")
+        draw.draw_target("dragon")
 
 
 @pytest.mark.parametrize("style", [oil, pencil])

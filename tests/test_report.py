@@ -8,21 +8,23 @@ import torch
 from PIL import Image
 
 from essence.errors import UserError
-from essence.evaluate import quality, report
+from essence.evaluate import metrics, report
+from essence.evaluate.attribute_transfer import moved_attributes
+from essence.runtime.folders import package_file
 from essence.studio import Studio
-from essence.train.data import attributes as A
+from essence.train.face_landmarks import ALIGNED_BOX, predictor
 
 
 def test_a_set_is_no_distance_from_another_draw_of_itself_and_far_from_a_shifted_one():
     x, y, z = torch.randn(3, 800, 12, generator=torch.Generator().manual_seed(0))
-    for distance in (quality.kid, quality.fid):
+    for distance in (metrics.kid, metrics.fid):
         assert abs(distance(x, y)) < 0.2 * distance(x, z * 1.5 + 0.5)
-    assert quality.fid(x, x) == pytest.approx(0, abs=1e-6)
+    assert metrics.fid(x, x) == pytest.approx(0, abs=1e-6)
 
 
 def test_fid_of_a_pure_shift_is_its_square():
     x = torch.randn(4000, 6, generator=torch.Generator().manual_seed(0))
-    assert quality.fid(x, x + x.std(0)) == pytest.approx(6, rel=1e-3)
+    assert metrics.fid(x, x + x.std(0)) == pytest.approx(6, rel=1e-3)
 
 
 def test_moved_means_a_third_of_the_way_towards_the_target():
@@ -30,22 +32,25 @@ def test_moved_means_a_third_of_the_way_towards_the_target():
     after = torch.tensor([[1.1, 0.5, 0.0]])
     # The first went 1.1 of 3, the second the wrong way, and in the third source and target hardly
     # differ.
-    assert quality.moved(before, after, target, torch.tensor([0, 1, 2])).tolist() == [True, False]
+    assert moved_attributes(before, after, target, torch.tensor([0, 1, 2])).tolist() == [
+        True,
+        False,
+    ]
 
 
 def test_descriptors_of_chips_are_dlibs_own(face_image):
     import dlib
 
     picture = np.asarray(face_image.crop((128, 128, 384, 384)))
-    find = A.predictor()
-    marks = find(picture, dlib.rectangle(*(round(edge * 256) for edge in A.ALIGNED_BOX)))
+    find = predictor()
+    marks = find(picture, dlib.rectangle(*(round(edge * 256) for edge in ALIGNED_BOX)))
     network = dlib.face_recognition_model_v1(
-        str(A.package_file("dlib_face_recognition_resnet_model_v1.dat"))
+        str(package_file("dlib_face_recognition_resnet_model_v1.dat"))
     )
     theirs = torch.tensor(
         network.compute_face_descriptor(dlib.get_face_chip(picture, marks, 150, 0.25))
     )
-    assert (quality.chip_descriptors(picture[None])[0] - theirs).norm() < 1e-3
+    assert (metrics.chip_descriptors(picture[None])[0] - theirs).norm() < 1e-3
 
 
 @pytest.fixture(scope="module")
@@ -62,24 +67,9 @@ def people(tmp_path_factory):
 def test_one_command_measures_everything_and_fills_the_card(people, tmp_path):
     card = tmp_path / "card.md"
     card.write_text(f"before\n{report.MARKS[0]}\nold\n{report.MARKS[1]}\nafter\n")
-    words = [
-        "--data",
-        str(people),
-        "--out",
-        str(tmp_path / "out"),
-        "--card",
-        str(card),
-        "--samples",
-        "24",
-        "--targets",
-        "1",
-        "--sources",
-        "2",
-        "--steps",
-        "2",
-        "--threads",
-        "1",
-    ]
+    words = ["--data", str(people), "--out", str(tmp_path / "out"), "--card", str(card)]
+    words += ["--samples", "24", "--targets", "1", "--sources", "2", "--steps", "2"]
+    words += ["--threads", "1"]
     report.main(words)
     text = card.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text

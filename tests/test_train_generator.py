@@ -15,7 +15,15 @@ from essence.library.checkpoints import load_generator, load_latents
 from essence.library.safe_files import write_safetensors
 from essence.methods import losses
 from essence.models.stylegan2 import Generator, GeneratorConfig
-from essence.train import common, critics, gaussian, generator, generator_data
+from essence.train import (
+    augment,
+    common,
+    discriminators,
+    gaussian,
+    generator,
+    generator_data,
+    generator_state,
+)
 from essence.train.autoencoder import (
     PictureEncoder,
     PictureEncoderConfig,
@@ -90,27 +98,23 @@ def test_what_it_exports_fits_together(faces, tmp_path):
     spread = (axes.axes.T @ axes.axes).diagonal().clamp(min=1e-6).sqrt()
     assert ((w.mean(0) - axes.mean).abs() / spread).max() < 0.05
     assert torch.allclose(made.latent_avg.mean(0), axes.mean)
-    pictures = torch.stack(
-        [
-            torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
-            for path in sorted(faces.iterdir())[30:]
-        ]
-    )
-    found = encoder(pictures.float() / 127.5 - 1)[:, 0]
+    pictures = [np.array(Image.open(path)) for path in sorted(faces.iterdir())[30:]]
+    images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    found = encoder(images)[:, 0]
     assert ((found.mean(0) - axes.mean).abs() / (spread + 0.01)).max() < 1.5
 
 
 def test_an_interrupted_run_resumes_to_the_same_weights(faces, tmp_path, monkeypatch):
     generator.train(options(faces, tmp_path / "whole"))
-    step = generator.Lesson.step
+    run = generator.TrainingStep.run
 
-    def step_or_stop(self):
-        if self.trainer.clock["step"] == 2:
+    def run_or_stop(self):
+        if self.state.clock["step"] == 2:
             raise KeyboardInterrupt
-        return step(self)
+        return run(self)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(generator.Lesson, "step", step_or_stop)
+        patch.setattr(generator.TrainingStep, "run", run_or_stop)
         generator.train(options(faces, tmp_path / "broken", checkpoint_seconds=0))
     generator.train(options(faces, tmp_path / "broken"))
     whole, resumed = (
@@ -129,14 +133,12 @@ def test_another_architecture_is_refused_and_the_checkpoint_stays(faces, tmp_pat
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
 
 
-def test_critics_alone_train_a_plain_stylegan(faces, tmp_path):
+def test_discriminators_alone_train_a_plain_stylegan(faces, tmp_path):
     generator.train(options(faces, tmp_path, steps=3, reconstruct=0.0, mixing=1.0))
-    begun = generator.networks(options(faces, tmp_path))[0]
+    begun = generator_state.initial_networks(options(faces, tmp_path))[0]
     torch.manual_seed(0)
-    first, trained = (
-        generator.networks(options(faces, tmp_path))[0],
-        load_generator(tmp_path / "generator.safetensors"),
-    )
+    first = generator_state.initial_networks(options(faces, tmp_path))[0]
+    trained = load_generator(tmp_path / "generator.safetensors")
     assert isinstance(begun, Generator)
     assert not torch.equal(first.style[1].weight, trained.style[1].weight), (
         "the mapping network is trained where nothing is encoded"
@@ -162,7 +164,7 @@ def test_a_mapping_network_is_the_gaussian_and_moves_no_picture():
     mean, mix = torch.randn(DIM), torch.randn(DIM, DIM) / 4
     w = mean + torch.randn(4, DIM) @ mix
     before = made.synthesis(w)
-    moved = gaussian.install(made, mean, mix.T @ mix)
+    moved = gaussian.install_gaussian(made, mean, mix.T @ mix)
     assert torch.allclose(made.synthesis(w + moved - mean), before, atol=1e-3)
     sampled = made.mapping(torch.randn(100_000, DIM, generator=torch.Generator().manual_seed(1)))
     assert torch.allclose(sampled.mean(0), moved, atol=0.03)
@@ -172,7 +174,7 @@ def test_a_mapping_network_is_the_gaussian_and_moves_no_picture():
 
 def test_running_moments_are_those_of_all_rows():
     w = torch.randn(300, 5) @ torch.randn(5, 5) + 3
-    running = gaussian.Running(5, decay=0)
+    running = gaussian.RunningMoments(5, decay=0)
     for part in w.split(70):
         running.add(part)
     assert torch.allclose(running.mean, w.mean(0), atol=1e-4)
@@ -192,34 +194,32 @@ def test_the_encoder_comes_back_from_its_file(tmp_path):
         load_encoder(tmp_path / "other.safetensors")
 
 
-def test_an_alteration_is_the_same_for_a_picture_and_its_copy():
-    alter = critics.Alteration(6, 0.9, torch.Generator().manual_seed(0))
+def test_an_augmentation_is_the_same_for_a_picture_and_its_copy():
+    change = augment.AdaptiveAugmentation(6, 0.9, torch.Generator().manual_seed(0))
     pictures = torch.randn(6, 3, SIDE, SIDE)
-    assert torch.equal(alter(pictures), alter(pictures.clone()))
-    assert not torch.allclose(alter(pictures), pictures, atol=0.1)
-    still = critics.Alteration(6, 0.0, torch.Generator().manual_seed(0))
+    assert torch.equal(change(pictures), change(pictures.clone()))
+    assert not torch.allclose(change(pictures), pictures, atol=0.1)
+    still = augment.AdaptiveAugmentation(6, 0.0, torch.Generator().manual_seed(0))
     assert torch.allclose(still(pictures), pictures, atol=1e-4)
 
 
 def test_pictures_that_are_all_alike_have_no_deviation():
     one = torch.randn(1, 3, 8, 8)
-    assert (
-        critics.deviation(one.expand(8, -1, -1, -1)).max()
-        < 1e-3
-        < critics.deviation(torch.randn(8, 3, 8, 8)).min()
-    )
+    alike = discriminators.minibatch_deviation(one.expand(8, -1, -1, -1))
+    different = discriminators.minibatch_deviation(torch.randn(8, 3, 8, 8))
+    assert alike.max() < 1e-3 < different.min()
 
 
 def test_r1_is_the_squared_gradient():
     pictures = torch.randn(3, 1, 4, 4, requires_grad=True)
-    penalty = critics.r1([(pictures * 2).sum(dim=(1, 2, 3))[:, None]], pictures)
+    penalty = discriminators.r1_penalty([(pictures * 2).sum(dim=(1, 2, 3))[:, None]], pictures)
     assert torch.allclose(penalty, torch.tensor(4.0 * 16))
 
 
 def test_a_crops_edge_counts_nothing_and_its_middle_all():
     own = torch.zeros(1, 1, 128, 128, dtype=torch.uint8)
     own[..., 30:100, 25:105] = 255
-    mask = generator_data.inner(own)
+    mask = generator_data.feathered(own)
     assert (
         mask[0, 0, 65, 65] == 255 and not mask[..., :32, :].any() and not mask[..., :, 103:].any()
     )

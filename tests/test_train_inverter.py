@@ -14,7 +14,8 @@ from essence.library.checkpoints import load_inverter, save_generator
 from essence.library.safe_files import write_safetensors
 from essence.models.stylegan2 import Generator, GeneratorConfig
 from essence.train import augment, common, inverter
-from essence.train.inverter import InverterOptions
+from essence.train.inverter_data import InverterOptions
+from essence.train.inverter_encoder import FastPReLU
 
 SIDE, DIM = 32, 16
 
@@ -68,14 +69,14 @@ def rows(out) -> list[dict[str, str]]:
 
 def stop_after(monkeypatch, steps: int) -> None:
     """Break the run off as a power cut would, with a checkpoint at every step."""
-    learn = inverter.Trainer.learn
+    train_step = inverter.Trainer.train_step
 
-    def learn_or_stop(self, *args):
+    def step_or_stop(self, *args):
         if self.step == steps:
             raise KeyboardInterrupt
-        return learn(self, *args)
+        return train_step(self, *args)
 
-    monkeypatch.setattr(inverter.Trainer, "learn", learn_or_stop)
+    monkeypatch.setattr(inverter.Trainer, "train_step", step_or_stop)
 
 
 def test_interrupted_run_resumes_to_the_same_weights(folder, tmp_path, monkeypatch):
@@ -161,10 +162,10 @@ def test_augmentation_keeps_range_shape_and_seed():
     assert torch.equal(lit[~changed], x[~changed]) and not torch.equal(lit[changed], x[changed])
 
 
-def test_quick_prelu_is_prelu():
-    slow, quick = torch.nn.PReLU(3), inverter.QuickPReLU(3)
+def test_fast_prelu_is_prelu():
+    slow, fast = torch.nn.PReLU(3), FastPReLU(3)
     x, grads = torch.randn(2, 3, 4, 4), []
-    for module in (slow, quick):
+    for module in (slow, fast):
         y = x.clone().requires_grad_()
         out = module(y)
         (out * torch.arange(out.numel()).view_as(out)).sum().backward()

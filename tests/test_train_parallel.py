@@ -31,9 +31,9 @@ def told(owner, name, net):
         return before(self, *args)
     setattr(owner, name, save)
 
-told(generator.Trainer, "save", lambda t: t.generator)
+told(generator.TrainingState, "save", lambda t: t.generator)
 told(inverter.Trainer, "save", lambda t: t.encoder)
-told(clip.Run, "update", lambda r: r.model)
+told(clip.TrainingState, "update", lambda r: r.model)
 {"generator": generator, "inverter": inverter, "clip": clip}[sys.argv[2]].main(sys.argv[3:])
 """
 
@@ -61,26 +61,10 @@ def folder(tmp_path_factory):
 
 def on_two(folder: Path, out: Path, recipe: str, *words: str) -> list[str]:
     """Runs a recipe on two processes; returns what each of them said of its weights, in order."""
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        str(folder / "spy.py"),
-        str(out),
-        recipe,
-        "--data",
-        str(folder / "faces"),
-        "--out",
-        str(out),
-        "--device",
-        "cpu",
-        "--threads",
-        "1",
-        *words,
-    ]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *launch, str(folder / "spy.py"), str(out), recipe]
+    command += ["--data", str(folder / "faces"), "--out", str(out)]
+    command += ["--device", "cpu", "--threads", "1", *words]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -88,10 +72,18 @@ def on_two(folder: Path, out: Path, recipe: str, *words: str) -> list[str]:
 
 
 SIZES = {
-    "generator": "--size 32 --style-dim 16 --n-mlp 2 --channels 16 16 8 8 --steps 3 --batch 4 --sampled 2 --no-half --warmup 1",
-    "inverter": "--input-size 32 --widths 4 6 8 10 --depths 1 1 1 1 --head-width 8 --steps 3 --batch 4 --generated 2 --bank 8 "
-    "--rendered 2 --latents-first 0 --no-half --warmup 1",
-    "clip": "--size 32 --width 8 --layers 1 1 1 1 --text-width 32 --text-layers 1 --context 16 --steps 3 --batch 4 --every 1",
+    "generator": (
+        "--size 32 --style-dim 16 --n-mlp 2 --channels 16 16 8 8 --steps 3 --batch 4 --sampled 2 "
+        "--no-half --warmup 1"
+    ),
+    "inverter": (
+        "--input-size 32 --widths 4 6 8 10 --depths 1 1 1 1 --head-width 8 --steps 3 --batch 4 "
+        "--generated 2 --bank 8 --rendered 2 --latents-first 0 --no-half --warmup 1"
+    ),
+    "clip": (
+        "--size 32 --width 8 --layers 1 1 1 1 --text-width 32 --text-layers 1 --context 16 "
+        "--steps 3 --batch 4 --every 1"
+    ),
 }
 
 
@@ -99,12 +91,8 @@ SIZES = {
 def test_two_processes_keep_the_same_weights(folder, tmp_path, recipe):
     words = SIZES[recipe].split()
     if recipe == "inverter":
-        words += [
-            "--generator",
-            str(folder / "generator.safetensors"),
-            "--latents",
-            str(folder / "latents.safetensors"),
-        ]
+        words += ["--generator", str(folder / "generator.safetensors")]
+        words += ["--latents", str(folder / "latents.safetensors")]
     first, second = on_two(folder, tmp_path, recipe, *words)
     assert first and first == second
     steps = [line.split(",")[0] for line in (tmp_path / "log.csv").read_text().splitlines()[1:]]

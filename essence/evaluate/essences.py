@@ -15,133 +15,123 @@ import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from tqdm import tqdm
 
-from ..methods.optimize import PRESETS, OptimizeOptions
+from ..methods import PRESETS
 from ..methods.refine import RefineOptions
 from ..pictures.grids import grid
 from ..pictures.loading import load_image
 from ..pictures.tensors import resample, to_tensor
 from ..studio import Studio, bundled, last
 from ..train.common import PHOTOGRAPHS, held_out
-from ..values import Essence, Source
-from .metrics import distance_between_people, distances
+from ..values import Essence, Source, Target
+from .metrics import distance_between_people, identity_distance
 
 LEARNED_ON = 4
 UNSEEN_SEEDS = range(1000, 1016)  # faces that took part in nothing
 PORTRAITS = 20
 
 
-class Group:
+class UnseenPeople:
     """People who took no part in learning."""
 
     def __init__(self, studio: Studio, name: str, sources: Sequence[Source]):
         self.name, self.sources = name, sources
-        self.descriptors = describe(studio, [source.inversion for source in sources])
+        self.descriptors = describe_pictures(studio, [source.inversion for source in sources])
         self.apart = distance_between_people(self.descriptors)
 
-    def measure(
-        self, studio: Studio, target: Image.Image, essence: Essence
+    def transfer_figures(
+        self, studio: Studio, target: Target, essence: Essence
     ) -> tuple[float, float, float]:
-        """CLIP cosine to the target before and after, mean descriptor distance to the own
-        source.
+        """Target similarity (CLIP cosine) before and after, and the mean identity distance to the
+        own source.
         """
         before, after = studio.cosines(target, self.sources, essence)
         cells = [Image.fromarray(cell) for cell in studio.blend(self.sources, [essence], [1.0])[0]]
-        return before, after, distances(self.descriptors, describe(studio, cells)).mean().item()
+        distance = identity_distance(self.descriptors, describe_pictures(studio, cells))
+        return before, after, distance.mean().item()
 
 
-def essences(studio: Studio, options: OptimizeOptions, out: Path, groups: Sequence[Group]) -> None:
-    """A row for each bundled target, learned on the first bundled sources and applied to each
-    group.
+def describe_pictures(studio: Studio, pictures: Sequence[Image.Image]) -> torch.Tensor:
+    """Face descriptors [N, 128]."""
+    return studio.models.describe(to_tensor(list(pictures)))
+
+
+def evaluate_targets(
+    studio: Studio, options: Any, out: Path, groups: Sequence[UnseenPeople]
+) -> None:
+    """Print a row for each bundled target, learned on the first bundled sources and applied to each
+    group; write the sheets.
     """
+
+    def print_row(name: str, figures: Sequence[float]) -> None:
+        cells = [*(f"{figure:.2f}" for figure in figures[:-1]), f"{figures[-1]:.1f}"]
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+
     sources = studio.sources(bundled("sources")[:LEARNED_ON], aligned=True)
-    print(
-        "| target |"
-        + "".join(f" {g.name}: cosine before | after | distance |" for g in groups)
-        + " seconds |"
-    )
+    titles = [f" {group.name}: cosine before | after | distance |" for group in groups]
+    print("| target |" + "".join(titles) + " seconds |")
     print("|---|" + "---|---|---|" * len(groups) + "---|")
     rows, learned = [], []
     for path in bundled("targets"):
-        target, _ = studio.crop_target(load_image(path), aligned=True)
+        target = studio.target(path, aligned=True)
         began = time.perf_counter()
-        learned.append(last(studio.extract(target, sources, options, name=path.stem)).result)
+        essence = last(studio.extract(target, sources, options)).result
         seconds = time.perf_counter() - began
-        rows.append(
-            [figure for group in groups for figure in group.measure(studio, target, learned[-1])]
-            + [seconds]
-        )
-        _row(path.stem, rows[-1])
-    _row("**mean**", [statistics.mean(column) for column in zip(*rows, strict=True)])
+        figures = [group.transfer_figures(studio, target, essence) for group in groups]
+        rows.append([*sum(figures, ()), seconds])
+        learned.append(essence)
+        print_row(path.stem, rows[-1])
+    print_row("**mean**", [statistics.mean(column) for column in zip(*rows, strict=True)])
     for group in groups:
-        print(
-            f"\nDistance between different people, {group.name} ({len(group.sources)}): {group.apart:.2f}."
-        )
-        studio.grid(group.sources[:10], learned, [1.0] * len(learned)).save(
-            out / f"essences-{group.name}.png"
-        )
+        who = f"{group.name} ({len(group.sources)})"
+        print(f"\nDistance between different people, {who}: {group.apart:.2f}.")
+        sheet = studio.grid(group.sources[:10], learned, [1.0] * len(learned))
+        sheet.save(out / f"essences-{group.name}.png")
 
 
-def _row(name: str, figures: Sequence[float]) -> None:
-    print(
-        f"| {name} | "
-        + " | ".join(f"{figure:.2f}" for figure in figures[:-1])
-        + f" | {figures[-1]:.1f} |",
-        flush=True,
-    )
-
-
-def portraits(data: Path, count: int = PORTRAITS) -> list[Image.Image]:
+def held_out_portraits(data: Path, count: int = PORTRAITS) -> list[Image.Image]:
     """Photographs that the recipes hold out."""
     paths = {path.name: path for path in sorted(data.rglob("*.jpg"))}
     names = [name for name in sorted(held_out(list(paths))) if name.startswith(PHOTOGRAPHS)][:count]
     return [load_image(paths[name]) for name in names]
 
 
-def photographs(
-    studio: Studio, crops: Sequence[Image.Image], out: Path, steps: Sequence[int] = (0, 25)
-) -> list[Source]:
-    """Held-out portraits through the inverter alone and with refinement; returns the ones with the
-    default number of steps.
+def evaluate_inversion(studio: Studio, crops: Sequence[Image.Image], out: Path) -> list[Source]:
+    """Print how held-out portraits come back through the inverter alone and with the default
+    refinement, write the sheet, and return the refined ones.
     """
-    truth = torch.cat(
-        [resample(to_tensor(crop), studio.models.size, "antialias") for crop in crops]
-    )
+    size = studio.models.size
+    truth = torch.cat([resample(to_tensor(crop), size, "antialias") for crop in crops])
     descriptors = studio.models.describe(truth)
-    print(
-        "| refinement steps | descriptor distance | worst | mean absolute error | seconds each |\n|---|---|---|---|---|"
-    )
-    columns, default = [list(crops)], []
-    for n in steps:
+    print("| refinement steps | descriptor distance | worst | mean absolute error | seconds each |")
+    print("|---|---|---|---|---|")
+    columns, found = [list(crops)], []
+    for steps in (0, RefineOptions().steps):
         began = time.perf_counter()
-        options = RefineOptions(steps=n)
+        options = RefineOptions(steps=steps)
         found = [
-            studio.source(crop, "portrait", aligned=True, refine=options)
+            studio.sources([crop], aligned=True, refine=options)[0]
             for crop in tqdm(crops, leave=False)
         ]
         seconds = (time.perf_counter() - began) / len(crops)
         pictures = torch.cat([to_tensor(source.inversion) for source in found])
-        d, error = (
-            distances(descriptors, studio.models.describe(pictures)),
-            (pictures - truth).abs().mean().item() / 2,
-        )
-        print(f"| {n} | {d.mean():.3f} | {d.max():.3f} | {error:.3f} | {seconds:.2f} |", flush=True)
+        distance = identity_distance(descriptors, studio.models.describe(pictures))
+        error = (pictures - truth).abs().mean().item() / 2
+        figures = f"{distance.mean():.3f} | {distance.max():.3f} | {error:.3f} | {seconds:.2f}"
+        print(f"| {steps} | {figures} |", flush=True)
         columns.append([source.inversion for source in found])
-        default = found if n == RefineOptions().steps else default
     apart = distance_between_people(descriptors)
     print(
-        f"\n{len(crops)} portraits kept out of training; between different people among them: {apart:.2f}.\n"
+        f"\n{len(crops)} portraits kept out of training; between different people among them: "
+        f"{apart:.2f}.\n"
     )
-    grid(columns, cell=studio.models.size).save(out / "photographs.png")
-    return default
-
-
-def describe(studio: Studio, pictures: Sequence[Image.Image]) -> torch.Tensor:
-    return studio.models.describe(to_tensor(list(pictures)))
+    grid(columns, cell=size).save(out / "photographs.png")
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -154,14 +144,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     arguments.out.mkdir(parents=True, exist_ok=True)
     studio = Studio("mini")
-    groups = [Group(studio, "generated", [studio.random_source(seed) for seed in UNSEEN_SEEDS])]
+    generated = [studio.random_source(seed) for seed in UNSEEN_SEEDS]
+    groups = [UnseenPeople(studio, "generated", generated)]
     if arguments.data:
-        groups.append(
-            Group(
-                studio, "photographs", photographs(studio, portraits(arguments.data), arguments.out)
-            )
-        )
-    essences(studio, PRESETS[arguments.preset], arguments.out, groups)
+        portraits = held_out_portraits(arguments.data)
+        inverted = evaluate_inversion(studio, portraits, arguments.out)
+        groups.append(UnseenPeople(studio, "photographs", inverted))
+    evaluate_targets(studio, PRESETS[arguments.preset], arguments.out, groups)
 
 
 if __name__ == "__main__":

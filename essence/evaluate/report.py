@@ -9,11 +9,12 @@ the model card.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import random
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,35 +24,38 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import UserError
-from ..runtime.folders import WEIGHTS
-from ..library.safe_files import write_bytes
-from ..methods.optimize import PRESETS
+from ..methods import PRESETS
 from ..methods.refine import RefineOptions
 from ..pictures.grids import grid
-from ..pictures.tensors import resample, to_pil
+from ..pictures.loading import load_image
+from ..pictures.tensors import to_pil
+from ..runtime.files import write_bytes
+from ..runtime.folders import WEIGHTS
 from ..studio import TRUNCATION, Studio, bundled, last
-from ..train.common import (
-    PHOTOGRAPHS,
-    held_out,
-    list_pictures,
-    load_pictures,
-    parse_options,
-    to_float,
-    to_uint8,
-)
-from ..train.data import attributes as A
-from ..train.data.attribute_teacher import place, read_labels
+from ..train.common import list_pictures, load_pictures, parse_options, to_float
+from ..train.data.labels import EYEWEAR, read_labels
+from ..train.face_landmarks import SIDE, align_tight_crop
 from ..values import Source
-from . import quality, zero_shot
+from .attribute_transfer import AttributeClassifier, fit_probe, moved_attributes
+from .held_out import HeldOut, at_side, to_channels, to_rows
+from .metrics import (
+    SAME_PERSON,
+    chip_descriptors,
+    distance_between_people,
+    fid,
+    identity_distance,
+    kid,
+    set_features,
+)
+from .zero_shot import zero_shot_results
 
 MARKS = ("<!-- figures -->", "<!-- end of figures -->")
-SAME_PERSON = 0.6  # dlib's line
-BY_HAND = Path(__file__).with_name("zero_shot.csv")
-EYEWEAR = Path(A.__file__).with_name("eyewear.csv")
+LABELLED_BY_HAND = Path(__file__).with_name("zero_shot.csv")
+LEARNED_ON = 4  # bundled sources
 
 
 @dataclass(frozen=True)
-class Options:
+class ReportOptions:
     data: str  # folder of aligned pictures
     labels: str = ""  # CSV about them: file, gender
     tight: str = ""  # folder of tight crops
@@ -69,7 +73,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.card and not all(mark in Path(self.card).read_text() for mark in MARKS):
             raise UserError(
-                f"{self.card} lacks the marks {MARKS[0]} and {MARKS[1]}, between which the table belongs."
+                f"{self.card} lacks the marks {MARKS[0]} and {MARKS[1]}, between which the table "
+                "belongs."
             )
 
 
@@ -79,248 +84,181 @@ class Row:
     measure: str
     figure: str
 
-
-class Held:
-    """The pictures that no recipe trains on: names, and uint8 [N, 3, S, S]; photographs first."""
-
-    def __init__(self, data: str, size: int):
-        paths = list_pictures(data)
-        names = held_out([path.name for path in paths])
-        chosen = [path for path in paths if path.name in names]
-        chosen.sort(key=lambda path: not path.name.startswith(PHOTOGRAPHS))
-        if not chosen:
-            raise UserError(f"{data} has too few pictures to hold any out: it takes at least ten.")
-        self.names, self.pictures = [path.name for path in chosen], load_pictures(chosen, size)
-        self.photographs = torch.tensor([name.startswith(PHOTOGRAPHS) for name in self.names])
-        self.others = [path for path in paths if path.name not in names]
+    def __str__(self) -> str:
+        return f"| {self.what} | {self.measure} | {self.figure} |"
 
 
 # ---- samples
 
 
-def samples(studio: Studio, held: Held, options: Options, out: Path) -> Iterator[Row]:
+def random_pictures(studio: Studio, count: int, truncation: float = 1.0) -> np.ndarray:
+    """The first `count` of seed 0: uint8 [N, H, W, 3]."""
+    models, pictures = studio.models, []
+    z = torch.randn(count, models.latent_shape[1], generator=torch.Generator().manual_seed(0))
+    for part in tqdm(z.split(64), desc="samples"):
+        with torch.no_grad():
+            w = models.generator.mapping(part.to(models.device), truncation)
+            pictures.append(models.render(models.generator.repeat(w)))
+    return np.concatenate(pictures)
+
+
+def sample_rows(studio: Studio, held: HeldOut, options: ReportOptions, out: Path) -> Iterator[Row]:
     """KID and FID to the training pictures, beside what the training pictures have among
-    themselves.
+    themselves; and a sheet of samples.
     """
-    models = studio.models
-    rng = torch.Generator().manual_seed(0)
-    made = [
-        torch.from_numpy(
-            models.render(models.generator.repeat(models.generator.mapping(z.to(models.device))))
-        ).permute(0, 3, 1, 2)
-        for z in tqdm(
-            torch.randn(options.samples, models.latent_shape[1], generator=rng).split(64),
-            desc="samples",
-        )
-    ]
-    paths = random.Random(0).sample(held.others, min(options.samples, len(held.others)))
-    real, made = (
-        quality.set_features(load_pictures(paths, models.size)),
-        quality.set_features(torch.cat(made)),
-    )
+    count = min(options.samples, len(held.training_paths))
+    paths = random.Random(0).sample(held.training_paths, count)
+    made = set_features(to_channels(random_pictures(studio, options.samples)))
+    real = set_features(load_pictures(paths, studio.models.size))
     half = len(real) // 2
-    for name, distance, times in (("KID x 1000", quality.kid, 1000), ("FID", quality.fid, 1)):
-        found, floor = times * distance(real, made), times * distance(real[:half], real[half:])
+    for name, distance, factor in (("KID x 1000", kid, 1000), ("FID", fid, 1)):
+        found, floor = factor * distance(real, made), factor * distance(real[:half], real[half:])
         yield Row(
             "samples",
-            f"{name} of {len(made)} samples to {len(real)} training pictures (dlib's face network, four stages averaged "
-            "over space, standardised); between two halves of the training pictures",
+            f"{name} of {len(made)} samples to {len(real)} training pictures (dlib's face network, "
+            "four stages averaged over space, standardised); between two halves of the training "
+            "pictures",
             f"{found:.1f}; {floor:.1f}",
         )
-    sheet_of_samples(studio).save(out / "samples.png")
+    cells = [Image.fromarray(cell) for cell in random_pictures(studio, 64, TRUNCATION)]
+    sheet = grid([cells[i : i + 16] for i in range(0, 64, 16)], cell=studio.models.size, gap=0)
+    sheet.save(out / "samples.png")
     if options.sheet:
-        sheet_of_samples(studio).save(options.sheet, quality=90)
-
-
-def sheet_of_samples(studio: Studio, count: int = 64) -> Image.Image:
-    """Uncurated: the first `count` of seed 0, truncation 0.7."""
-    models = studio.models
-    z = torch.randn(count, models.latent_shape[1], generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        cells = models.render(
-            models.generator.repeat(models.generator.mapping(z.to(models.device), TRUNCATION))
-        )
-    return grid(
-        [[Image.fromarray(cell) for cell in cells[i : i + 16]] for i in range(0, count, 16)],
-        cell=models.size,
-        gap=0,
-    )
+        sheet.save(options.sheet, quality=90)
 
 
 # ---- inversion
 
 
-def inversion(studio: Studio, held: Held, out: Path) -> Iterator[Row]:
-    default = RefineOptions().steps
-    for kind, chosen in (
-        ("photographs", held.photographs),
-        ("other held-out pictures", ~held.photographs),
-    ):
+def invert_pictures(studio: Studio, pictures: Tensor, steps: int) -> list[Source]:
+    """Aligned pictures, uint8 [N, 3, S, S], one after another."""
+    crops = tqdm(to_pil(to_float(pictures)), desc=f"invert, {steps}")
+    options = RefineOptions(steps=steps)
+    return [last(studio.invert([crop], ["held out"], options)).result[0] for crop in crops]
+
+
+def inversion_rows(studio: Studio, held: HeldOut, out: Path) -> Iterator[Row]:
+    """How close held-out pictures come back, without refinement and with the default; sheets."""
+    photographs = held.photographs
+    for kind, chosen in (("photographs", photographs), ("other held-out pictures", ~photographs)):
         pictures = held.pictures[chosen]
         if len(pictures) < 2:
             continue
-        truth = quality.chip_descriptors(_rows(pictures))
-        apart = torch.pdist(truth).mean().item()
+        truth = chip_descriptors(to_rows(pictures))
+        apart = distance_between_people(truth)
         stages = [to_pil(to_float(pictures))]
-        for steps in (0, default):
+        for steps in (0, RefineOptions().steps):
             began = time.perf_counter()
-            found = invert(studio, pictures, steps)
+            found = invert_pictures(studio, pictures, steps)
             seconds = (time.perf_counter() - began) / len(pictures)
             made = np.stack([np.asarray(source.inversion) for source in found])
-            distance = (quality.chip_descriptors(made) - truth).norm(dim=1)
-            error = np.abs(made.astype(np.float32) - _rows(pictures)).mean() / 255
+            distance = identity_distance(chip_descriptors(made), truth)
+            error = np.abs(made.astype(np.float32) - to_rows(pictures)).mean() / 255
             same = (distance < SAME_PERSON).float().mean()
             yield Row(
                 f"inversion, {steps} refinement steps",
-                f"{len(pictures)} {kind}: mean absolute error in [0, 1]; mean descriptor "
-                f"distance of dlib's own chips (different people {apart:.2f}); below 0.6; seconds each",
+                f"{len(pictures)} {kind}: mean absolute error in [0, 1]; mean descriptor distance "
+                f"of dlib's own chips (different people {apart:.2f}); below 0.6; seconds each",
                 f"{error:.3f}; {distance.mean():.2f}; {same:.0%}; {seconds:.2f}",
             )
             stages.append([source.inversion for source in found])
         for first in range(0, len(pictures), 20):
-            grid([stage[first : first + 20] for stage in stages], cell=studio.models.size).save(
-                out / f"{kind.split()[0]}-{first:03d}.png"
-            )
-
-
-def invert(studio: Studio, pictures: Tensor, steps: int) -> list[Source]:
-    options = RefineOptions(steps=steps)
-    return [
-        last(studio.invert(crop, "held out", options)).result
-        for crop in tqdm(to_pil(to_float(pictures)), desc=f"invert, {steps}")
-    ]
-
-
-def _rows(pictures: Tensor) -> np.ndarray:
-    return pictures.permute(0, 2, 3, 1).contiguous().numpy()
+            rows = [stage[first : first + 20] for stage in stages]
+            sheet = grid(rows, cell=studio.models.size)
+            sheet.save(out / f"{kind.split()[0]}-{first:03d}.png")
 
 
 # ---- image-text
 
 
-def image_text(studio: Studio, held: Held, options: Options) -> Iterator[Row]:
+def image_text_rows(studio: Studio, held: HeldOut, options: ReportOptions) -> Iterator[Row]:
     """Zero-shot by prompts. Truth: labels where there are any; smile, mouth, beard and hair length:
-    the upper and the lower third of what landmarks and colours measure."""
-    everyone = [path.name for path in list_pictures(options.data)]
-    told = (
-        dict(zip(everyone, read_labels(Path(options.labels), everyone), strict=True))
-        if options.labels
-        else {}
-    )
-    with BY_HAND.open(newline="") as file:
+    the upper and the lower third of what landmarks and colours measure.
+    """
+
+    def labels(path: str, names: list[str]) -> list[dict[str, str]]:
+        return read_labels(Path(path), names) if path else [{}] * len(names)
+
+    names = [path.name for path in list_pictures(options.data)]
+    found = dict(zip(names, labels(options.labels, names), strict=True))
+    with LABELLED_BY_HAND.open(newline="") as file:
         by_hand = {row["file"]: row for row in csv.DictReader(file)}
-    rows = [told.get(n, {}) | by_hand.get(n, {}) for n in held.names]
-    yield from _questions(studio, "aligned pictures", _at(held.pictures, A.SIDE), rows)
+    rows = [found[name] | by_hand.get(name, {}) for name in held.names]
+    yield from question_rows(studio, "aligned pictures", at_side(held.pictures), rows)
     if options.tight:
         paths = list_pictures(options.tight)
-        told = (
-            read_labels(Path(options.tight_labels), [path.name for path in paths])
-            if options.tight_labels
-            else [{}] * len(paths)
-        )
-        chosen = range(0, len(paths), 20)  # the rule of the recipe
-        placed = [
-            place(Image.open(paths[i]).convert("RGB"))[0] for i in tqdm(chosen, desc="tight crops")
+        rows = labels(options.tight_labels, [path.name for path in paths])[::20]
+        # Every twentieth: the rule of the recipe.
+        crops = [
+            align_tight_crop(load_image(path))[0] for path in tqdm(paths[::20], desc="tight crops")
         ]
-        pictures = torch.from_numpy(np.stack(placed)).permute(0, 3, 1, 2)
-        yield from _questions(studio, "tight crops", pictures, [told[i] for i in chosen])
+        yield from question_rows(studio, "tight crops", to_channels(np.stack(crops)), rows)
 
 
-MEASURES = {
-    "smile": ("smile", "yes", "no"),
-    "mouth open": ("mouth open", "yes", "no"),
-    "hair length": ("hair long", "long", "short"),
-    "beard": ("beard", "yes", "no"),
-}
-
-
-def _questions(
-    studio: Studio, kind: str, pictures: Tensor, rows: Sequence[Mapping[str, str]]
+def question_rows(
+    studio: Studio, kind: str, pictures: Tensor, labels: Sequence[Mapping[str, str]]
 ) -> Iterator[Row]:
-    clip = studio.models.clip
-    embeddings = zero_shot.embed_pictures(clip, pictures)
-    measured = A.measure(to_float(pictures), torch.from_numpy(A.landmarks(_rows(pictures))))
-    for question in zero_shot.QUESTIONS:
-        if question in MEASURES:
-            truth, by = thirds(measured, *MEASURES[question]), "measures"
-        else:
-            truth, by = [zero_shot.truth_from_labels(question, row) for row in rows], "labels"
-        share, balanced, count = zero_shot.accuracy(clip, embeddings, question, truth)
-        if count and not (kind == "tight crops" and question == "hair length"):
+    """A row for each question that can be judged on these pictures, uint8 [N, 3, 128, 128]."""
+    for result in zero_shot_results(studio.models.clip, pictures, labels):
+        if not (kind == "tight crops" and result.question == "hair length"):
             yield Row(
-                f"image-text, {question}",
-                f"zero-shot accuracy on {count} {kind} (truth: {by}); mean over the answers",
-                f"{share:.0%}; {balanced:.0%}",
+                f"image-text, {result.question}",
+                f"zero-shot accuracy on {result.count} {kind} (truth: {result.truth}); mean over "
+                "the answers",
+                f"{result.share:.0%}; {result.balanced:.0%}",
             )
-
-
-def thirds(measured: Tensor, name: str, high: str, low: str) -> list[str | None]:
-    """An answer for the upper and the lower third of a measure, none between."""
-    values = measured[:, list(A.MEASURED).index(name)]
-    lower, upper = values.quantile(torch.tensor([1 / 3, 2 / 3])).tolist()
-    return [high if value > upper else low if value < lower else None for value in values.tolist()]
-
-
-def _at(pictures: Tensor, side: int) -> Tensor:
-    """uint8 [N, 3, H, W] at another side."""
-    return (
-        pictures
-        if pictures.shape[-1] == side
-        else to_uint8(resample(to_float(pictures), side, "antialias"))
-    )
 
 
 # ---- essences
 
 
-def essences(studio: Studio, held: Held, options: Options, out: Path) -> Iterator[Row]:
+def essence_rows(studio: Studio, held: HeldOut, options: ReportOptions, out: Path) -> Iterator[Row]:
     """Held-out pictures as targets, others of them as sources, inverted; strength 1."""
-    order = random.Random(1).sample(
-        range(len(held.names)), min(options.targets + options.sources, len(held.names))
-    )
+    count = min(options.targets + options.sources, len(held.names))
+    order = random.Random(1).sample(range(len(held.names)), count)
     targets, chosen = order[: options.targets], order[options.targets :]
-    sources = invert(studio, held.pictures[chosen], RefineOptions().steps)
-    learned_on = studio.sources(bundled("sources")[:4], aligned=True)
-    classify = quality.Classifier(
-        load_pictures(held.others[:: max(1, len(held.others) // 1000)], A.SIDE), probe(options)
-    )
-    own = np.stack([np.asarray(source.inversion) for source in sources])
-    before, described = classify(_pictures(own)), quality.chip_descriptors(own)
-    preset = replace(PRESETS["essence"], steps=options.steps)
-    hits, distances, cosines, sheet = (
-        [],
-        [],
-        [],
-        [[None, *(source.inversion for source in sources)]],
-    )
+    sources = invert_pictures(studio, held.pictures[chosen], RefineOptions().steps)
+    learned_on = studio.sources(bundled("sources")[:LEARNED_ON], aligned=True)
+    # For age, sex, groups and glasses; without labels nothing is said of them.
+    probe = None
+    if options.tight and options.tight_labels:
+        tight, labels = Path(options.tight), Path(options.tight_labels)
+        probe = fit_probe(tight, labels, Path(options.data), EYEWEAR)
+    ordinary = held.training_paths[:: max(1, len(held.training_paths) // 1000)]
+    classify = AttributeClassifier(load_pictures(ordinary, SIDE), probe)
+
+    inversions = np.stack([np.asarray(source.inversion) for source in sources])
+    before, descriptors = classify(at_side(to_channels(inversions))), chip_descriptors(inversions)
+    preset = dataclasses.replace(PRESETS["essence"], steps=options.steps)
+    moved, distances, cosines = [], [], []
+    sheet: list[list[Image.Image | None]] = [[None, *(source.inversion for source in sources)]]
     for index in tqdm(targets, desc="essences"):
-        target = to_pil(to_float(held.pictures[index]))
-        essence = last(studio.extract(target, learned_on, preset, name=held.names[index])).result
+        picture = held.pictures[index]
+        target = studio.embed_target(to_pil(to_float(picture)), held.names[index])
+        essence = last(studio.extract(target, learned_on, preset)).result
         cells = studio.blend(sources, [essence], [1.0])[0]
-        wanted = classify(_at(held.pictures[index : index + 1], A.SIDE))[0]
-        hits.append(
-            quality.moved(before, classify(_pictures(cells)), wanted, classify.dominant(wanted))
-        )
-        distances.append((quality.chip_descriptors(cells) - described).norm(dim=1))
+        wanted = classify(at_side(picture[None]))[0]
+        after = classify(at_side(to_channels(cells)))
+        moved.append(moved_attributes(before, after, wanted, classify.dominant(wanted)))
+        distances.append(identity_distance(chip_descriptors(cells), descriptors))
         cosines.append(studio.cosines(target, sources, essence))
-        sheet.append([target, *(Image.fromarray(cell) for cell in cells)])
+        sheet.append([target.picture, *(Image.fromarray(cell) for cell in cells)])
     grid(sheet, cell=studio.models.size).save(out / "essences.png")
-    hits, distances, apart = (
-        torch.cat(hits).float(),
-        torch.cat(distances),
-        torch.pdist(described).mean(),
-    )
-    who = f"{len(targets)} targets x {len(sources)} sources, all held out, {options.steps} steps"
+
+    hits, distance = torch.cat(moved).float(), torch.cat(distances)
+    same, apart = (distance < SAME_PERSON).float().mean(), torch.pdist(descriptors).mean()
     yield Row(
         "essence",
-        f"{who}: dominant attributes of the target that moved at least a third of the way, by landmarks, colours and "
-        f"probes on the face network ({len(hits)} judged)",
+        f"{len(targets)} targets x {len(sources)} sources, all held out, {options.steps} steps: "
+        "dominant attributes of the target that moved at least a third of the way, by landmarks, "
+        f"colours and probes on the face network ({len(hits)} judged)",
         f"{hits.mean():.0%}",
     )
     yield Row(
         "essence",
-        "descriptor distance of dlib's chips to the own source below 0.6 (mean distance; different sources)",
-        f"{(distances < SAME_PERSON).float().mean():.0%} ({distances.mean():.2f}; {apart:.2f})",
+        "descriptor distance of dlib's chips to the own source below 0.6 (mean distance; different "
+        "sources)",
+        f"{same:.0%} ({distance.mean():.2f}; {apart:.2f})",
     )
     first, then = np.mean(cosines, axis=0)
     yield Row(
@@ -330,65 +268,52 @@ def essences(studio: Studio, held: Held, options: Options, out: Path) -> Iterato
     )
 
 
-def probe(options: Options) -> A.Probe | None:
-    """For age, sex, groups and glasses; without labels nothing is said of them."""
-    if not (options.tight and options.tight_labels):
-        return None
-    return quality.fit_probe(
-        Path(options.tight), Path(options.tight_labels), EYEWEAR, Path(options.data)
-    )
-
-
-def _pictures(cells: np.ndarray) -> Tensor:
-    return _at(torch.from_numpy(np.ascontiguousarray(cells)).permute(0, 3, 1, 2), A.SIDE)
-
-
 # ---- the whole
 
 
-def weight(model: str) -> Row:
-    size = sum(path.stat().st_size for path in (WEIGHTS / model).rglob("*.safetensors"))
-    return Row("weight", "all bundled files together", f"{size / 1e6:.1f} MB")
-
-
-def report(options: Options) -> list[Row]:
-    torch.set_num_threads(options.threads)
+def report(studio: Studio, options: ReportOptions) -> list[Row]:
+    """All rows, each printed as soon as it is known. Raises UserError."""
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
-    studio = Studio(options.model)
-    held = Held(options.data, studio.models.size)
+    held = HeldOut(options.data, studio.models.size)
+    size = sum(path.stat().st_size for path in (WEIGHTS / options.model).rglob("*.safetensors"))
     rows: list[Row] = []
     for part in (
-        samples(studio, held, options, out),
-        inversion(studio, held, out),
-        image_text(studio, held, options),
-        essences(studio, held, options, out),
-        [weight(options.model)],
+        sample_rows(studio, held, options, out),
+        inversion_rows(studio, held, out),
+        image_text_rows(studio, held, options),
+        essence_rows(studio, held, options, out),
+        [Row("weight", "all bundled files together", f"{size / 1e6:.1f} MB")],
     ):
         for row in part:
             rows.append(row)
-            print(f"| {row.what} | {row.measure} | {row.figure} |", flush=True)
+            print(row, flush=True)
     return rows
 
 
-def into_card(card: Path, rows: Sequence[Row], model_id: str) -> None:
+def write_card(card: Path, rows: Sequence[Row], model_id: str) -> None:
     """Put the table between the marks; the rest of the card stays as it is."""
     lines = [
+        MARKS[0],
         f"Measured by `python -m essence evaluate models` with the generator `{model_id}`:",
         "",
+        "| what | measure | figure |",
+        "|---|---|---|",
+        *map(str, rows),
+        MARKS[1],
     ]
-    lines += ["| what | measure | figure |", "|---|---|---|"]
-    lines += [f"| {row.what} | {row.measure} | {row.figure} |" for row in rows]
-    table = f"{MARKS[0]}\n" + "\n".join(lines) + f"\n{MARKS[1]}"
-    text = re.sub(f"{MARKS[0]}.*{MARKS[1]}", lambda _: table, card.read_text(), flags=re.DOTALL)
+    pattern, table = f"{MARKS[0]}.*{MARKS[1]}", "\n".join(lines)
+    text = re.sub(pattern, lambda _: table, card.read_text(), flags=re.DOTALL)
     write_bytes(card, text.encode())
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    options = parse_options(Options, argv, __doc__)
-    rows = report(options)
+    options = parse_options(ReportOptions, argv, __doc__)
+    torch.set_num_threads(options.threads)
+    studio = Studio(options.model)
+    rows = report(studio, options)
     if options.card:
-        into_card(Path(options.card), rows, Studio(options.model).models.id)
+        write_card(Path(options.card), rows, studio.models.id)
 
 
 if __name__ == "__main__":

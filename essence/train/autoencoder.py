@@ -1,5 +1,5 @@
-"""The encoder that the generator is trained with: a plain residual network from a picture to w+;
-the inverter's first teacher later.
+"""The encoder that the generator is trained with: a plain residual network from a picture to w+.
+Later it is the inverter's teacher.
 """
 
 from __future__ import annotations
@@ -39,19 +39,15 @@ class PictureEncoderConfig:
 
     @classmethod
     def infer(cls, state: Mapping[str, Tensor]) -> PictureEncoderConfig:
+        """From the tensors of a state dict. Raises BadFile."""
         try:
             widths = [len(state["stem.bias"])]
-            while f"blocks.{len(widths) - 1}.conv2.bias" in state:
-                widths.append(len(state[f"blocks.{len(widths) - 1}.conv2.bias"]))
+            while (name := f"blocks.{len(widths) - 1}.conv2.bias") in state:
+                widths.append(len(state[name]))
             head, flat = state["head.weight"].shape
             dim = len(state["latent.bias"])
-            return cls(
-                tuple(widths),
-                head,
-                1 + len(state["deltas.bias"]) // dim,
-                dim,
-                round((flat / widths[-1]) ** 0.5),
-            )
+            layers, corner = 1 + len(state["deltas.bias"]) // dim, round((flat / widths[-1]) ** 0.5)
+            return cls(tuple(widths), head, layers, dim, corner)
         except KeyError as missing:
             raise BadFile(
                 f"This is no encoder of the generator's recipe: it has no tensor {missing}."

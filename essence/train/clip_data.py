@@ -1,22 +1,29 @@
-"""What the image-text recipe trains on: its options, its tables of pictures, their targets and
-facts.
+"""The image-text recipe's options, and its training data: pictures, what the image side should give
+for each, and the facts that captions are composed of.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import UserError
 from ..library.checkpoints import load_generator, load_latents
-from .common import held_out, save_atomic
-from .data import attribute_teacher, captions
-from .data.attributes import Probe
+from .common import cached_on_disk, held_out
+from .data import captions, labels, tables
+from .data.attribute_teacher import AttributeTeacher, TeacherOptions, mirrored
+from .data.probes import Probe
+from .data.tables import KINDS, Table
 
 SHARES = (0.45, 0.2, 0.35)  # of aligned, tight and generated pictures in a batch
+
+
+def described(default: object, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
@@ -25,32 +32,19 @@ class ClipOptions:
     out: str = field(
         metadata={"help": "folder of the run: tables, checkpoint, log, clip.safetensors"}
     )
-    labels: str | None = field(
-        default=None, metadata={"help": "CSV about them: file, gender, group, text"}
+    labels: str | None = described(None, "CSV about them: file, gender, group, text")
+    more_labels: str | None = described(None, "another CSV about them: file, glasses (yes, no)")
+    hair_labels: str | None = described(
+        None, "another one: file, hair (black, brown, blond, red, grey)"
     )
-    more_labels: str | None = field(
-        default=None, metadata={"help": "another CSV about them: file, glasses (yes, no)"}
-    )
-    hair_labels: str | None = field(
-        default=None, metadata={"help": "another one: file, hair (black, brown, blond, red, grey)"}
-    )
-    tight: str | None = field(
-        default=None, metadata={"help": "folder of tight face crops (FairFace)"}
-    )
-    tight_labels: str | None = field(
-        default=None, metadata={"help": "CSV about them: file, age, gender, race"}
-    )
-    generator: str | None = field(
-        default=None, metadata={"help": "a generator, for pictures at no cost"}
-    )
-    latents: str | None = field(default=None, metadata={"help": "mean and covariance of its w"})
+    tight: str | None = described(None, "folder of tight face crops (FairFace)")
+    tight_labels: str | None = described(None, "CSV about them: file, age, gender, race")
+    generator: str | None = described(None, "a generator, for pictures at no cost")
+    latents: str | None = described(None, "mean and covariance of its w")
     generated: int = 12000
     steps: int = 6000
-    minutes: float = field(
-        default=0,
-        metadata={
-            "help": "the schedule ends after so many minutes at the latest; 0: by steps alone"
-        },
+    minutes: float = described(
+        0, "the schedule ends after so many minutes at the latest; 0: by steps alone"
     )
     batch: int = 96
     lr: float = 1e-3
@@ -66,9 +60,7 @@ class ClipOptions:
     text_layers: int = 2
     context: int = 32
     every: int = 200  # steps between checkpoints
-    start: str = field(
-        default="", metadata={"help": "a finished model to begin with, of the same widths"}
-    )
+    start: str = described("", "a finished model to begin with, of the same widths")
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     threads: int = 0  # 0: as torch chooses
     seed: int = 0
@@ -78,24 +70,23 @@ class ClipOptions:
             raise UserError(f"--size must be a multiple of 32, not {self.size}.")
 
 
-# ---- data
-
-
 @dataclass
-class Lessons:
-    """What training needs of the pictures: N rows, and a relit copy of each of them."""
+class ClipDataset:
+    """N pictures, and a relit copy of each."""
 
     pictures: Tensor  # uint8 [2, N, 3, 128, 128]
     scores: Tensor  # [2, N, K]
     layout: Tensor  # [N, R]
     facts: Tensor  # int8 [2, N, F]
-    kind: Tensor  # [N]
-    held: Tensor  # bool [N]
-    names: list[str]
-    labels: list[dict[str, str]]
-    teacher: attribute_teacher.Teacher
+    kind: Tensor  # [N], an index into KINDS
+    held: Tensor  # bool [N], held out
+    teacher: AttributeTeacher
 
-    def rows(self, rng: torch.Generator, count: int) -> Tensor:
+    @property
+    def embed_dim(self) -> int:
+        return self.teacher.mix.shape[1] + self.layout.shape[1]
+
+    def draw_rows(self, rng: torch.Generator, count: int) -> Tensor:
         """Rows to train on: the kinds in fixed shares, never a held-out one."""
         free = ~self.held
         weights = torch.zeros(len(free))
@@ -104,127 +95,110 @@ class Lessons:
             weights[chosen] = share / chosen.sum().clamp(min=1)
         return torch.multinomial(weights, count, replacement=True, generator=rng)
 
-    def target(self, rows: Tensor, lit: Tensor, flip: Tensor) -> Tensor:
-        """[B, E] for rows [B], relit or not [B], flipped or not [B]; the layout of a changed
-        picture is not known, and zero.
+    def targets(
+        self, rows: Tensor, lit: Tensor | None = None, flip: Tensor | None = None
+    ) -> Tensor:
+        """Target embeddings [B, E] of rows [B], relit or flipped where `lit` and `flip` [B] say so;
+        the layout of a changed picture is not known, and zero.
         """
+        unchanged = torch.zeros(len(rows), dtype=torch.bool)
+        lit, flip = unchanged if lit is None else lit, unchanged if flip is None else flip
         scores = self.scores[lit.long(), rows]
-        scores = torch.where(flip[:, None], attribute_teacher.mirrored(scores), scores)
+        scores = torch.where(flip[:, None], mirrored(scores), scores)
         return self.teacher.targets(scores, self.layout[rows] * (~(lit | flip))[:, None])
 
 
-def prepare(options: ClipOptions) -> Lessons:
-    """Tables of pictures, kept in the run's folder; probes; targets; facts."""
+def load_dataset(options: ClipOptions) -> ClipDataset:
+    """Tables of pictures, kept in the run's folder; probes, targets and facts. Raises UserError."""
     run = Path(options.out)
     run.mkdir(parents=True, exist_ok=True)
-    tables = _tables(options, run)
-    table = attribute_teacher.Table.join(tables)
-    labels = _labels(options, tables)
+    parts = load_tables(options, run)
+    relit = [relit_copies(part, run) for part in parts]
+    table, rows = Table.join(parts), label_rows(options, parts)
     held = held_out_rows(table)
-    values, known = attribute_teacher.probe_labels(labels)
+    values, known = labels.probe_targets(rows)
     probe = Probe(
-        **_cached(
+        **cached_on_disk(
             run / "probe.pt",
             lambda: vars(Probe.fit(table.features, values, known & ~held[:, None])),
         )
     )
-    probed = torch.cat(
-        [probe(table.features), attribute_teacher.hair_probe(table, labels, ~held)], 1
-    )
-    relit = [_relit(run, part) for part in tables]
-    whole = table.kind != attribute_teacher.KINDS.index("tight")
+    probed = torch.cat([probe(table.features), labels.hair_scores(table, rows, ~held)], 1)
+    whole = table.kind != KINDS.index("tight")
     raw = torch.cat([table.measured, probed], 1)
     relit_raw = torch.cat([torch.cat([part["measured"] for part in relit]), probed], 1)
-    guide = attribute_teacher.Teacher.fit(
-        raw[whole & ~held], table.pictures[whole & ~held], attribute_teacher.TeacherOptions()
-    )
-    scores = torch.stack([guide.scores(raw, table.kind), guide.scores(relit_raw, table.kind)])
-    facts = torch.stack(
-        [
-            captions.hidden(captions.facts(part, of), ~whole)
-            for part, of in zip(scores, (raw, relit_raw), strict=True)
-        ]
-    )
-    layout = guide.layout(scores[0], table.pictures) * whole[:, None]
-    pictures = torch.stack([table.pictures, torch.cat([part["pictures"] for part in relit])])
-    return Lessons(pictures, scores, layout, facts, table.kind, held, table.names, labels, guide)
-
-
-def _tables(options: ClipOptions, run: Path) -> list[attribute_teacher.Table]:
-    found = [
-        _table(run / "aligned.pt", lambda: attribute_teacher.aligned_table(Path(options.data)))
+    fitted = whole & ~held
+    teacher = AttributeTeacher.fit(raw[fitted], table.pictures[fitted], TeacherOptions())
+    scores = torch.stack([teacher.scores(values, table.kind) for values in (raw, relit_raw)])
+    facts = [
+        captions.without_outer_facts(captions.facts(*pair), ~whole)
+        for pair in zip(scores, (raw, relit_raw), strict=True)
     ]
-    if options.tight:
-        found.append(
-            _table(run / "tight.pt", lambda: attribute_teacher.tight_table(Path(options.tight)))
+    return ClipDataset(
+        pictures=torch.stack([table.pictures, torch.cat([part["pictures"] for part in relit])]),
+        scores=scores,
+        layout=teacher.layout(scores[0], table.pictures) * whole[:, None],
+        facts=torch.stack(facts),
+        kind=table.kind,
+        held=held,
+        teacher=teacher,
+    )
+
+
+def load_tables(options: ClipOptions, run: Path) -> list[Table]:
+    """A table for each kind of pictures that the options name."""
+
+    def generated() -> dict:
+        generator, axes = load_generator(options.generator), load_latents(options.latents)
+        rng = torch.Generator().manual_seed(options.seed)
+        layers = generator.config.layers
+        return vars(
+            tables.generated_table(
+                generator.synthesis,
+                lambda count: tables.wide_latents(axes, count, layers, rng),
+                options.generated,
+            )
         )
+
+    makers = {"aligned": lambda: vars(tables.aligned_table(Path(options.data)))}
+    if options.tight:
+        makers["tight"] = lambda: vars(tables.tight_table(Path(options.tight)))
     if options.generator and options.generated:
         if not options.latents:
             raise UserError("--generator needs --latents: the mean and covariance of its w.")
-        found.append(_table(run / "generated.pt", lambda: _generate(options)))
-    return found
+        makers["generated"] = generated
+    return [Table(**cached_on_disk(run / f"{name}.pt", maker)) for name, maker in makers.items()]
 
 
-def _labels(options: ClipOptions, tables: list[attribute_teacher.Table]) -> list[dict[str, str]]:
-    """A row of labels for every picture."""
+def label_rows(options: ClipOptions, parts: list[Table]) -> list[dict[str, str]]:
+    """What the CSVs say of every picture of the tables, in order. Raises UserError."""
+    files = {
+        "aligned": (options.labels, options.more_labels, options.hair_labels),
+        "tight": (options.tight_labels,),
+    }
     found: list[dict[str, str]] = []
-    for table in tables:
-        kind = attribute_teacher.KINDS[int(table.kind[0])]
+    for table in parts:
         rows: list[dict[str, str]] = [{} for _ in table.names]
-        for path in {
-            "aligned": (options.labels, options.more_labels, options.hair_labels),
-            "tight": (options.tight_labels,),
-        }.get(kind, ()):
-            if path:
-                rows = [
-                    a | b
-                    for a, b in zip(
-                        rows, attribute_teacher.read_labels(Path(path), table.names), strict=True
-                    )
-                ]
+        for path in filter(None, files.get(KINDS[int(table.kind[0])], ())):
+            read = labels.read_labels(Path(path), table.names)
+            rows = [a | b for a, b in zip(rows, read, strict=True)]
         found += rows
     return found
 
 
-def _relit(run: Path, table: attribute_teacher.Table) -> dict[str, Tensor]:
-    """Relit copies of the aligned pictures; the others stand for themselves (of tight crops the
-    outer part is not known).
+def relit_copies(table: Table, run: Path) -> dict[str, Tensor]:
+    """Pictures and measures of relit copies of aligned pictures; the others stand for themselves
+    (of tight crops the outer part is not known).
     """
-    if table.kind[0] != 0:
+    if table.kind[0] != KINDS.index("aligned"):
         return {"pictures": table.pictures, "measured": table.measured}
-    return _cached(
-        run / "relit-aligned.pt",
-        lambda: attribute_teacher.relight(table, torch.Generator().manual_seed(0)),
-    )
+    rng = torch.Generator().manual_seed(0)
+    return cached_on_disk(run / "relit-aligned.pt", lambda: tables.relight(table, rng))
 
 
-def _generate(options: ClipOptions) -> attribute_teacher.Table:
-    generator, axes = load_generator(options.generator), load_latents(options.latents)
-    rng = torch.Generator().manual_seed(options.seed)
-    layers = generator.config.layers
-    return attribute_teacher.generated_table(
-        generator.synthesis,
-        lambda count: attribute_teacher.wide_latents(axes, count, layers, rng),
-        options.generated,
-    )
-
-
-def _table(path: Path, make) -> attribute_teacher.Table:
-    return attribute_teacher.Table(**_cached(path, lambda: vars(make())))
-
-
-def _cached(path: Path, make):
-    """What `make` gives, computed once per run folder."""
-    if path.exists():
-        return torch.load(path, weights_only=True)
-    value = make()
-    save_atomic(value, path)
-    return value
-
-
-def held_out_rows(table: attribute_teacher.Table) -> Tensor:
-    """Aligned pictures by the rule of all recipes; every twentieth tight crop; no generated
-    picture.
+def held_out_rows(table: Table) -> Tensor:
+    """bool [N]: aligned pictures by the rule of all recipes, every twentieth tight crop, no
+    generated picture.
     """
     aligned = [name for name, kind in zip(table.names, table.kind, strict=True) if kind == 0]
     held = held_out(aligned)

@@ -1,5 +1,5 @@
-"""What the recipes share: the pictures and the hold-out rule, options from the command line,
-checkpoints, logs, moving averages.
+"""What the recipes share: pictures and the hold-out rule, options from the command line,
+checkpoints and logs, schedules, averages and losses.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import pickle
 import random
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,13 +21,16 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..models.identity import FaceDescriptor
 from ..pictures.loading import load_image
 from ..pictures.tensors import resize, square_crop, to_tensor
 from ..runtime.hardware import bfloat16_pays
+from .parallel import rank
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 PHOTOGRAPHS = "congress"  # prefix of the file names that are photographs by real cameras
 HELD_PHOTOGRAPHS, HELD_OTHERS = 40, 100
+STEP_SEEDS = 1_000_003
 T = TypeVar("T")
 
 
@@ -42,22 +45,33 @@ def list_pictures(folder: str | Path) -> list[Path]:
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
     if not paths:
         raise UserError(
-            f"{folder} holds no pictures ({', '.join(sorted(SUFFIXES))}): give the folder of the training pictures."
+            f"{folder} holds no pictures ({', '.join(sorted(SUFFIXES))}): give the folder of the "
+            "training pictures."
         )
     return paths
 
 
 def held_out(names: Sequence[str]) -> set[str]:
-    """The file names that no recipe ever trains on: the first 40 photographs by name, and 100
-    others drawn with seed 0.
-
-    A small folder gives at most a tenth of its pictures of each kind, so that something is left to
-    train on.
+    """The file names that no recipe trains on: the first 40 photographs by name, and 100 others
+    drawn with seed 0. Of a small folder it is at most a tenth of each kind, so that something is
+    left to train on.
     """
     photographs = sorted(name for name in names if name.startswith(PHOTOGRAPHS))
     others = sorted(name for name in names if not name.startswith(PHOTOGRAPHS))
     drawn = random.Random(0).sample(others, min(HELD_OTHERS, len(others) // 10))
     return {*photographs[: min(HELD_PHOTOGRAPHS, math.ceil(len(photographs) / 10))], *drawn}
+
+
+def list_training_pictures(folder: str | Path) -> list[Path]:
+    """`list_pictures` without the held-out ones."""
+    paths = list_pictures(folder)
+    held = held_out([path.name for path in paths])
+    return [path for path in paths if path.name not in held]
+
+
+def photograph_weights(paths: Sequence[Path], weight: float) -> Tensor:
+    """Sampling weights [N]: `weight` for photographs, 1 for other pictures."""
+    return torch.tensor([weight if path.name.startswith(PHOTOGRAPHS) else 1.0 for path in paths])
 
 
 def load_pictures(paths: Sequence[Path], size: int) -> Tensor:
@@ -86,37 +100,28 @@ def to_float(pictures: Tensor) -> Tensor:
 def parse_options(
     kind: type[T], argv: Sequence[str] | None = None, description: str | None = None
 ) -> T:
-    """A dataclass of options from the command line: field `some_name` is `--some-name`; fields
-    without default are required.
+    """A dataclass of options from the command line: the field `some_name` is `--some-name`; fields
+    without a default are required.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
-        required = field.default is dataclasses.MISSING
-        default = None if required else field.default
-        name, help_text = "--" + field.name.replace("_", "-"), field.metadata.get("help", " ")
-        hint = hints[field.name]
+        hint, required = hints[field.name], field.default is dataclasses.MISSING
+        settings: dict[str, Any] = {"help": field.metadata.get("help", " ")}
+        settings["default"] = None if required else field.default
         if hint is bool:
-            parser.add_argument(
-                name, action=argparse.BooleanOptionalAction, default=default, help=help_text
-            )
+            settings |= {"action": argparse.BooleanOptionalAction}
         elif typing.get_origin(hint) is tuple:
-            count = "+" if typing.get_args(hint)[-1] is ... else len(default)
-            parser.add_argument(name, type=int, nargs=count, default=default, help=help_text)
+            count = "+" if typing.get_args(hint)[-1] is ... else len(field.default)
+            settings |= {"type": int, "nargs": count}
         else:
             plain = next((arg for arg in typing.get_args(hint) if arg is not type(None)), hint)
-            parser.add_argument(
-                name, type=plain, required=required, default=default, help=help_text
-            )
+            settings |= {"type": plain, "required": required}
+        parser.add_argument("--" + field.name.replace("_", "-"), **settings)
     values = vars(parser.parse_args(argv))
-    return kind(
-        **{
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.items()
-        }
-    )
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 # ---- checkpoints and logs
@@ -124,7 +129,7 @@ def parse_options(
 
 def save_atomic(state: Any, path: Path) -> None:
     """torch.save to a temporary file beside `path`, then rename: an interrupted or failed write
-    leaves the previous file whole.
+    leaves the previous file whole. Raises UserError.
     """
     temporary = path.with_name(path.name + ".part")
     try:
@@ -133,31 +138,39 @@ def save_atomic(state: Any, path: Path) -> None:
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         temporary.unlink(missing_ok=True)
         raise UserError(
-            f"The checkpoint {path} could not be written ({error}). Free some space and start again: "
-            "the previous checkpoint is intact."
+            f"The checkpoint {path} could not be written ({error}). Free some space and start "
+            "again: the previous checkpoint is intact."
         ) from error
 
 
-def load_resume(path: Path, architecture: dict) -> dict | None:
-    """The checkpoint to go on from, or None where there is none. Raises UserError for another
+def cached_on_disk(path: Path, compute: Callable[[], T], length: int | None = None) -> T:
+    """What `compute` gives, kept at `path` for a run that is resumed; computed again where the
+    file's content has another `length`.
+    """
+    if path.exists():
+        value = torch.load(path, weights_only=True)
+        if length in (None, len(value)):
+            return value
+    value = compute()
+    save_atomic(value, path)
+    return value
+
+
+def load_checkpoint(path: Path, architecture: dict) -> dict | None:
+    """The checkpoint to resume from, or None where there is none. Raises UserError for another
     architecture or a broken file.
     """
     if not path.exists():
         return None
+    broken = (OSError, RuntimeError, KeyError, EOFError, ValueError, TypeError)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         found = state["architecture"]
-    except (
-        OSError,
-        RuntimeError,
-        KeyError,
-        EOFError,
-        ValueError,
-        TypeError,
-        pickle.UnpicklingError,
-    ) as error:
+    except (*broken, pickle.UnpicklingError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{path} is no checkpoint of this recipe ({_first_line(error)}). Move it away or choose another --out."
+            f"{path} is no checkpoint of this recipe ({reason}). Move it away or choose another "
+            "--out."
         ) from error
     changed = [
         f"{name} {found.get(name)} there, {value} here"
@@ -166,54 +179,56 @@ def load_resume(path: Path, architecture: dict) -> dict | None:
     ]
     if changed:
         raise UserError(
-            f"{path} holds another architecture ({'; '.join(changed)}). Use the same widths, or another --out."
+            f"{path} holds another architecture ({'; '.join(changed)}). Use the same widths, or "
+            "another --out."
         )
     return state
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 class CsvLog:
-    """Appends rows of numbers; a resumed run drops the rows written after its checkpoint."""
+    """Appends rows of numbers to a file; a resumed run drops the rows after its checkpoint."""
 
     def __init__(self, path: Path, columns: Sequence[str], from_step: int = 0):
         self.path, self.columns = path, list(columns)
-        rows = [row for row in _rows(path) if row and row[0].isdigit() and int(row[0]) <= from_step]
+        rows: list[list[str]] = []
+        if path.exists():
+            with path.open(newline="") as file:
+                rows = [row for row in csv.reader(file) if row and row[0].isdigit()]
+        kept = [row for row in rows if int(row[0]) <= from_step]
         with path.open("w", newline="") as file:
-            csv.writer(file).writerows([self.columns, *rows])
+            csv.writer(file).writerows([self.columns, *kept])
 
     def write(self, values: dict[str, float]) -> None:
-        """`values` by column, the first one the step."""
+        """`values` by column; the first column is the step."""
         row = [values[self.columns[0]]] + [f"{values[name]:.5g}" for name in self.columns[1:]]
         with self.path.open("a", newline="") as file:
             csv.writer(file).writerow(row)
 
 
-def _rows(path: Path) -> list[list[str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.reader(file))
-
-
 # ---- training
 
 
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """Random numbers of one step: a resumed run sees what an uninterrupted one would have seen."""
+    return torch.Generator().manual_seed((seed * 1000 + rank()) * STEP_SEEDS + step)
+
+
 def precision(device: str | torch.device, half: bool = True) -> torch.autocast:
-    """bfloat16 where it is asked for and the machine multiplies it itself: elsewhere it is many
-    times slower than single precision.
+    """bfloat16 where it is wanted and the machine multiplies it itself: elsewhere it is many times
+    slower than single precision.
     """
-    return torch.autocast(
-        torch.device(device).type, torch.bfloat16, enabled=half and bfloat16_pays(device)
-    )
+    enabled = half and bfloat16_pays(device)
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=enabled)
 
 
 @torch.no_grad()
-def average_into(average: nn.Module, model: nn.Module, step: int, decay: float) -> None:
-    """Exponential moving average of weights and buffers; shorter at first, so that the random start
-    is soon forgotten.
+def update_average(average: nn.Module, model: nn.Module, step: int, decay: float) -> None:
+    """Exponential moving average of weights and buffers, in place; over fewer steps at first, so
+    that the random start is soon forgotten.
+
+    Not torch's `AveragedModel`: its first update copies the model, it hands the integer buffers of
+    batch norms to the averaging function, and its state holds a counter and prefixed names. To get
+    these averages and checkpoints out of it takes more lines than it saves.
     """
     decay = min(decay, (1 + step) / (10 + step))
     for kept, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
@@ -229,3 +244,31 @@ def warm_cosine(progress: float, step: int, warmup: int, last: float) -> float:
     """
     cosine = last + (1 - last) * (0.5 + 0.5 * math.cos(math.pi * min(progress, 1.0)))
     return cosine * min(1.0, (step + 1) / warmup)
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor, max_norm: float | None = None) -> None:
+    """One step of the optimiser on `loss`; `max_norm` clips the gradient of all its parameters."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if max_norm is not None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, max_norm)
+    optimizer.step()
+
+
+def face_losses(
+    network: FaceDescriptor, maps: Sequence[Tensor], goals: Sequence[Tensor]
+) -> dict[str, Tensor]:
+    """Of feature maps of the face network against those of the goal: `features`, their mean
+    absolute difference relative to the goal's mean, averaged over the stages; `descriptor`, the
+    squared distance of the descriptors.
+    """
+    relative = [
+        (a.float() - b.float()).abs().mean() / b.float().abs().mean()
+        for a, b in zip(maps, goals, strict=True)
+    ]
+    difference = network.describe(maps) - network.describe(goals)
+    return {
+        "features": torch.stack(relative).mean(),
+        "descriptor": difference.square().sum(1).mean(),
+    }

@@ -12,61 +12,54 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from ..pictures.loading import load_image
 from ..pictures.tensors import resize
-from ..studio import ASSETS, Studio, last
-from .data.drawing.draw import NAMES, draw
+from ..runtime.folders import ASSETS
+from ..studio import Studio, last
+from .data.drawing.draw import NAMES, draw_target
 
 SIDE = 256
 # Chosen by eye from the first hundred seeds: different people, clean edges.
 SOURCES = {"ada": 8, "ben": 9, "cora": 43, "dan": 35, "eve": 64, "finn": 28, "gwen": 89, "iris": 29}
 TARGETS = {"auburn": 46, "elder": 69, "grin": 78, "night": 82, "porcelain": 54, "stern": 28}
-DRAWN = tuple(
-    name for name in NAMES if name != "clown"
-)  # the small image-text encoder misreads the clown: see docs/LOG.md
-TARGET_SEED = (
-    5  # targets are drawn without truncation: they may be stronger characters than sources
-)
+# The small image-text encoder misreads the clown: see docs/LOG.md.
+DRAWN = tuple(name for name in NAMES if name != "clown")
+# Targets are drawn without truncation: they may be stronger characters than sources.
+TARGET_SEED = 5
 ESSENCES = ("redhead", "greybeard", "auburn")
 
 
-def make(studio: Studio, out: Path = ASSETS) -> None:
-    """Write out/sources, out/targets and out/essences."""
+def make_examples(studio: Studio, out: Path = ASSETS) -> None:
+    """Write out/sources, out/targets and out/essences; each essence is learned on the first four
+    sources with the default options.
+    """
+
+    def save(picture: Image.Image, name: str) -> None:
+        resize(picture, SIDE).save(out / name, quality=92)
+
     for kind in ("sources", "targets", "essences"):
         (out / kind).mkdir(parents=True, exist_ok=True)
     for name, seed in SOURCES.items():
-        _save(studio.random_source(seed).inversion, out / "sources" / f"{name}.jpg")
+        save(studio.random_source(seed).inversion, f"sources/{name}.jpg")
     models = studio.models
-    w = models.latents.sample(max(TARGETS.values()) + 1, torch.Generator().manual_seed(TARGET_SEED))
+    rng = torch.Generator().manual_seed(TARGET_SEED)
+    w = models.latents.sample(max(TARGETS.values()) + 1, rng)
     for name, index in TARGETS.items():
         picture = models.render(models.generator.repeat(w[index : index + 1]))[0]
-        _save(Image.fromarray(picture), out / "targets" / f"{name}.jpg")
+        save(Image.fromarray(picture), f"targets/{name}.jpg")
     for name in DRAWN:
-        _save(draw(name, SIDE), out / "targets" / f"drawn-{name}.jpg")
-    learn(studio, out)
-
-
-def learn(studio: Studio, out: Path) -> None:
-    """The bundled essences, each learned on the first four bundled sources with the default
-    options.
-    """
+        save(draw_target(name, SIDE), f"targets/drawn-{name}.jpg")
     sources = studio.sources(sorted((out / "sources").glob("*.jpg"))[:4], aligned=True)
     for name in ESSENCES:
         path = next((out / "targets").glob(f"*{name}.jpg"))
-        target, _ = studio.crop_target(load_image(path), aligned=True)
-        last(studio.extract(target, sources, name=name)).result.save(
-            out / "essences" / f"{name}.essence.safetensors"
-        )
-
-
-def _save(picture: Image.Image, path: Path) -> None:
-    resize(picture, SIDE).save(path, quality=92)
+        target = studio.target(path, name, aligned=True)
+        essence = last(studio.extract(target, sources)).result
+        essence.save(out / "essences" / f"{name}.essence.safetensors")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ASSETS)
-    make(Studio("mini", "cpu"), parser.parse_args().out)
+    make_examples(Studio("mini", "cpu"), parser.parse_args().out)
 
 
 if __name__ == "__main__":

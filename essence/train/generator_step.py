@@ -1,10 +1,8 @@
-"""One step of the generator's recipe: encode, render, judge, learn."""
+"""One step of the generator's training: encode, render, then both sides learn."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import fields
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -13,14 +11,14 @@ from torch import Tensor, nn
 from ..methods.losses import care
 from ..models.identity import face_descriptor
 from ..models.stylegan2 import Generator
-from .common import average_into, to_float, warm_cosine
-from .critics import Alteration, believe, doubt, r1
-from .generator_data import STEP_SEEDS, Batch, Pictures
-from .parallel import mean_over_processes, rank, spread
+from .augment import AdaptiveAugmentation
+from .common import descend, face_losses, step_generator, to_float, update_average, warm_cosine
+from .discriminators import discriminator_loss, generator_loss, r1_penalty
+from .generator_data import Batch, GeneratorDataset
+from .generator_state import TrainingState
+from .parallel import data_parallel, mean_over_processes
 
-if TYPE_CHECKING:
-    from .generator import Trainer
-
+# Of the log; "believe" and "doubt" are the generator's and the discriminators' losses.
 COLUMNS = (
     "step",
     "seconds",
@@ -36,189 +34,183 @@ COLUMNS = (
     "sign",
     "rate",
 )
-EVERY = 16  # steps between R1 penalties, and between changes of the augmentation
-FIRST_LOOK = 2048  # pictures
-AIM = 0.6  # of the sign of the critic's scores for real pictures (Karras et al. 2020)
+LAZY = 16  # steps between R1 penalties (StyleGAN2, section 4.1) and changes of the augmentation
+MOMENT_PICTURES = 2048  # pictures for a first estimate of the latents' moments
+# Where the mean sign of the scores of real pictures is held (Karras et al. 2020, section 3.2), by
+# changing p by this much each time.
+TARGET_SIGN, P_STEP, MOST_P = 0.6, 0.004, 0.8
 
 
-class Lesson:
-    """One step of both sides."""
-
-    def __init__(self, trainer: Trainer, pictures: Pictures):
-        self.trainer, self.pictures, self.options = trainer, pictures, trainer.options
-        self.face = face_descriptor().to(trainer.device)
-        self.care = care(trainer.options.size, trainer.options.care).to(trainer.device)
-        names = ("generator", "encoder", "pixel", "feature")
-        self.nets = {
-            name: spread(Synthesis(net) if name == "generator" else net, trainer.device)
-            for name, net in ((name, getattr(trainer, name)) for name in names)
-        }
+class TrainingStep:
+    def __init__(self, state: TrainingState, dataset: GeneratorDataset):
+        self.state, self.dataset, self.options = state, dataset, state.options
+        device = state.device
+        self.face = face_descriptor().to(device)
+        self.care = care(self.options.size, self.options.care).to(device)
+        self.synthesis = data_parallel(Synthesis(state.generator), device)
+        self.encoder = data_parallel(state.encoder, device)
+        self.pixel = data_parallel(state.pixel, device)
+        self.feature = data_parallel(state.feature, device)
+        if state.latents.weight == 0:
+            self._estimate_moments()
 
     @torch.no_grad()
-    def begin(self) -> None:
-        """The latents' moments from a first look at some pictures."""
-        t = self.trainer
-        if t.latents.weight == 0:
-            for part in self.pictures.whole()[
-                :: max(1, len(self.pictures.whole()) // FIRST_LOOK)
-            ].split(64):
-                with t.precision():
-                    t.latents.add(t.encoder(to_float(part).to(t.device))[:, 0])
+    def _estimate_moments(self) -> None:
+        """A first estimate of the latents' moments, from some pictures."""
+        state = self.state
+        for part in self.dataset.whole(MOMENT_PICTURES).split(64):
+            with state.precision():
+                state.latents.add(state.encoder(to_float(part).to(state.device))[:, 0])
 
-    def step(self) -> dict[str, float]:
-        t, o, began = self.trainer, self.options, time.monotonic()
-        rng = torch.Generator().manual_seed((o.seed * 1000 + rank()) * STEP_SEEDS + t.clock["step"])
-        factor = warm_cosine(t.progress, t.clock["step"], o.warmup, o.last_rate)
-        for optimizer, rate in zip(t.optimizers, (o.rate, o.critic_rate), strict=True):
+    def run(self) -> dict[str, float]:
+        """One step of both sides; returns its row of the log."""
+        state, options, began = self.state, self.options, time.monotonic()
+        rng = step_generator(options.seed, state.clock["step"])
+        factor = warm_cosine(state.progress, state.clock["step"], options.warmup, options.last_rate)
+        for optimizer, rate in zip(
+            state.optimizers, (options.rate, options.critic_rate), strict=True
+        ):
             optimizer.param_groups[0]["lr"] = rate * factor
-        batch = on_device(self.pictures.draw(o.batch, rng, o.lit_share), t.device)
-        w, own = self.encode(batch, rng)
-        with t.precision():
-            fake = self.nets["generator"](torch.cat([w, self.sample(own, rng)])).float()
-        made = batch.goal + batch.shown * (
-            fake[: o.batch] - batch.goal
-        )  # what a crop does not show is taken from the goal
-        fake, real, features = self.views(made, fake[o.batch :], batch, rng)
-        row = self.judge(fake.detach(), real, [[x.detach() for x in part] for part in features])
-        row |= self.make(fake, features, self.compare(made, features, batch), w)
-        t.clock["step"] += 1
-        t.clock["seen"] += o.batch
-        t.clock["seconds"] += time.monotonic() - began
-        for average, net in zip(t.averages, (t.generator, t.encoder), strict=True):
-            average_into(average, net, t.clock["step"], o.average)
-        row |= t.clock | {"pictures": t.clock["seen"], "rate": o.rate * factor}
+
+        batch = self.dataset.draw(options.batch, rng, options.lit_share).to(state.device)
+        w, encoded = self.encode(batch, rng)
+        with state.precision():
+            images = self.synthesis(torch.cat([w, self.sample(encoded, rng)])).float()
+        reconstructed, sampled = images[: options.batch], images[options.batch :]
+        # What a tight crop does not show is taken from the goal.
+        reconstructed = batch.goal + batch.mask * (reconstructed - batch.goal)
+
+        # Discriminators and face network see renders and goals augmented, a goal like its render.
+        augment = AdaptiveAugmentation(options.batch, state.clock["p"], rng)
+        augment_sampled = AdaptiveAugmentation(options.sampled, state.clock["p"], rng)
+        fake = torch.cat([augment(reconstructed), augment_sampled(sampled)])
+        real = augment(batch.goal)
+        with state.precision():
+            real_maps = self.face.features(real)
+            fake_maps = self.face.features(fake)
+
+        row = self.train_discriminators(fake.detach(), real, fake_maps, real_maps)
+        terms = self.reconstruction(reconstructed, batch, fake_maps, real_maps)
+        row |= self.train_generator(fake, fake_maps, terms, w)
+
+        state.clock["step"] += 1
+        state.clock["seen"] += options.batch
+        state.clock["seconds"] += time.monotonic() - began
+        for average, network in zip(state.averages, (state.generator, state.encoder), strict=True):
+            update_average(average, network, state.clock["step"], options.average)
+        row |= state.clock | {"pictures": state.clock["seen"], "rate": options.rate * factor}
         return {
             name: row[name].item() if isinstance(row[name], Tensor) else row[name]
             for name in COLUMNS
         }
 
-    # -- pictures
+    # -- latents
 
     def encode(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """w+ [B, L, D] of the pictures, most of them without deltas; and all of them as they
-        were.
+        """w+ [B, L, D] of the pictures, most of them without deltas; and w+ as the encoder gave
+        it, detached.
         """
-        o, t = self.options, self.trainer
-        with t.precision():
-            full = self.nets["encoder"](batch.seen)
-        t.latents.add(full[:, 0].detach()[batch.plain])
-        keep = (torch.rand(o.batch, 1, 1, generator=rng) < o.deltas).to(full)
+        with self.state.precision():
+            full = self.encoder(batch.input)
+        self.state.latents.add(full[:, 0].detach()[batch.unaltered])
+        keep = (torch.rand(len(full), 1, 1, generator=rng) < self.options.deltas).to(full)
         return full[:, :1] + keep * (full - full[:, :1]), full.detach()
 
-    def sample(self, full: Tensor, rng: torch.Generator) -> Tensor:
-        """w+ [sampled, L, D]: the Gaussian of the encoded pictures; some change over to another w
-        at a random layer (style mixing), some bring the deltas of a real picture."""
-        o, t = self.options, self.trainer
-        count, layers = o.sampled, full.shape[1]
-        if o.reconstruct == 0:
+    def sample(self, encoded: Tensor, rng: torch.Generator) -> Tensor:
+        """w+ [sampled, L, D] from the Gaussian of the encoded pictures; some change over to another
+        w at a random layer (style mixing), some take the deltas of a real picture.
+        """
+        options, state = self.options, self.state
+        count, layers, device = options.sampled, encoded.shape[1], state.device
+        if options.reconstruct == 0:
             first, second = (
-                t.generator.mapping(torch.randn(count, o.style_dim, generator=rng).to(t.device))
+                state.generator.mapping(
+                    torch.randn(count, options.style_dim, generator=rng).to(device)
+                )
                 for _ in range(2)
             )
         else:
-            first, second = (t.latents.sample(count, rng) for _ in range(2))
-        crossing = torch.randint(1, layers, (count, 1, 1), generator=rng).to(t.device)
-        mixed = (torch.rand(count, 1, 1, generator=rng) < o.mixing).to(t.device)
-        mixed = mixed & (torch.arange(layers, device=t.device).view(1, -1, 1) >= crossing)
+            first, second = (state.latents.sample(count, rng) for _ in range(2))
+        crossing = torch.randint(1, layers, (count, 1, 1), generator=rng).to(device)
+        mixed = (torch.rand(count, 1, 1, generator=rng) < options.mixing).to(device)
+        mixed = mixed & (torch.arange(layers, device=device).view(1, -1, 1) >= crossing)
         w = torch.where(mixed, second[:, None], first[:, None])
-        like = full[torch.randint(len(full), (count,), generator=rng).to(t.device)]
-        keep = (torch.rand(count, 1, 1, generator=rng) < o.deltas * (o.reconstruct > 0)).to(w)
-        return w + keep * (like - like[:, :1])
-
-    def views(
-        self, made: Tensor, alone: Tensor, batch: Batch, rng: torch.Generator
-    ) -> tuple[Tensor, Tensor, list[list[Tensor]]]:
-        """Renders and goals as critics and face network see them, altered alike, and the features
-        of both.
-        """
-        o, t = self.options, self.trainer
-        alter, other = (
-            Alteration(o.batch, t.clock["p"], rng),
-            Alteration(o.sampled, t.clock["p"], rng),
-        )
-        fake, real = torch.cat([alter(made), other(alone)]), alter(batch.goal)
-        with t.precision():
-            theirs = self.face.features(real)
-            ours = self.face.features(fake)
-        return fake, real, [ours, theirs]
+        real = encoded[torch.randint(len(encoded), (count,), generator=rng).to(device)]
+        share = options.deltas if options.reconstruct > 0 else 0.0
+        keep = (torch.rand(count, 1, 1, generator=rng) < share).to(w)
+        return w + keep * (real - real[:, :1])
 
     # -- the two sides
 
-    def judge(self, fake: Tensor, real: Tensor, features: list[list[Tensor]]) -> dict[str, Tensor]:
-        """The critics' step."""
-        o, t = self.options, self.trainer
-        for net in (t.pixel, t.feature):
-            net.requires_grad_(True)
-        penalised = t.clock["step"] % EVERY == 0
+    def train_discriminators(
+        self, fake: Tensor, real: Tensor, fake_maps: list[Tensor], real_maps: list[Tensor]
+    ) -> dict[str, Tensor]:
+        """One step of both discriminators on renders and real pictures [., 3, S, S] and on the face
+        network's maps of both.
+        """
+        state = self.state
+        for network in (state.pixel, state.feature):
+            network.requires_grad_(True)
+        penalised = state.clock["step"] % LAZY == 0
         real = real.requires_grad_(penalised)
-        with t.precision():
-            maps = [torch.cat(pair) for pair in zip(*features, strict=True)]
-            on_pixels = [
-                s.split([len(fake), len(real)]) for s in self.nets["pixel"](torch.cat([fake, real]))
-            ]
-            on_features = [s.split([len(fake), len(real)]) for s in self.nets["feature"](maps)]
-        scores = on_pixels + on_features
-        wrong = doubt([s[0] for s in scores]) + believe([s[1] for s in scores])
-        penalty = r1([s[1] for s in on_pixels], real) if penalised else wrong.new_zeros(())
-        _descend(t.optimizers[1], wrong + o.r1 * EVERY / 2 * penalty)
-        self.adapt(torch.cat([s[1].flatten() for s in on_pixels]).detach())
-        return {"doubt": wrong.detach(), "r1": penalty.detach()}
+        with state.precision():
+            pairs = zip(fake_maps, real_maps, strict=True)
+            maps = [torch.cat([fake_map.detach(), real_map]) for fake_map, real_map in pairs]
+            on_pixels, on_maps = self.pixel(torch.cat([fake, real])), self.feature(maps)
+        scores = [*on_pixels, *on_maps]
+        real_scores = [s[len(fake) :] for s in scores]
+        loss = discriminator_loss(real_scores, [s[: len(fake)] for s in scores])
+        real_on_pixels = real_scores[: len(on_pixels)]
+        penalty = r1_penalty(real_on_pixels, real) if penalised else loss.new_zeros(())
+        descend(state.optimizers[1], loss + self.options.r1 * LAZY / 2 * penalty)
 
-    def adapt(self, scores: Tensor) -> None:
-        """More augmentation while the critic is too sure of the real pictures, less while it is
-        not.
-        """
-        clock = self.trainer.clock
-        clock["sign"] += 0.05 * (
-            mean_over_processes(scores.float().sign().mean()).item() - clock["sign"]
-        )
-        if clock["step"] % EVERY == 0:
-            clock["p"] = min(0.8, max(0.0, clock["p"] + (0.004 if clock["sign"] > AIM else -0.004)))
+        # More augmentation while the discriminator is too sure of the real pictures, less while it
+        # is not.
+        clock = state.clock
+        signs = torch.cat([s.flatten() for s in real_on_pixels]).detach().float().sign()
+        clock["sign"] += 0.05 * (mean_over_processes(signs.mean()).item() - clock["sign"])
+        if clock["step"] % LAZY == 0:
+            change = P_STEP if clock["sign"] > TARGET_SIGN else -P_STEP
+            clock["p"] = min(MOST_P, max(0.0, clock["p"] + change))
+        return {"doubt": loss.detach(), "r1": penalty.detach()}
 
-    def make(
-        self, fake: Tensor, features: list[list[Tensor]], terms: dict[str, Tensor], w: Tensor
+    def reconstruction(
+        self, images: Tensor, batch: Batch, fake_maps: list[Tensor], real_maps: list[Tensor]
     ) -> dict[str, Tensor]:
-        """The step of generator and encoder."""
-        o, t = self.options, self.trainer
-        for net in (t.pixel, t.feature):
-            net.requires_grad_(False)
-        with t.precision():
-            trust = believe(t.pixel(fake) + t.feature(features[0]))
-        ramp = (
-            min(1.0, max(0.0, t.clock["step"] / max(1, o.critics_after) - 1))
-            if o.reconstruct
-            else 1.0
-        )
-        loss = (
-            o.reconstruct * sum(getattr(o, name) * value for name, value in terms.items())
-            + ramp * o.critics * trust
-        )
-        if o.reconstruct:
-            loss = loss + o.delta_weight * (w[:, 1:] - w[:, :1]).square().mean()
-        _descend(t.optimizers[0], loss, 5.0)
-        return {name: value.detach() for name, value in terms.items()} | {"believe": trust.detach()}
-
-    def compare(
-        self, made: Tensor, features: list[list[Tensor]], batch: Batch
-    ) -> dict[str, Tensor]:
-        """Reconstruction: pixels where they are shown, features relative to their mean, squared
-        descriptor distance.
+        """Terms of the reconstruction [B, 3, S, S]: pixels where they are shown, and at a quarter
+        of the side; features and descriptor of the face network.
         """
-        goal = batch.goal
-        area = batch.shown.mean(dim=(1, 2, 3), keepdim=True).clamp(min=0.3)
-        error = (made - goal) / area
-        coarse = F.avg_pool2d(error, 4).abs().mean()
-        ours, theirs = [x[: len(goal)] for x in features[0]], features[1]
-        relative = [
-            (a.float() - b.float()).abs().mean() / b.float().abs().mean()
-            for a, b in zip(ours, theirs, strict=True)
-        ]
-        with self.trainer.precision():
-            distance = (
-                (self.face.describe(ours) - self.face.describe(theirs)).square().sum(1).mean()
-            )
-        pixels, features = (error.abs() * self.care).mean(), torch.stack(relative).mean()
-        return {"pixels": pixels, "coarse": coarse, "features": features, "descriptor": distance}
+        area = batch.mask.mean(dim=(1, 2, 3), keepdim=True).clamp(min=0.3)
+        error = (images - batch.goal) / area
+        maps = [x[: len(images)] for x in fake_maps]
+        with self.state.precision():
+            terms = face_losses(self.face, maps, real_maps)
+        return terms | {
+            "pixels": (error.abs() * self.care).mean(),
+            "coarse": F.avg_pool2d(error, 4).abs().mean(),
+        }
+
+    def train_generator(
+        self, fake: Tensor, fake_maps: list[Tensor], terms: dict[str, Tensor], w: Tensor
+    ) -> dict[str, Tensor]:
+        """One step of generator and encoder on the reconstruction's terms and against the
+        discriminators.
+        """
+        options, state = self.options, self.state
+        for network in (state.pixel, state.feature):
+            network.requires_grad_(False)
+        with state.precision():
+            adversarial = generator_loss(state.pixel(fake) + state.feature(fake_maps))
+        weight, loss = options.critics, fake.new_zeros(())
+        if options.reconstruct:
+            reconstruction = sum(getattr(options, name) * term for name, term in terms.items())
+            deltas = (w[:, 1:] - w[:, :1]).square().mean()
+            loss = options.reconstruct * reconstruction + options.delta_weight * deltas
+            ramp = state.clock["step"] / max(1, options.critics_after) - 1
+            weight = weight * min(1.0, max(0.0, ramp))
+        descend(state.optimizers[0], loss + weight * adversarial, max_norm=5.0)
+        terms = terms | {"believe": adversarial}
+        return {name: term.detach() for name, term in terms.items()}
 
 
 class Synthesis(nn.Module):
@@ -230,17 +222,3 @@ class Synthesis(nn.Module):
 
     def forward(self, w: Tensor) -> Tensor:
         return self.generator.synthesis(w)
-
-
-def _descend(optimizer: torch.optim.Optimizer, loss: Tensor, limit: float | None = None) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    if limit:
-        nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], limit)
-    optimizer.step()
-
-
-def on_device(batch: Batch, device: str) -> Batch:
-    return Batch(
-        *(getattr(batch, field.name).to(device, non_blocking=True) for field in fields(batch))
-    )

@@ -1,10 +1,10 @@
 """Train a narrow e4e inverter for a fixed generator: `python -m essence train inverter --data DIR
 --out runs/inverter`.
 
-Three teachers: (1) the latents that an autoencoder's encoder gives for real pictures (optional),
-(2) generated pictures, whose latents are known exactly, (3) the picture itself: its reconstruction
-through the frozen generator, compared by pixels and by the face network. The input is spoilt as
-photographs are; what is to be met is the unspoilt picture.
+It learns from three things: the latents that an autoencoder's encoder gives for real pictures
+(optional), generated pictures, whose latents are known exactly, and the picture itself: its
+reconstruction through the frozen generator, compared by pixels and by the face network. The input
+is degraded as photographs are; the goal is the picture as it was.
 """
 
 from __future__ import annotations
@@ -12,36 +12,40 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from ..errors import UserError
-from ..library.checkpoints import load_generator, load_inverter, load_latents, save_inverter
+from ..library.checkpoints import load_generator, load_latents, save_inverter
 from ..models.e4e import Encoder4Editing, EncoderConfig, Inverter
 from ..models.identity import FaceDescriptor, face_chip, face_descriptor
 from ..models.latents import LatentAxes
 from ..models.stylegan2 import Generator
 from ..pictures.tensors import resample
-from . import parallel
 from .common import (
-    PHOTOGRAPHS,
     CsvLog,
-    average_into,
-    held_out,
-    list_pictures,
-    load_pictures,
-    load_resume,
+    descend,
+    face_losses,
+    load_checkpoint,
     parse_options,
     precision,
     save_atomic,
-    to_float,
+    update_average,
     warm_cosine,
 )
-from .inverter_data import Batch, Lessons, prepare
+from .inverter_data import Batch, InverterDataset, InverterOptions, load_dataset
+from .inverter_encoder import fastest_layout, initial_encoder
+from .inverter_preview import inversion_sheet
+from .parallel import (
+    data_parallel,
+    first_process_first,
+    from_first_process,
+    process_group,
+    rank,
+)
 
 COLUMNS = (
     "step",
@@ -56,121 +60,11 @@ COLUMNS = (
     "deltas",
     "rate",
 )
-SHEET = 10  # pictures on a sheet
 FIRST_RENDERED = 4  # pictures of a batch
+LAST_RATE = 0.02  # of `rate`
 
 
-@dataclass(frozen=True)
-class InverterOptions:
-    data: str  # folder of aligned pictures
-    out: str = "runs/inverter"
-    export: str = ""  # also write the finished inverter there
-    generator: str = "weights/mini/generator.safetensors"
-    latents: str = "weights/mini/latents.safetensors"
-    teacher: str = ""  # the autoencoder's encoder: latents of real pictures
-    start: str = ""  # an inverter to begin with, of the same widths
-    input_size: int = (
-        64  # a quarter of the work of 128; what is too small to be seen there, refinement finds
-    )
-    widths: tuple[int, int, int, int] = (24, 48, 96, 160)
-    depths: tuple[int, int, int, int] = (1, 2, 3, 2)
-    head_width: int = 64
-    steps: int = 100_000
-    minutes: float = 45.0  # the schedule ends at whichever comes first
-    batch: int = 32
-    generated: int = 8  # of the batch: pictures of the generator
-    bank: int = 2048  # how many of those to render beforehand
-    oversample: float = 4.0  # how much more often photographs are drawn
-    # share of the schedule that learns latents alone: rendering costs more than the encoder
-    latents_first: float = 0.35
-    rendered: int = 14  # of the batch at the end: compared as pictures; starts at 4
-    # share of the schedule over which the pictures' weight grows: at once, it would undo the
-    # latents for a while
-    fade: float = 0.1
-    rate: float = 1.5e-3
-    # times `rate`, for the last layers: their weights are scaled down as they run, and so are their
-    # steps
-    linear_rate: float = 5.0
-    warmup: int = 100
-    average: float = 0.998
-    common_weight: float = 0.5
-    common_floor: float = 0.5  # variance below which an axis counts no more
-    layer_weight: float = 1.0
-    lit_weight: float = (
-        0.3  # of the latent terms where the light was changed: the teacher saw another picture
-    )
-    picture_weight: float = 1.0
-    pixels: float = 2.0
-    features: float = 1.0
-    descriptor: float = 2.0
-    delta_weight: float = 0.01
-    seed: int = 0
-    threads: int = 2
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    checkpoint_seconds: float = 180.0
-    sheet_seconds: float = 540.0
-    half: bool = True  # bfloat16 where it is safe
-
-
-# ---- networks
-
-
-class _QuickPReLU(torch.autograd.Function):
-    """PReLU in five plain passes: torch's own takes a third of the training step on a CPU in
-    bfloat16.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, slope: Tensor) -> Tensor:
-        slope = slope.to(x.dtype).view(1, -1, 1, 1)
-        ctx.save_for_backward(x, slope)
-        return torch.where(x > 0, x, x * slope)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
-        x, slope = ctx.saved_tensors
-        own = (grad * x.clamp(max=0)).sum(dim=(0, 2, 3), dtype=torch.float32)
-        return torch.where(x > 0, grad, grad * slope), own
-
-
-class QuickPReLU(nn.PReLU):
-    def forward(self, x: Tensor) -> Tensor:
-        return _QuickPReLU.apply(x, self.weight)
-
-
-def new_encoder(config: EncoderConfig, start: str = "") -> Encoder4Editing:
-    """An e4e encoder laid out for fast training, with the ordinary one's parameters. Raises
-    UserError for a start of other widths.
-    """
-    encoder = Encoder4Editing(config)
-    if start:
-        begun = load_inverter(start).encoder
-        if begun.config != config:
-            raise UserError(
-                f"{start} has other widths than this run ({begun.config}): give the same --widths, --depths and --input-size."
-            )
-        encoder.load_state_dict(begun.state_dict())
-    for module in encoder.modules():
-        if type(module) is nn.PReLU:
-            module.__class__ = QuickPReLU
-    return encoder.to(memory_format=layout(config))
-
-
-def layout(config: EncoderConfig) -> torch.memory_format:
-    """Channels innermost, which is faster; not where a width is no multiple of 8: there torch
-    2.15's strided 1x1 convolutions write beyond their memory on the way back, on processors without
-    AVX-512."""
-    return (
-        torch.contiguous_format
-        if any(width % 8 for width in config.widths)
-        else torch.channels_last
-    )
-
-
-# ---- losses
-
-
-class Losses:
+class InverterLoss:
     def __init__(
         self, options: InverterOptions, generator: Generator, axes: LatentAxes, face: FaceDescriptor
     ):
@@ -178,181 +72,136 @@ class Losses:
         variance, directions = torch.linalg.eigh((axes.axes.T @ axes.axes).double())
         self.whiten = (directions / variance.clamp(min=options.common_floor).sqrt()).float()
 
-    def latents(self, w: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Squared error of the part that all layers share, in the latents' axes, and of every layer
-        as it is.
-        """
-        error = w - batch.w
-        common = (error.mean(1) @ self.whiten).square().mean(1)
-        share = batch.trust / len(batch.trust)
-        return {
-            "common": (common * share).sum(),
-            "layers": (error.square().mean(dim=(1, 2)) * share).sum(),
-        }
-
-    def pictures(self, w: Tensor, goal: Tensor) -> dict[str, Tensor]:
-        """The reconstruction against the goal: pixels, face network features relative to their
-        mean, squared descriptor distance.
-        """
-        with precision(w.device, self.options.half):
-            images = self.generator.synthesis(w).float()
-            ours = self.face.features(face_chip(images))
-            with torch.no_grad():
-                theirs = self.face.features(face_chip(goal))
-            distance = (
-                (self.face.describe(ours) - self.face.describe(theirs)).square().sum(1).mean()
-            )
-        relative = [
-            (a.float() - b.float()).abs().mean() / b.float().abs().mean()
-            for a, b in zip(ours, theirs, strict=True)
-        ]
-        return {
-            "pixels": (images - goal).abs().mean(),
-            "features": torch.stack(relative).mean(),
-            "descriptor": distance,
-        }
-
     def __call__(
-        self, w: Tensor, batch: Batch, rendered: int, faded: float
+        self, w: Tensor, batch: Batch, rendered: int, picture_weight: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        o = self.options
-        terms = self.latents(w, batch) | {"deltas": (w[:, 1:] - w[:, :1]).square().mean()}
+        """The loss of w+ [B, L, D] and its terms; the first `rendered` are also compared as
+        pictures.
+        """
+        options, error, weight = self.options, w - batch.w, batch.latent_weight / len(w)
+        # The part that all layers share, in the latents' axes, and every layer as it is.
+        common = (error.mean(1) @ self.whiten).square().mean(1)
+        terms = {
+            "common": (common * weight).sum(),
+            "layers": (error.square().mean(dim=(1, 2)) * weight).sum(),
+            "deltas": (w[:, 1:] - w[:, :1]).square().mean(),
+        }
         total = (
-            o.common_weight * terms["common"]
-            + o.layer_weight * terms["layers"]
-            + o.delta_weight * terms["deltas"]
+            options.common_weight * terms["common"]
+            + options.layer_weight * terms["layers"]
+            + options.delta_weight * terms["deltas"]
         )
         if rendered:
-            seen = self.pictures(w[:rendered], batch.goal[:rendered])
-            total = total + faded * o.picture_weight * sum(
-                getattr(o, name) * value for name, value in seen.items()
-            )
+            seen = self.picture_terms(w[:rendered], batch.goal[:rendered])
+            pictures = sum(getattr(options, name) * term for name, term in seen.items())
+            total = total + picture_weight * options.picture_weight * pictures
             terms |= seen
         return total, terms
 
-
-# ---- the run
+    def picture_terms(self, w: Tensor, goal: Tensor) -> dict[str, Tensor]:
+        """The reconstruction against the goal: pixels, and the face network's view of the inner
+        face.
+        """
+        with precision(w.device, self.options.half):
+            images = self.generator.synthesis(w).float()
+            maps = self.face.features(face_chip(images))
+            with torch.no_grad():
+                goal_maps = self.face.features(face_chip(goal))
+            terms = face_losses(self.face, maps, goal_maps)
+        return {"pixels": (images - goal).abs().mean()} | terms
 
 
 class Trainer:
     """Encoder, its average, optimiser and clock: what a checkpoint holds."""
 
     def __init__(self, options: InverterOptions, device: str = "cpu"):
+        """A new encoder or `options.start`, or what the checkpoint in `options.out` holds. Raises
+        UserError for a checkpoint of another architecture.
+        """
         self.options, self.device, self.out = options, device, Path(options.out)
-        self.generator, self.axes = (
-            load_generator(options.generator).to(device),
-            load_latents(options.latents).to(device),
-        )
-        size, layers, dim = (
+        self.generator = load_generator(options.generator).to(device)
+        self.axes = load_latents(options.latents).to(device)
+        config = EncoderConfig(
+            options.widths,
+            options.depths,
             options.input_size,
             self.generator.config.layers,
             self.generator.config.style_dim,
+            options.head_width,
         )
-        self.architecture = asdict(
-            EncoderConfig(options.widths, options.depths, size, layers, dim, options.head_width)
-        )
+        self.architecture, self.layout = asdict(config), fastest_layout(config)
         torch.manual_seed(options.seed)
-        self.encoder = (
-            new_encoder(EncoderConfig(**self.architecture), options.start).to(device).train()
-        )
+        self.encoder = initial_encoder(config, options.start).to(device).train()
         self.average = copy.deepcopy(self.encoder).eval().requires_grad_(False)
-        self.optimizer = torch.optim.Adam(self._groups(), options.rate, betas=(0.9, 0.99))
+        named = list(self.encoder.named_parameters())
+        linear = [p for name, p in named if ".linear." in name]
+        others = [p for name, p in named if ".linear." not in name]
+        groups = [
+            {"params": others, "times": 1.0},
+            {"params": linear, "times": options.linear_rate},
+        ]
+        self.optimizer = torch.optim.Adam(groups, options.rate, betas=(0.9, 0.99))
         self.step, self.seen, self.seconds = 0, 0, 0.0
         self.out.mkdir(parents=True, exist_ok=True)
         self.path = self.out / "checkpoint.pt"
-        self._resume(load_resume(self.path, self.architecture))
-        self.spread, self.layout = (
-            parallel.spread(self.encoder, device),
-            layout(self.encoder.config),
-        )
-
-    def _groups(self) -> list[dict]:
-        named = list(self.encoder.named_parameters())
-        linear = [p for name, p in named if ".linear." in name]
-        return [
-            {"params": [p for name, p in named if ".linear." not in name], "times": 1.0},
-            {"params": linear, "times": self.options.linear_rate},
-        ]
-
-    def _resume(self, state: dict | None) -> None:
-        if state is None:
-            return
-        for name in ("encoder", "average", "optimizer"):
-            getattr(self, name).load_state_dict(state[name])
-        self.step, self.seen, self.seconds = state["step"], state["seen"], state["seconds"]
+        if (state := load_checkpoint(self.path, self.architecture)) is not None:
+            for name in ("encoder", "average", "optimizer"):
+                getattr(self, name).load_state_dict(state[name])
+            self.step, self.seen, self.seconds = state["step"], state["seen"], state["seconds"]
+        self.parallel_encoder = data_parallel(self.encoder, device)
 
     def save(self) -> None:
-        if parallel.rank():
+        """Write the checkpoint; only the first process does. Raises UserError."""
+        if rank() > 0:
             return
-        parts = {
-            name: getattr(self, name).state_dict() for name in ("encoder", "average", "optimizer")
-        }
-        save_atomic(
-            parts
-            | {
-                "architecture": self.architecture,
-                "step": self.step,
-                "seen": self.seen,
-                "seconds": self.seconds,
-            },
-            self.path,
-        )
+        names = ("encoder", "average", "optimizer")
+        state = {name: getattr(self, name).state_dict() for name in names}
+        state |= {"step": self.step, "seen": self.seen, "seconds": self.seconds}
+        save_atomic(state | {"architecture": self.architecture}, self.path)
 
     def inverter(self) -> Inverter:
-        """The averaged encoder, as the ordinary network."""
+        """The averaged encoder, as the ordinary network on the CPU."""
         encoder = Encoder4Editing(EncoderConfig(**self.architecture))
         encoder.load_state_dict(self.average.state_dict())
         return Inverter(encoder, self.axes.mean.cpu()).eval().requires_grad_(False)
 
     @property
     def progress(self) -> float:
-        return parallel.agreed(
-            min(
-                1.0, max(self.step / self.options.steps, self.seconds / (60 * self.options.minutes))
-            )
-        )
+        """0 to 1, by steps or by time, whichever is further; the same in all processes."""
+        by_time = self.seconds / (60 * self.options.minutes)
+        return min(1.0, from_first_process(max(self.step / self.options.steps, by_time)))
 
-    def rendered(self, progress: float) -> tuple[int, float]:
-        """How many pictures of the batch are rendered, and their weight: none at first, then more
-        and more.
-        """
-        o = self.options
-        if progress < o.latents_first:
-            return 0, 0.0
-        share = (progress - o.latents_first) / (1 - o.latents_first)
-        return min(o.rendered, FIRST_RENDERED + round(o.rendered * 1.5 * share)), min(
-            1.0, (progress - o.latents_first) / max(o.fade, 1e-9)
-        )
-
-    def learn(self, lessons: Lessons, losses: Losses) -> dict[str, float]:
-        """One step. Returns the row for the log."""
-        o, start = self.options, time.monotonic()
-        batch, progress = lessons.draw(o, self.step).to(self.device), self.progress
-        factor = warm_cosine(progress, self.step, o.warmup, 0.02)
+    def train_step(self, dataset: InverterDataset, loss: InverterLoss) -> dict[str, float]:
+        """One step. Returns its row of the log."""
+        options, start, progress = self.options, time.monotonic(), self.progress
+        batch = dataset.draw(options, self.step).to(self.device)
+        factor = warm_cosine(progress, self.step, options.warmup, LAST_RATE)
         for group in self.optimizer.param_groups:
-            group["lr"] = o.rate * factor * group["times"]
-        with precision(self.device, o.half):
-            raw = self.spread(
-                resample(batch.seen, o.input_size, "antialias").contiguous(
-                    memory_format=self.layout
-                )
-            )
-        total, terms = losses(raw.float() + self.axes.mean, batch, *self.rendered(progress))
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        nn.utils.clip_grad_norm_(self.encoder.parameters(), 5.0)
-        self.optimizer.step()
-        average_into(self.average, self.encoder, self.step, o.average)
-        self.step, self.seen, self.seconds = (
-            self.step + 1,
-            self.seen + o.batch,
-            self.seconds + time.monotonic() - start,
-        )
-        row = dict.fromkeys(COLUMNS, float("nan")) | {
-            name: value.item() for name, value in terms.items()
-        }
-        clock = {"step": self.step, "seconds": self.seconds, "pictures": self.seen}
-        return row | clock | {"loss": total.item(), "rate": o.rate * factor}
+            group["lr"] = options.rate * factor * group["times"]
+        with precision(self.device, options.half):
+            images = resample(batch.input, options.input_size, "antialias")
+            raw = self.parallel_encoder(images.contiguous(memory_format=self.layout))
+        # No picture is rendered at first, then more and more, with a growing weight.
+        rendered, weight, late = 0, 0.0, progress - options.latents_first
+        if late >= 0:
+            share = late / (1 - options.latents_first)
+            rendered = min(options.rendered, FIRST_RENDERED + round(options.rendered * 1.5 * share))
+            weight = min(1.0, late / max(options.fade, 1e-9))
+        total, terms = loss(raw.float() + self.axes.mean, batch, rendered, weight)
+        descend(self.optimizer, total, max_norm=5.0)
+        update_average(self.average, self.encoder, self.step, options.average)
+        self.step += 1
+        self.seen += options.batch
+        self.seconds += time.monotonic() - start
+        row = dict.fromkeys(COLUMNS, float("nan"))
+        row |= {name: value.item() for name, value in terms.items()}
+        row |= {"step": self.step, "seconds": self.seconds, "pictures": self.seen}
+        return row | {"loss": total.item(), "rate": options.rate * factor}
+
+    def draw_sheet(self) -> None:
+        generator, axes = copy.deepcopy(self.generator).cpu(), self.axes.to("cpu")
+        sheet = inversion_sheet(self.options.data, generator, self.inverter(), axes)
+        sheet.save(self.out / f"sheet-{self.step:06d}.png")
 
 
 def train(options: InverterOptions) -> Inverter:
@@ -360,14 +209,12 @@ def train(options: InverterOptions) -> Inverter:
     another run's checkpoint.
     """
     torch.set_num_threads(options.threads)
-    with parallel.processes(options.device) as device:
-        trainer, face = Trainer(options, device), face_descriptor()
-        with parallel.first_one_first():
-            lessons = prepare(options, trainer.generator, trainer.axes, trainer.out)
-        losses = Losses(options, trainer.generator, trainer.axes, face)
-        log = (
-            CsvLog(trainer.out / "log.csv", COLUMNS, trainer.step) if parallel.rank() == 0 else None
-        )
+    with process_group(options.device) as device:
+        trainer = Trainer(options, device)
+        with first_process_first():
+            dataset = load_dataset(options, trainer.generator, trainer.axes, trainer.out)
+        loss = InverterLoss(options, trainer.generator, trainer.axes, face_descriptor())
+        log = CsvLog(trainer.out / "log.csv", COLUMNS, trainer.step) if rank() == 0 else None
         saved = drawn = trainer.seconds
         with tqdm(
             total=options.steps,
@@ -377,7 +224,7 @@ def train(options: InverterOptions) -> Inverter:
             disable=log is None,
         ) as bar:
             while trainer.progress < 1:
-                row = trainer.learn(lessons, losses)
+                row = trainer.train_step(dataset, loss)
                 bar.update()
                 if log is None:
                     continue
@@ -387,41 +234,15 @@ def train(options: InverterOptions) -> Inverter:
                     trainer.save()
                     saved = trainer.seconds
                 if trainer.seconds - drawn > options.sheet_seconds:
-                    draw_sheet(trainer)
+                    trainer.draw_sheet()
                     drawn = trainer.seconds
-        return finish(trainer)
-
-
-def finish(trainer: Trainer) -> Inverter:
-    trainer.save()
-    inverter = trainer.inverter()
-    if parallel.rank():
+        trainer.save()
+        inverter = trainer.inverter()
+        if rank() == 0:
+            save_inverter(inverter, trainer.out / "inverter.safetensors")
+            if options.export:
+                save_inverter(inverter, options.export)
         return inverter
-    save_inverter(inverter, trainer.out / "inverter.safetensors")
-    if trainer.options.export:
-        save_inverter(inverter, trainer.options.export)
-    return inverter
-
-
-def draw_sheet(trainer: Trainer) -> None:
-    """Held-out photographs, the encoder's inversion, and that refined."""
-    from . import inverter_checks
-
-    paths = list_pictures(trainer.options.data)
-    held = held_out([path.name for path in paths])
-    chosen = sorted(
-        (path for path in paths if path.name in held),
-        key=lambda path: not path.name.startswith(PHOTOGRAPHS),
-    )[:SHEET]
-    pictures = to_float(load_pictures(chosen, trainer.generator.config.size))
-    models = inverter_checks.working_set(
-        copy.deepcopy(trainer.generator).cpu(), trainer.inverter(), trainer.axes.to("cpu")
-    )
-    first = inverter_checks.invert(models, pictures)
-    later = [inverter_checks.refined(models, source, [25])[0] for source in first]
-    inverter_checks.sheet(pictures, first, later).save(
-        trainer.out / f"sheet-{trainer.step:06d}.png"
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,13 +1,11 @@
-"""What the inverter learns from: real pictures with a teacher's latents, generated pictures with
-their own; spoilt on the way in.
+"""The inverter's options and its training data: real pictures with a teacher's latents, generated
+pictures with their own; degraded on the way in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,31 +13,87 @@ from tqdm import tqdm
 
 from ..models.latents import LatentAxes
 from ..models.stylegan2 import Generator
-from . import augment, parallel
+from . import augment
 from .autoencoder import load_encoder
 from .common import (
-    PHOTOGRAPHS,
-    held_out,
-    list_pictures,
+    cached_on_disk,
+    list_training_pictures,
     load_pictures,
+    photograph_weights,
     precision,
-    save_atomic,
+    step_generator,
     to_float,
     to_uint8,
 )
 
-if TYPE_CHECKING:
-    from .inverter import InverterOptions
-
 MIRRORED = 0.3  # share of the real pictures
-# each step draws from its own seed, so that a resumed run sees what an uninterrupted one would
-STEP_SEEDS = 1_000_003
+
+
+@dataclass(frozen=True)
+class InverterOptions:
+    data: str  # folder of aligned pictures
+    out: str = "runs/inverter"
+    export: str = ""  # also write the finished inverter there
+    generator: str = "weights/mini/generator.safetensors"
+    latents: str = "weights/mini/latents.safetensors"
+    teacher: str = ""  # the autoencoder's encoder: latents of real pictures
+    start: str = ""  # an inverter to begin with, of the same widths
+    # A quarter of the work of 128; what is too small to be seen there, refinement finds.
+    input_size: int = 64
+    widths: tuple[int, int, int, int] = (24, 48, 96, 160)
+    depths: tuple[int, int, int, int] = (1, 2, 3, 2)
+    head_width: int = 64
+    steps: int = 100_000
+    minutes: float = 45.0  # the schedule ends at whichever comes first
+    batch: int = 32
+    generated: int = 8  # of the batch: pictures of the generator
+    bank: int = 2048  # how many of those to render beforehand
+    oversample: float = 4.0  # how much more often photographs are drawn
+    # Share of the schedule that learns latents alone: rendering costs more than the encoder.
+    latents_first: float = 0.35
+    rendered: int = 14  # of the batch at the end: compared as pictures; starts at 4
+    # Share of the schedule over which the pictures' weight grows: at once, it would undo the
+    # latents for a while.
+    fade: float = 0.1
+    rate: float = 1.5e-3
+    # Times `rate`, for the last layers: their weights are scaled down as they run, and so are their
+    # steps.
+    linear_rate: float = 5.0
+    warmup: int = 100
+    average: float = 0.998
+    common_weight: float = 0.5
+    common_floor: float = 0.5  # variance below which an axis counts no more
+    layer_weight: float = 1.0
+    # Of the latent terms where the light was changed: the teacher saw another picture.
+    lit_weight: float = 0.3
+    picture_weight: float = 1.0
+    pixels: float = 2.0
+    features: float = 1.0
+    descriptor: float = 2.0
+    delta_weight: float = 0.01
+    seed: int = 0
+    threads: int = 2
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    checkpoint_seconds: float = 180.0
+    sheet_seconds: float = 540.0
+    half: bool = True  # bfloat16 where it is safe
 
 
 @dataclass(frozen=True, eq=False)
-class Lessons:
-    """Real pictures uint8 [N, 3, S, S] with the teacher's w+ [N, L, D] or None; generated ones with
-    their own latents.
+class Batch:
+    input: Tensor  # [B, 3, S, S] in [-1, 1], degraded
+    goal: Tensor  # [B, 3, S, S]
+    w: Tensor  # [B, L, D]
+    latent_weight: Tensor  # [B], of the latent terms of the loss
+
+    def to(self, device: str) -> Batch:
+        return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+
+@dataclass(frozen=True, eq=False)
+class InverterDataset:
+    """Real pictures uint8 [N, 3, S, S] with the teacher's w+ [N, L, D] or None; generated pictures
+    with their own latents.
 
     The teacher has seen no mirrored picture (it is the slowest network here): those are learned
     from by rendering alone.
@@ -48,108 +102,81 @@ class Lessons:
     real: Tensor
     weights: Tensor  # [N], how often each is drawn
     real_w: Tensor | None
-    made: Tensor
-    made_w: Tensor
+    generated: Tensor
+    generated_w: Tensor
 
     def draw(self, options: InverterOptions, step: int) -> Batch:
-        rng = torch.Generator().manual_seed(
-            (options.seed * 1000 + parallel.rank()) * STEP_SEEDS + step
-        )
+        rng = step_generator(options.seed, step)
         count = options.batch - options.generated
         index = torch.multinomial(self.weights, count, replacement=True, generator=rng)
         mirrored = torch.rand(count, generator=rng) < MIRRORED
-        x = to_float(self.real[index])
-        x = torch.where(mirrored.view(-1, 1, 1, 1), x.flip(3), x)
-        x, lit = augment.light(x, rng)
-        other = torch.randint(len(self.made), (options.generated,), generator=rng)
-        goal = torch.cat([x, to_float(self.made[other])])
-        trust = torch.where(lit, options.lit_weight, 1.0) * ~mirrored
-        known = (
-            self.real_w[index].float()
-            if self.real_w is not None
-            else self.made_w[:1].expand(count, -1, -1)
-        )
-        trust = trust if self.real_w is not None else torch.zeros(count)
-        w = torch.cat([known, self.made_w[other].float()])
-        return Batch(
-            augment.degrade(goal, rng), goal, w, torch.cat([trust, torch.ones(options.generated)])
-        )
+        real = to_float(self.real[index])
+        real = torch.where(mirrored.view(-1, 1, 1, 1), real.flip(3), real)
+        real, lit = augment.light(real, rng)
+        other = torch.randint(len(self.generated), (options.generated,), generator=rng)
+        goal = torch.cat([real, to_float(self.generated[other])])
+        if self.real_w is not None:
+            real_w = self.real_w[index].float()
+            weight = torch.where(lit, options.lit_weight, 1.0) * ~mirrored
+        else:
+            real_w, weight = self.generated_w[:1].expand(count, -1, -1), torch.zeros(count)
+        w = torch.cat([real_w, self.generated_w[other].float()])
+        weight = torch.cat([weight, torch.ones(options.generated)])
+        return Batch(augment.degrade(goal, rng), goal, w, weight)
 
 
-@dataclass(frozen=True, eq=False)
-class Batch:
-    seen: Tensor  # [B, 3, S, S], spoilt
-    goal: Tensor  # [B, 3, S, S]
-    w: Tensor  # [B, L, D]
-    trust: Tensor  # [B], weight of the latent terms
-
-    def to(self, device: str) -> Batch:
-        return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
-
-
-def prepare(options: InverterOptions, generator: Generator, axes: LatentAxes, out: Path) -> Lessons:
-    """Read the pictures, ask the teacher, render the bank; the slow parts are kept in the run's
-    folder for a resumed run.
+def load_dataset(
+    options: InverterOptions, generator: Generator, axes: LatentAxes, out: Path
+) -> InverterDataset:
+    """Read the pictures, ask the teacher, render the generated ones; the slow parts are kept in the
+    run's folder for a resumed run. Raises UserError.
     """
-    paths = list_pictures(options.data)
-    held = held_out([path.name for path in paths])
-    paths = [path for path in paths if path.name not in held]
+    paths = list_training_pictures(options.data)
     real = load_pictures(paths, generator.config.size)
-    weights = torch.tensor(
-        [options.oversample if path.name.startswith(PHOTOGRAPHS) else 1.0 for path in paths]
+    weights = photograph_weights(paths, options.oversample)
+    real_w = None
+    if options.teacher:
+        real_w = cached_on_disk(
+            out / "teacher.pt", lambda: teacher_latents(options, real), len(real)
+        )
+    generated_w = sample_latents(options, axes, real_w, generator.config.layers)
+    generated = cached_on_disk(
+        out / "made.pt", lambda: render_latents(options, generator, generated_w), options.bank
     )
-    real_w = (
-        _kept(out / "teacher.pt", lambda: _teach(options, real), len(real))
-        if options.teacher
-        else None
-    )
-    made_w = _made_latents(options, axes, real_w, generator.config.layers)
-    made = _kept(out / "made.pt", lambda: _render(options, generator, made_w), options.bank)
-    return Lessons(real, weights, real_w, made, made_w)
-
-
-def _kept(path: Path, make: Callable[[], Tensor], count: int) -> Tensor:
-    """What was prepared for `count` pictures, from the run's folder, or made and put there."""
-    if path.exists():
-        kept = torch.load(path, weights_only=True)
-        if len(kept) == count:
-            return kept
-    made = make()
-    save_atomic(made, path)
-    return made
+    return InverterDataset(real, weights, real_w, generated, generated_w)
 
 
 @torch.no_grad()
-def _render(options: InverterOptions, generator: Generator, w: Tensor) -> Tensor:
-    pictures = []
-    for part in tqdm(w.split(32), desc="generated pictures"):
-        part = part.to(generator.input.input.device)
-        with precision(part.device, options.half):
-            pictures.append(to_uint8(generator.synthesis(part)).cpu())
-    return torch.cat(pictures)
-
-
-@torch.no_grad()
-def _teach(options: InverterOptions, real: Tensor) -> Tensor:
+def teacher_latents(options: InverterOptions, real: Tensor) -> Tensor:
+    """The teacher's w+ [N, L, D] of uint8 pictures, float16."""
     teacher = load_encoder(options.teacher).to(memory_format=torch.channels_last)
-    shape = teacher(to_float(real[:1])).shape[1:]
-    latents = torch.empty(len(real), *shape, dtype=torch.float16)
-    for first in tqdm(range(0, len(real), 64), desc="teacher"):
+    latents = []
+    for part in tqdm(real.split(64), desc="teacher"):
         with precision("cpu", options.half):
-            latents[first : first + 64] = teacher(to_float(real[first : first + 64]))
-    return latents
+            latents.append(teacher(to_float(part)).half())
+    return torch.cat(latents)
 
 
-def _made_latents(
+def sample_latents(
     options: InverterOptions, axes: LatentAxes, real_w: Tensor | None, layers: int
 ) -> Tensor:
-    """w from the Gaussian; three in four with the deltas of some real picture, so that they lie
-    where real ones do.
+    """w+ [bank, L, D] from the Gaussian; three in four with the deltas of some real picture, so
+    that they lie where real ones do.
     """
     rng = torch.Generator().manual_seed(options.seed)
     w = axes.to("cpu").sample(options.bank, rng)[:, None].expand(-1, layers, -1)
     if real_w is None:
         return w.contiguous()
-    like = real_w[torch.randint(len(real_w), (options.bank,), generator=rng)].float()
-    share = (torch.rand(options.bank, 1, 1, generator=rng) < 0.75).float()
-    return w + share * (like - like[:, :1])
+    real = real_w[torch.randint(len(real_w), (options.bank,), generator=rng)].float()
+    keep = (torch.rand(options.bank, 1, 1, generator=rng) < 0.75).float()
+    return w + keep * (real - real[:, :1])
+
+
+@torch.no_grad()
+def render_latents(options: InverterOptions, generator: Generator, w: Tensor) -> Tensor:
+    """uint8 [N, 3, S, S] of w+ [N, L, D]."""
+    device, pictures = generator.latent_avg.device, []
+    for part in tqdm(w.split(32), desc="generated pictures"):
+        with precision(device, options.half):
+            pictures.append(to_uint8(generator.synthesis(part.to(device))).cpu())
+    return torch.cat(pictures)

@@ -2,9 +2,9 @@
 FILE --out FILE`.
 
 A small generator that has seen few open mouths draws teeth that are greener than they are red. No
-latent leads out of that, and the smiles of an essence show it. So its own pictures, with that
-excess taken out of the mouth, are what it learns to draw: everything else stays as it was, pixel by
-pixel, and so does the mapping network, and with it every latent. Needs no photographs, and some
+latent leads out of that, and the smiles of an essence show it. So the generator learns to draw its
+own pictures with that excess taken out of the mouth: everything else stays as it was, pixel by
+pixel, and so does the mapping network, and with it every latent. It needs no photographs, and some
 minutes on a CPU.
 """
 
@@ -23,7 +23,7 @@ from ..library.checkpoints import load_generator, load_latents, save_generator
 from ..methods import losses
 from ..models.latents import LatentAxes
 from ..models.stylegan2 import Generator
-from .common import parse_options, warm_cosine
+from .common import descend, parse_options, warm_cosine
 
 # Of teeth in photographs, in [-1, 1]: red exceeds green by about 15 of 255, and green exceeds blue
 # by no more.
@@ -34,7 +34,7 @@ CANDIDATES = 2  # latents for each that is learned from: most of them keep their
 
 
 @dataclass(frozen=True)
-class TeethOptions:
+class MouthColourOptions:
     generator: str
     latents: str
     out: str
@@ -42,17 +42,18 @@ class TeethOptions:
     batch: int = 8
     rate: float = 2e-4
     others: float = 5.0  # weight of the mean error of all pixels beside that of the teeth
-    least: float = 0.7  # spread of the latents, in standard deviations, drawn between these two
+    # Spread of the latents, in standard deviations, drawn between these two.
+    least: float = 0.7
     most: float = 1.4
-    # how far layers differ, in standard deviations of each axis: as in refined photographs
+    # How far layers differ, in standard deviations of each axis: as in refined photographs.
     layers: float = 0.16
     seed: int = 0
     threads: int = 0  # 0: torch's choice
 
 
-def whitened(images: Tensor, mouth: Tensor) -> Tensor:
-    """Pictures [B, 3, S, S] in [-1, 1] without green or yellow teeth. `mouth` [1, 1, S, S] in [0,
-    1] says where to look.
+def whiten_teeth(images: Tensor, mouth: Tensor) -> Tensor:
+    """Pictures [B, 3, S, S] in [-1, 1] without green or yellow teeth; `mouth` [1, 1, S, S] in
+    [0, 1] says where to look.
 
     Half of the excess of green over red goes from green to red, so that the brightness stays; lips
     and skin have none. Blue is raised where the teeth, and nothing else there is as bright and as
@@ -66,70 +67,65 @@ def whitened(images: Tensor, mouth: Tensor) -> Tensor:
     return torch.stack([red, green, blue], 1)
 
 
-def latents(
-    axes: LatentAxes, options: TeethOptions, layers: int, random: torch.Generator
+def sample_latents(
+    axes: LatentAxes, options: MouthColourOptions, layers: int, rng: torch.Generator
 ) -> Tensor:
     """w+ [CANDIDATES * B, L, D] such as inversions and edits are: spread widely, and the layers
     apart.
     """
-    b, k = CANDIDATES * options.batch, len(axes.axes)
-    spread = options.least + (options.most - options.least) * torch.rand(b, 1, 1, generator=random)
-    common, own = (
-        torch.randn(b, 1, k, generator=random),
-        torch.randn(b, layers, k, generator=random),
-    )
-    return axes.mean + axes.shift(spread * common, options.layers * own)
+    count, k = CANDIDATES * options.batch, len(axes.axes)
+    spread = torch.rand(count, 1, 1, generator=rng) * (options.most - options.least)
+    common = torch.randn(count, 1, k, generator=rng) * (options.least + spread)
+    own = torch.randn(count, layers, k, generator=rng) * options.layers
+    return axes.mean + axes.shift(common, own)
 
 
-def polish(generator: Generator, axes: LatentAxes, options: TeethOptions) -> Generator:
+def select_batch(images: Tensor, wanted: Tensor, batch: int) -> Tensor:
+    """Indices of `batch` candidates: half of them those whose teeth must change most, the others as
+    they came.
+    """
+    order = (wanted - images).abs().mean(dim=(1, 2, 3)).argsort(descending=True)
+    others = order[batch // 2 :].sort().values
+    return torch.cat([order[: batch // 2], others[: batch - batch // 2]])
+
+
+def fine_tune(generator: Generator, axes: LatentAxes, options: MouthColourOptions) -> Generator:
     """A generator that draws what `generator` draws, with white teeth."""
-    random = torch.Generator().manual_seed(options.seed)
+    rng = torch.Generator().manual_seed(options.seed)
     student = copy.deepcopy(generator).requires_grad_(True)
     student.style.requires_grad_(False)
-    optimizer = torch.optim.Adam(
-        [p for p in student.parameters() if p.requires_grad], lr=options.rate, betas=(0.9, 0.99)
-    )
+    trained = [p for p in student.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(trained, lr=options.rate, betas=(0.9, 0.99))
     mouth = losses.care(generator.config.size, 1.0, MOUTH_ONLY) - 1
     bar = tqdm(range(options.steps), desc="teeth")
     for step in bar:
-        for group in optimizer.param_groups:
-            group["lr"] = options.rate * warm_cosine(step / options.steps, step, WARMUP, LAST_RATE)
-        w = latents(axes, options, generator.config.layers, random)
+        factor = warm_cosine(step / options.steps, step, WARMUP, LAST_RATE)
+        optimizer.param_groups[0]["lr"] = options.rate * factor
+        w = sample_latents(axes, options, generator.config.layers, rng)
         with torch.no_grad():
-            seen = generator.synthesis(w)
-            wanted = whitened(seen, mouth)
-        chosen = _lesson(seen, wanted, options.batch)
-        loss = _loss(student.synthesis(w[chosen]), wanted[chosen], seen[chosen], options)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+            images = generator.synthesis(w)
+            wanted = whiten_teeth(images, mouth)
+        chosen = select_batch(images, wanted, options.batch)
+        images, wanted = images[chosen], wanted[chosen]
+        # The mean error of the pixels that are to change, which are few, and that of all.
+        error = (student.synthesis(w[chosen]) - wanted).abs()
+        change = (wanted - images).abs()
+        loss = (error * change).sum() / change.sum().clamp(min=1e-6)
+        loss = loss + options.others * error.mean()
+        descend(optimizer, loss)
         bar.set_postfix(loss=f"{loss.item():.4f}")
     return student.requires_grad_(False)
 
 
-def _loss(drawn: Tensor, wanted: Tensor, seen: Tensor, options: TeethOptions) -> Tensor:
-    """The mean error of the pixels that shall change, which are few, and that of all."""
-    error, change = (drawn - wanted).abs(), (wanted - seen).abs()
-    return (error * change).sum() / change.sum().clamp(min=1e-6) + options.others * error.mean()
-
-
-def _lesson(seen: Tensor, wanted: Tensor, batch: int) -> Tensor:
-    """Indices of `batch` candidates: half of them those whose teeth must change most, the others as
-    they came.
-    """
-    order = (wanted - seen).abs().mean(dim=(1, 2, 3)).argsort(descending=True)
-    return torch.cat([order[: batch // 2], order[batch // 2 :].sort().values[: batch - batch // 2]])
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-    options = parse_options(TeethOptions, argv, __doc__)
+    options = parse_options(MouthColourOptions, argv, __doc__)
     if options.threads:
         torch.set_num_threads(options.threads)
     generator = load_generator(options.generator)
     generator.input.to(memory_format=torch.channels_last)
-    polished = polish(generator, load_latents(options.latents), options)
+    tuned = fine_tune(generator, load_latents(options.latents), options)
     Path(options.out).parent.mkdir(parents=True, exist_ok=True)
-    save_generator(polished, options.out, half=True)
+    save_generator(tuned, options.out, half=True)
 
 
 if __name__ == "__main__":

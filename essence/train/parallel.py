@@ -1,5 +1,5 @@
 """One process or several: `torchrun --nproc-per-node N -m essence train ...` runs a recipe on N
-devices, each with its own batches.
+devices, each of which draws its own batches.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def world() -> int:
+def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 @contextmanager
-def processes(device: str) -> Iterator[str]:
+def process_group(device: str) -> Iterator[str]:
     """Join the group that torchrun announces, if there is one; yields this process's device and
     leaves the group at the end.
     """
@@ -32,8 +32,8 @@ def processes(device: str) -> Iterator[str]:
         return
     cuda = device.startswith("cuda")
     if cuda:
-        torch.cuda.set_device(local := int(os.environ["LOCAL_RANK"]))
-        device = f"cuda:{local}"
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
     dist.init_process_group("nccl" if cuda else "gloo")
     try:
         yield device
@@ -41,20 +41,17 @@ def processes(device: str) -> Iterator[str]:
         dist.destroy_process_group()
 
 
-def spread(module: nn.Module, device: str) -> nn.Module:
-    """The module whose gradients are averaged over the processes; itself where there is one process
-    only.
-    """
-    if world() == 1:
+def data_parallel(module: nn.Module, device: str) -> nn.Module:
+    """The module with gradients averaged over the processes; the module itself in one process."""
+    if world_size() == 1:
         return module
-    return DistributedDataParallel(
-        module, device_ids=[device] if device.startswith("cuda") else None
-    )
+    devices = [device] if device.startswith("cuda") else None
+    return DistributedDataParallel(module, device_ids=devices)
 
 
-def agreed(value: float) -> float:
-    """Rank 0's number everywhere: clocks differ, and all must stop at the same step."""
-    if world() == 1:
+def from_first_process(value: float) -> float:
+    """Rank 0's value in every process: clocks differ, and all must stop at the same step."""
+    if world_size() == 1:
         return value
     holder = torch.tensor([value], dtype=torch.float64)
     if dist.get_backend() == "nccl":
@@ -64,18 +61,18 @@ def agreed(value: float) -> float:
 
 
 def mean_over_processes(value: Tensor) -> Tensor:
-    if world() == 1:
+    if world_size() == 1:
         return value
     value = value.clone()
     dist.all_reduce(value)
-    return value / world()
+    return value / world_size()
 
 
 @contextmanager
-def first_one_first() -> Iterator[None]:
-    """What is inside runs on rank 0, then on the others: they find the files that it has made."""
+def first_process_first() -> Iterator[None]:
+    """The body runs on rank 0, then on the others, which find the files that it has made."""
     if rank():
         dist.barrier()
     yield
-    if world() > 1 and not rank():
+    if world_size() > 1 and not rank():
         dist.barrier()

@@ -1,42 +1,18 @@
-"""Numbers that say what a face looks like: colours and shapes measured with 68 landmarks, and
-linear probes on the face network.
+"""Numbers that say what a face looks like: colours and shapes, measured with 68 landmarks.
 
-They teach the small image-text encoder: its image embedding is a weighted list of them (`Recipe`),
-its captions are read off them. All pictures are `[B, 3, 128, 128]` in [-1, 1] in FFHQ alignment;
-landmarks are `[B, 68, 2]`, x and y in [0, 1].
+They teach the small image-text encoder: its image embedding is a weighted list of them and of
+probes (`attribute_teacher`), its captions are read off them (`captions`). All pictures are
+`[B, 3, 128, 128]` in [-1, 1] in FFHQ alignment; landmarks are `[B, 68, 2]`, x and y in [0, 1].
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
-
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...models.identity import face_descriptor
-from ...runtime.folders import package_file
-
-SIDE = 128
-# Where dlib's detector puts its box (left, top, right, bottom as parts of the side): the alignment
-# is exact, so the box may be fixed.
-ALIGNED_BOX = (0.234, 0.294, 0.794, 0.854)
-TIGHT_BOX = (
-    0.076,
-    0.076,
-    0.892,
-    0.892,
-)  # in dlib face chips with 25 % padding, as FairFace has them
-INNER = (
-    26,
-    38,
-    102,
-    114,
-)  # the part of the aligned picture that a tight crop covers too, in pixels
+# The part of the aligned picture that a tight crop covers too: left, top, right, bottom in pixels.
+INNER = (26, 38, 102, 114)
 SAMPLES = 7  # a patch is read at 7 x 7 points
 
 # Patches at fixed places: centre x, y, width, height, all as parts of the side.
@@ -124,6 +100,7 @@ MEASURED = {
     "sharp": 0.1,
     "wrinkles": 0.2,
 }
+# Linear probes on the face network.
 PROBED = {
     "age": 1.0,
     "female": 0.7,
@@ -132,7 +109,7 @@ PROBED = {
     "asian": 0.4,
     "indian": 0.15,
     "glasses": 1.2,
-}  # linear probes on the face net
+}
 # Linear probes on the whole picture.
 HAIRED = {
     "black hair": 0.6,
@@ -163,35 +140,7 @@ OUTER = (
 NAMES = (*MEASURED, *PROBED, *HAIRED)
 
 
-# ---- landmarks and patches
-
-
-def landmarks(
-    pictures: Sequence[np.ndarray] | np.ndarray,
-    box: tuple[float, float, float, float] = ALIGNED_BOX,
-) -> np.ndarray:
-    """uint8 pictures [N, H, W, 3] to landmarks [N, 68, 2] in [0, 1], by dlib's predictor in a fixed
-    box.
-    """
-    import dlib  # heavy, and only recipes need it here
-
-    find = predictor()
-    points = np.empty((len(pictures), 68, 2), np.float32)
-    for i, picture in enumerate(pictures):
-        picture = dlib.resize_image(
-            np.ascontiguousarray(picture), 2.0
-        )  # the box has whole pixels: finer on a larger picture
-        side = picture.shape[0]
-        parts = find(picture, dlib.rectangle(*(round(edge * side) for edge in box))).parts()
-        points[i] = [((p.x + 0.5) / side, (p.y + 0.5) / side) for p in parts]
-    return points
-
-
-@lru_cache(maxsize=1)
-def predictor() -> Any:
-    import dlib
-
-    return dlib.shape_predictor(str(package_file("shape_predictor_68_face_landmarks.dat")))
+# ---- patches
 
 
 def patches(images: Tensor, marks: Tensor) -> dict[str, Tensor]:
@@ -199,26 +148,18 @@ def patches(images: Tensor, marks: Tensor) -> dict[str, Tensor]:
     boxes = [torch.tensor(box).expand(len(images), 4) for box in FIXED.values()]
     for shares, dx, dy, width, height in MOVING.values():
         centre = sum(share * marks[:, point] for point, share in shares.items())
-        boxes.append(
-            torch.cat(
-                [
-                    centre + torch.tensor([dx, dy]),
-                    torch.tensor([width, height]).expand(len(images), 2),
-                ],
-                1,
-            )
-        )
+        side = torch.tensor([width, height]).expand(len(images), 2)
+        boxes.append(torch.cat([centre + torch.tensor([dx, dy]), side], 1))
     boxes = torch.stack(boxes, 1)  # [B, P, 4]
     steps = torch.linspace(-0.5, 0.5, SAMPLES)
     offsets = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1).view(1, 1, -1, 2)
     grid = (boxes[:, :, None, :2] + offsets * boxes[:, :, None, 2:]) * 2 - 1
-    colours = F.grid_sample(
-        (images + 1) / 2, grid, align_corners=False, padding_mode="border"
-    )  # [B, 3, P, 49]
+    # [B, 3, P, 49]
+    colours = F.grid_sample((images + 1) / 2, grid, align_corners=False, padding_mode="border")
     return {name: colours[:, :, i].transpose(1, 2) for i, name in enumerate((*FIXED, *MOVING))}
 
 
-def opponent(rgb: Tensor) -> Tensor:
+def opponent_colours(rgb: Tensor) -> Tensor:
     """RGB [..., 3] to lightness, red against green, yellow against blue."""
     r, g, b = rgb.unbind(-1)
     return torch.stack([0.3 * r + 0.59 * g + 0.11 * b, r - g, (r + g) / 2 - b], -1)
@@ -227,75 +168,67 @@ def opponent(rgb: Tensor) -> Tensor:
 # ---- measures
 
 
-def measure(images: Tensor, marks: Tensor) -> Tensor:
+def measure_attributes(images: Tensor, marks: Tensor) -> Tensor:
     """[B, len(MEASURED)], in the order of MEASURED; raw units (shares of the eye distance, colours
     in [0, 1]).
     """
-    patch = {name: opponent(colours) for name, colours in patches(images, marks).items()}
+    patch = {name: opponent_colours(colours) for name, colours in patches(images, marks).items()}
     found = _colours(patch) | _shapes(marks) | _whole(images, patch)
     return torch.stack([found[name] for name in MEASURED], 1)
 
 
-def _middle(patch: dict[str, Tensor], *names: str) -> Tensor:
-    """Median colour of some patches together, [B, 3]."""
-    return torch.cat([patch[name] for name in names], 1).median(dim=1).values
-
-
 def _colours(patch: dict[str, Tensor]) -> dict[str, Tensor]:
-    skin, hair = _middle(patch, "cheek_l", "cheek_r", "nose"), _middle(patch, "hair")
-    back = _middle(patch, "back_l", "back_r", "wall_l", "wall_r")
-    fore, lips, mouth = (
-        _middle(patch, "forehead"),
-        _middle(patch, "lip_up", "lip_low"),
-        _middle(patch, "mouth"),
+    def median(*names: str) -> Tensor:
+        """Colour of some patches together, [B, 3]."""
+        return torch.cat([patch[name] for name in names], 1).median(dim=1).values
+
+    skin, hair, lips = (
+        median("cheek_l", "cheek_r", "nose"),
+        median("hair"),
+        median("lip_up", "lip_low"),
     )
-    brows, eyes, lids = (
-        _middle(patch, "brow_l", "brow_r"),
-        _middle(patch, "eye_l", "eye_r"),
-        _middle(patch, "lid_l", "lid_r"),
-    )
-    beard = _middle(patch, "chin", "jaw_l", "jaw_r")
-    found = {
+    back = median("back_l", "back_r", "wall_l", "wall_r")
+    skin_light = skin[:, 0]
+
+    def darker_than_skin(*names: str) -> Tensor:
+        return skin_light - median(*names)[:, 0]
+
+    def hair_rather_than_background(*names: str) -> Tensor:
+        """-1 to 1: are these patches more like the background or more like the hair?"""
+        sides = []
+        for name in names:
+            colour = median(name)
+            to_back, to_hair = (colour - back).norm(dim=1), (colour - hair).norm(dim=1)
+            sides.append((to_back - to_hair) / (to_back + to_hair + 0.1))
+        return sum(sides) / len(sides)
+
+    channels = {
         f"{what} {channel}": colour[:, i]
         for what, colour in (("skin", skin), ("hair", hair), ("back", back))
         for i, channel in enumerate(("light", "red", "yellow"))
     }
-    spots = torch.stack(
-        [_middle(patch, name)[:, 0] for name in ("back_l", "back_r", "wall_l", "wall_r")], 1
-    )
-    bridge = (
-        patch["bridge"][..., 0].view(-1, SAMPLES, SAMPLES).median(dim=2).values
-    )  # a profile down the nose
-    return found | {
-        "hair sides": _haired(patch, hair, back, "side_l", "side_r"),
-        "hair long": _haired(patch, hair, back, "low_l", "low_r"),
-        "fringe": skin[:, 0] - fore[:, 0],
-        "bald": -(_middle(patch, "hair", "crown") - skin).norm(dim=1),
-        "back busy": spots.std(dim=1)
-        + patch["wall_l"][..., 0].std(dim=1)
-        + patch["wall_r"][..., 0].std(dim=1),
-        "cloth light": _middle(patch, "cloth_l", "cloth_r")[:, 0],
-        "brow dark": skin[:, 0] - brows[:, 0],
-        "eye dark": skin[:, 0] - eyes[:, 0],
-        "lid dark": skin[:, 0] - lids[:, 0],
-        "frame": bridge.diff(dim=1).abs().amax(dim=1) / (skin[:, 0] + 0.1),
-        "moustache": skin[:, 0] - _middle(patch, "moustache")[:, 0],
-        "beard": skin[:, 0] - beard[:, 0],
+    background = [median(name)[:, 0] for name in ("back_l", "back_r", "wall_l", "wall_r")]
+    walls = patch["wall_l"][..., 0].std(dim=1) + patch["wall_r"][..., 0].std(dim=1)
+    # A profile down the nose.
+    bridge = patch["bridge"][..., 0].view(-1, SAMPLES, SAMPLES).median(dim=2).values
+    return channels | {
+        "hair sides": hair_rather_than_background("side_l", "side_r"),
+        "hair long": hair_rather_than_background("low_l", "low_r"),
+        "fringe": darker_than_skin("forehead"),
+        "bald": -(median("hair", "crown") - skin).norm(dim=1),
+        "back busy": torch.stack(background, 1).std(dim=1) + walls,
+        "cloth light": median("cloth_l", "cloth_r")[:, 0],
+        "brow dark": darker_than_skin("brow_l", "brow_r"),
+        "eye dark": darker_than_skin("eye_l", "eye_r"),
+        "lid dark": darker_than_skin("lid_l", "lid_r"),
+        "frame": bridge.diff(dim=1).abs().amax(dim=1) / (skin_light + 0.1),
+        "moustache": darker_than_skin("moustache"),
+        "beard": darker_than_skin("chin", "jaw_l", "jaw_r"),
         "lip red": lips[:, 1] - skin[:, 1],
-        "lip dark": skin[:, 0] - lips[:, 0],
-        "teeth": mouth[:, 0] - lips[:, 0],
-        "light side": _middle(patch, "cheek_r")[:, 0] - _middle(patch, "cheek_l")[:, 0],
+        "lip dark": skin_light - lips[:, 0],
+        "teeth": median("mouth")[:, 0] - lips[:, 0],
+        "light side": median("cheek_r")[:, 0] - median("cheek_l")[:, 0],
     }
-
-
-def _haired(patch: dict[str, Tensor], hair: Tensor, back: Tensor, *names: str) -> Tensor:
-    """-1 ... 1: are these patches more like the background or more like the hair?"""
-    sides = []
-    for name in names:
-        colour = _middle(patch, name)
-        to_back, to_hair = (colour - back).norm(dim=1), (colour - hair).norm(dim=1)
-        sides.append((to_back - to_hair) / (to_back + to_hair + 0.1))
-    return sum(sides) / len(sides)
 
 
 def _shapes(marks: Tensor) -> dict[str, Tensor]:
@@ -340,107 +273,3 @@ def _whole(images: Tensor, patch: dict[str, Tensor]) -> dict[str, Tensor]:
         "contrast": light.std(dim=(1, 2)),
         "wrinkles": rough.abs().mean(dim=1).clamp(min=1e-3).log(),
     }
-
-
-# ---- the face network as a teacher
-
-
-def face_features(images: Tensor) -> Tensor:
-    """Inner face to [B, 7168]: each stage of the face network averaged on a 3x3 grid, and its
-    deviation over space.
-    """
-    left, top, right, bottom = INNER
-    found = []
-    for stage in face_descriptor().features(images[..., top:bottom, left:right])[1:]:
-        stage = stage.float()
-        found += [F.adaptive_avg_pool2d(stage, 3).flatten(1), stage.std(dim=(2, 3))]
-    return torch.cat(found, 1)
-
-
-def hair_features(images: Tensor) -> Tensor:
-    """Whole picture to [B, 3776]: the face network's first stages averaged on a 4x4 grid, and 8x8
-    pixels.
-    """
-    stages = face_descriptor().features(images)[:3]
-    pooled = [F.adaptive_avg_pool2d(stage.float(), 4) for stage in stages] + [
-        F.adaptive_avg_pool2d(images, 8)
-    ]
-    return torch.cat([part.flatten(1) for part in pooled], 1)
-
-
-def balanced(classes: Tensor, most: int = 8) -> Tensor:
-    """Rows of [N] classes (-1 unknown), the rare ones repeated, up to `most` times, until all are
-    about as frequent.
-    """
-    counts = torch.bincount(classes[classes >= 0])
-    times = (counts.max() / counts.clamp(min=1)).round().clamp(max=most).long()
-    return torch.cat(
-        [(classes == k).nonzero()[:, 0].repeat(int(times[k])) for k in range(len(counts))]
-    )
-
-
-@dataclass
-class Probe:
-    """Ridge regression: (features - mean) @ weight + bias."""
-
-    mean: Tensor  # [F]
-    scale: Tensor  # [F]
-    weight: Tensor  # [F, K]
-    bias: Tensor  # [K]
-
-    @classmethod
-    def fit(cls, features: Tensor, values: Tensor, known: Tensor, rows: int = 12000) -> Probe:
-        """features [N, F] (half precision will do), values [N, K], known [N, K] bool; at most
-        `rows` rows for each column.
-
-        Columns known on the same pictures share one factorisation; a column known nowhere is zero.
-        The ridge of F (features have unit variance) was the best of several for a few hundred
-        labels and for ten thousand.
-        """
-        mean, scale = _moments(features)
-        weight, bias = torch.zeros(features.shape[1], values.shape[1]), torch.zeros(values.shape[1])
-        groups: dict[bytes, list[int]] = {}
-        for k in range(values.shape[1]):
-            groups.setdefault(known[:, k].numpy().tobytes(), []).append(k)
-        for columns in groups.values():
-            chosen = known[:, columns[0]].nonzero()[:, 0]
-            chosen = chosen[
-                torch.randperm(len(chosen), generator=torch.Generator().manual_seed(0))[:rows]
-            ]
-            if len(chosen):
-                target = values[chosen][:, columns]
-                bias[columns] = target.mean(0)
-                weight[:, columns] = _ridge(
-                    (features[chosen].float() - mean) / scale, target - bias[columns]
-                )
-        return cls(mean, scale, weight, bias)
-
-    def __call__(self, features: Tensor) -> Tensor:
-        return torch.cat(
-            [
-                (part.float() - self.mean) / self.scale @ self.weight + self.bias
-                for part in features.split(2048)
-            ]
-        )
-
-
-def _ridge(x: Tensor, y: Tensor) -> Tensor:
-    """Weights [F, K] for x [N, F] and y [N, K], through the smaller of the two Gram matrices."""
-    if len(x) < x.shape[1]:
-        gram = x @ x.T
-        gram.diagonal().add_(x.shape[1])
-        return x.T @ torch.linalg.solve(gram, y)
-    gram = x.T @ x
-    gram.diagonal().add_(x.shape[1])
-    return torch.cholesky_solve(x.T @ y, torch.linalg.cholesky(gram))
-
-
-def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each column, read in parts: the table may be in half precision and
-    large.
-    """
-    total = sum(part.float().sum(0) for part in features.split(2048)) / len(features)
-    square = sum((part.float() - total).square().sum(0) for part in features.split(2048)) / len(
-        features
-    )
-    return total, square.sqrt() + 1e-3

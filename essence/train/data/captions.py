@@ -73,8 +73,8 @@ PEOPLE = (
 )
 FACTS = (*THRESHOLDS, *HAIR, *PEOPLE)
 
-# How each fact is said behind the person: "a man with ...", or before: "a ... man", or at the end:
-# ", in warm light".
+# How each fact is said: after the person ("a man with ..."), before ("a ... man"), or at the end
+# (", in warm light").
 WITH = {
     "teeth": ["visible teeth"],
     "glasses": ["glasses", "eyeglasses"],
@@ -148,31 +148,23 @@ def facts(scores: Tensor, raw: Tensor) -> Tensor:
     for source, high, low in THRESHOLDS.values():
         value = -column[source[1:]] if source.startswith("-") else column[source]
         columns.append((value > high).to(torch.int8) - (value < low).to(torch.int8))
-    return torch.cat([torch.stack(columns, 1), _hair(scores, raw), _people(raw)], 1)
+    return torch.cat([torch.stack(columns, 1), hair_facts(scores, raw), people_facts(raw)], 1)
 
 
-def _one_of(chosen: Tensor, clear: Tensor) -> Tensor:
-    """[N, K] int8: 1 for the chosen one of K, -1 for the others, 0 everywhere where it is not
-    clear.
+def exclusive(chosen: Tensor, clear: Tensor) -> Tensor:
+    """[N, K] int8: 1 for the chosen one of K, -1 for the others; 0 in rows that are not `clear`."""
+    return (chosen.to(torch.int8) * 2 - 1) * clear[:, None]
+
+
+def hair_facts(scores: Tensor, raw: Tensor) -> Tensor:
+    """Hair colour [N, 5] by the probe, where there is one, else by the median colour above the
+    forehead (sRGB, 0 to 1); unclear on the bald.
     """
-    return torch.where(
-        clear[:, None], chosen.to(torch.int8) * 2 - 1, torch.zeros_like(chosen, dtype=torch.int8)
-    )
+    has_hair = scores[:, NAMES.index("bald")] < 0.8
+    probes = raw[:, [NAMES.index(name) for name in HAIR]]
+    best = probes.topk(2, dim=1).values
+    probed = exclusive(probes == best[:, :1], (best[:, 0] - best[:, 1] > 0.2) & has_hair)
 
-
-def _hair(scores: Tensor, raw: Tensor) -> Tensor:
-    """Hair colour by the probe, where there is one, else by what is measured; unclear on the
-    bald.
-    """
-    found = raw[:, [NAMES.index(name) for name in HAIR]]
-    best = found.topk(2, dim=1).values
-    haired = scores[:, NAMES.index("bald")] < 0.8
-    probed = _one_of(found == best[:, :1], (best[:, 0] - best[:, 1] > 0.2) & haired)
-    return torch.where(found.any(dim=1, keepdim=True), probed, _measured_hair(raw, haired))
-
-
-def _measured_hair(raw: Tensor, haired: Tensor) -> Tensor:
-    """From the median colour above the forehead (sRGB, 0 to 1)."""
     light, red, yellow = (
         raw[:, NAMES.index(f"hair {channel}")] for channel in ("light", "red", "yellow")
     )
@@ -183,36 +175,36 @@ def _measured_hair(raw: Tensor, haired: Tensor) -> Tensor:
     is_black = (light < 0.14) & ~is_red
     is_brown = (light > 0.16) & (light < 0.34) & (red > 0.03) & (yellow > 0.02) & ~is_red
     chosen = torch.stack([is_black, is_brown, is_blond, is_red, is_grey], 1)
-    return _one_of(chosen, (chosen.sum(1) == 1) & haired)
+    measured = exclusive(chosen, (chosen.sum(1) == 1) & has_hair)
+    return torch.where(probes.any(dim=1, keepdim=True), probed, measured)
 
 
-def _people(raw: Tensor) -> Tensor:
-    """Sex, age (a share of 75 years) and groups from the probes, which give about -1 ... 1."""
+def people_facts(raw: Tensor) -> Tensor:
+    """Sex, age (a share of 75 years) and groups from the probes, which give about -1 to 1."""
     female, age = raw[:, NAMES.index("female")], raw[:, NAMES.index("age")] * 75
-    sex = _one_of(torch.stack([female > 0, female <= 0], 1), female.abs() > 0.25)
-    edges = (
-        ("baby", -99, 4, 8),
-        ("child", -99, 11, 16),
-        ("young", 12, 30, 36),
-        ("middle-aged", 36, 54, 60),
-        ("old", 56, 99, 99),
-    )
-    ages = []
-    for _, low, high, beyond in edges:
+    sex = exclusive(torch.stack([female > 0, female <= 0], 1), female.abs() > 0.25)
+    # Years: true between the first two, false 5 below the first or above the third.
+    ranges = {
+        "baby": (-99, 4, 8),
+        "child": (-99, 11, 16),
+        "young": (12, 30, 36),
+        "middle-aged": (36, 54, 60),
+        "old": (56, 99, 99),
+    }
+    columns = []
+    for low, high, beyond in ranges.values():
         inside, outside = (age > low) & (age < high), (age > beyond) | (age < low - 5)
-        ages.append(
-            (inside.to(torch.int8) - outside.to(torch.int8)) * (age != 0)
-        )  # exactly zero: no probe was fitted
-    groups = [
-        (value > 0.1).to(torch.int8) - (value < -0.4).to(torch.int8)
-        for value in (raw[:, NAMES.index(name)] for name in ("white", "black", "asian", "indian"))
-    ]
-    return torch.cat([sex, torch.stack(ages + groups, 1)], 1)
+        # An age of exactly zero: no probe was fitted.
+        columns.append((inside.to(torch.int8) - outside.to(torch.int8)) * (age != 0))
+    for name in ("white", "black", "asian", "indian"):
+        value = raw[:, NAMES.index(name)]
+        columns.append((value > 0.1).to(torch.int8) - (value < -0.4).to(torch.int8))
+    return torch.cat([sex, torch.stack(columns, 1)], 1)
 
 
-def hidden(table: Tensor, rows: Tensor) -> Tensor:
-    """The facts [N, F] with those unclear that a tight crop cannot show, on the given rows (bool
-    [N]).
+def without_outer_facts(table: Tensor, rows: Tensor) -> Tensor:
+    """The facts [N, F]; on the given rows (bool [N]) those are unclear that a tight crop cannot
+    show.
     """
     outer = [
         name in (*HAIR, "bald")
@@ -231,37 +223,21 @@ def compose(true: Sequence[str], rng: random.Random) -> tuple[str, tuple[str, ..
     """
     pool = [fact for fact in true if fact not in NOUNS]
     rng.shuffle(pool)
-    used = _consistent(pool[: rng.randint(0, MOST_FACTS) or 1])
-    person = (
-        [fact for fact in ("baby", "child", "woman", "man") if fact in true]
-        if rng.random() < 0.6 or not used
-        else []
-    )
-    noun, people = _noun(person, rng)
-    return sentence(noun, used, rng), (*people, *used)
-
-
-def _consistent(used: Sequence[str]) -> list[str]:
-    """At most one adjective of age and one of group: `an old Asian man`, not more."""
-    kept: list[str] = []
+    used = pool[: rng.randint(0, MOST_FACTS) or 1]
+    # At most one adjective of age and one of group: `an old Asian man`, not more.
     for group in (("young", "middle-aged", "old"), ("white", "black", "asian", "indian")):
         several = [fact for fact in used if fact in group][1:]
-        kept += several
-    return [fact for fact in used if fact not in kept]
-
-
-def _noun(person: Sequence[str], rng: random.Random) -> tuple[str, tuple[str, ...]]:
-    if "baby" in person:
-        return "baby", ("baby",)
-    if "child" in person:
-        sex = next((fact for fact in person if fact in ("woman", "man")), None)
-        return (
-            {"woman": "girl", "man": "boy", None: "child"}[sex],
-            ("child", sex) if sex else ("child",),
-        )
-    if person:
-        return person[0], (person[0],)
-    return rng.choice(PERSON), ()
+        used = [fact for fact in used if fact not in several]
+    person = [fact for fact in ("baby", "child", "woman", "man") if fact in true]
+    if rng.random() >= 0.6 and used:
+        person = []
+    if not person:
+        noun, people = rng.choice(PERSON), []
+    elif person[0] == "child" and len(person) > 1:
+        noun, people = {"woman": "girl", "man": "boy"}[person[1]], person[:2]
+    else:
+        noun, people = person[0], person[:1]
+    return sentence(noun, used, rng), (*people, *used)
 
 
 def sentence(noun: str, used: Sequence[str], rng: random.Random) -> str:
@@ -272,11 +248,11 @@ def sentence(noun: str, used: Sequence[str], rng: random.Random) -> str:
     if len(used) == 1 and having and noun in PERSON and rng.random() < 0.4:
         return having[0].removeprefix("a ").removeprefix("an ")
     words = " ".join([*before, noun])
-    text = rng.choice(OPENINGS) + ("an " if words[0].lower() in "aeiou" else "a ") + words
+    article = "an " if words[0].lower() in "aeiou" else "a "
+    text = rng.choice(OPENINGS) + article + words
     if having:
-        text += (
-            " with " + (", ".join(having[:-1]) + " and " if len(having) > 1 else "") + having[-1]
-        )
+        *first, last = having
+        text += " with " + (", ".join(first) + " and " if first else "") + last
     return text + "".join(f", {phrase}" for phrase in behind)
 
 
@@ -291,19 +267,13 @@ def agreement(used: Sequence[Sequence[str]], table: Tensor) -> Tensor:
     """
     rows = []
     for names in used:
-        columns = (
-            table[:, [FACTS.index(name) for name in names]]
-            if names
-            else torch.ones(len(table), 1, dtype=torch.int8)
-        )
-        rows.append(columns.amin(1))
+        columns = table[:, [FACTS.index(name) for name in names]]
+        rows.append(columns.amin(1) if names else torch.ones(len(table), dtype=torch.int8))
     return torch.stack(rows)
 
 
 def prompts(fact: str) -> list[str]:
     """Sentences that say one fact of anybody: the zero-shot prompts."""
     rng = random.Random(0)
-    nouns = [fact] if fact in NOUNS else PERSON
-    return sorted(
-        {sentence(noun, [] if fact in NOUNS else [fact], rng) for noun in nouns for _ in range(12)}
-    )
+    nouns, used = ([fact], []) if fact in NOUNS else (PERSON, [fact])
+    return sorted({sentence(noun, used, rng) for noun in nouns for _ in range(12)})

@@ -26,21 +26,17 @@ class Canvas:
 
     def shape(self, points: Sequence[Point], blur: float = 0.0, smooth: bool = True) -> np.ndarray:
         """The inside of a closed curve through `points`."""
-        return self._mask(
-            lambda pen: pen.polygon(self._scaled(curve(points, True) if smooth else points), 255),
-            blur,
-        )
+        outline = self._scaled(curve(points, True) if smooth else points)
+        return self._mask(lambda pen: pen.polygon(outline, 255), blur)
 
     def line(
         self, points: Sequence[Point], width: float, blur: float = 0.0, taper: bool = True
     ) -> np.ndarray:
         """A curve through `points` that thins out at its ends."""
         path = np.array(curve(points, False, 24))
-        swell = (
-            np.sin(np.linspace(0.12, np.pi - 0.12, len(path))) ** 0.6
-            if taper
-            else np.ones(len(path))
-        )
+        swell = np.ones(len(path))
+        if taper:
+            swell = np.sin(np.linspace(0.12, np.pi - 0.12, len(path))) ** 0.6
 
         def trace(pen: ImageDraw.ImageDraw) -> None:
             for (x, y), radius in zip(path * self.side, swell * width * self.side / 2, strict=True):
@@ -78,10 +74,12 @@ class Canvas:
         x, y = (self.x[part] - centre[0]) / radius, (self.y[part] - centre[1]) / radius
         inside = ((1 - np.hypot(x, y)) * radius * self.side + 0.5).clip(0, 1)
         window = self.pixels[part]
+        lit = np.exp(-((x + 0.25) ** 2 + (y + 0.3) ** 2))
+        shine = np.exp(-16 * ((x + 0.4) ** 2 + (y + 0.45) ** 2))
         for mask, paint in (
             (inside, mix(colour, BLACK, 0.55)),
-            (inside * np.exp(-((x + 0.25) ** 2 + (y + 0.3) ** 2)), colour),
-            (alpha * inside * np.exp(-16 * ((x + 0.4) ** 2 + (y + 0.45) ** 2)), gleam),
+            (inside * lit, colour),
+            (alpha * inside * shine, gleam),
         ):
             window += (np.array(paint, np.float32) - window) * mask[..., None]
 
@@ -108,12 +106,8 @@ class Canvas:
                     angle = flow(x, y)
                     x, y = x + np.cos(angle) * length / 10, y + np.sin(angle) * length / 10
                     path.append((x, y))
-                pen.line(
-                    self._scaled(path),
-                    int(rng.integers(60, 256)),
-                    max(1, round(width * self.side)),
-                    "curve",
-                )
+                tone, thickness = int(rng.integers(60, 256)), max(1, round(width * self.side))
+                pen.line(self._scaled(path), tone, thickness, "curve")
             soft = np.asarray(sheet.filter(ImageFilter.GaussianBlur(0.7)), np.float32) / 255
             self.paint(soft * mask, colour, alpha)
 
@@ -134,17 +128,15 @@ class Canvas:
 def curve(points: Sequence[Point], closed: bool, steps: int = 16) -> list[Point]:
     """A Catmull-Rom spline through all points."""
     p = np.array(points, np.float64)
-    p = (
-        np.concatenate([p[-1:], p, p[:2]])
-        if closed
-        else np.concatenate([2 * p[:1] - p[1:2], p, 2 * p[-1:] - p[-2:-1]])
-    )
+    if closed:
+        p = np.concatenate([p[-1:], p, p[:2]])
+    else:
+        p = np.concatenate([2 * p[:1] - p[1:2], p, 2 * p[-1:] - p[-2:-1]])
     t = np.linspace(0, 1, steps, endpoint=False)[:, None]
     pieces = []
     for a, b, c, d in zip(p, p[1:], p[2:], p[3:], strict=False):
-        pieces.append(
-            b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
-        )
+        cubic = 2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)
+        pieces.append(b + 0.5 * t * (c - a + t * cubic))
     return [tuple(q) for q in np.concatenate(pieces + ([] if closed else [p[-2:-1]])).tolist()]
 
 

@@ -7,8 +7,9 @@ from PIL import Image
 
 from ....pictures.tensors import resize
 from . import parts
+from .accessories import ACCESSORIES
 from .canvas import Canvas
-from .hair import EXTRAS, HAIR
+from .hair import HAIR
 from .parts import Look
 from .strokes import oil, pencil
 
@@ -101,19 +102,19 @@ LOOKS = {
 NAMES = tuple(LOOKS)
 
 
-def draw(name: str, size: int = 256, seed: int = 0) -> Image.Image:
+def draw_target(name: str, size: int = 256, seed: int = 0) -> Image.Image:
     """The drawing `name` (one of `NAMES`) as RGB, `size` x `size`; a seed varies its strands and
     strokes.
     """
     if name not in LOOKS:
         raise ValueError(f"unknown drawing {name!r}: {', '.join(NAMES)}")
-    picture = face(LOOKS[name], seed)
+    picture = draw_face(LOOKS[name], seed)
     if name in ("pencil", "oil"):
         picture = {"pencil": pencil, "oil": oil}[name](picture, seed)
     return resize(picture, size)
 
 
-def face(look: Look, seed: int = 0) -> Image.Image:
+def draw_face(look: Look, seed: int = 0) -> Image.Image:
     """A cartoon of `look`, DRAWN x DRAWN, from the backdrop forward."""
     canvas, rng = Canvas(DRAWN), np.random.default_rng(seed)
     parts.backdrop(canvas, look)
@@ -128,5 +129,5 @@ def face(look: Look, seed: int = 0) -> Image.Image:
         parts.eye(canvas, look, flip)
     before(canvas, look, rng)
     for extra in look.extras:
-        EXTRAS[extra](canvas, look, rng)
+        ACCESSORIES[extra](canvas, look, rng)
     return canvas.image()

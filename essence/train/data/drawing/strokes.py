@@ -20,15 +20,11 @@ def oil(image: Image.Image, seed: int = 0) -> Image.Image:
     relief = Image.new("L", image.size, 128)
     for width in (brush * side for brush in BRUSHES):
         soft = image.filter(ImageFilter.GaussianBlur(width / 3))
-        angles = _along_edges(image.filter(ImageFilter.GaussianBlur(max(width, 6))))
+        smooth = image.filter(ImageFilter.GaussianBlur(max(width, 6))).convert("L")
+        down, right = np.gradient(np.asarray(smooth, np.float32))
+        angles = np.arctan2(down, right) + np.pi / 2  # along which brightness stays the same
         _brush(painting, relief, np.asarray(soft, np.float32), angles, width, rng)
     return _light(painting, relief)
-
-
-def _along_edges(image: Image.Image) -> np.ndarray:
-    """[H, W] the angle at which brightness stays the same."""
-    down, right = np.gradient(np.asarray(image.convert("L"), np.float32))
-    return np.arctan2(down, right) + np.pi / 2
 
 
 def _brush(
@@ -45,9 +41,8 @@ def _brush(
     missing = np.abs(wanted - so_far).mean(-1)
     pen, bump = ImageDraw.Draw(painting), ImageDraw.Draw(relief)
     step, depth = width * 0.55, min(2500 * width / side, 80)  # a broad brush leaves thick paint
-    spots = np.stack(np.meshgrid(np.arange(0, side, step), np.arange(0, height, step)), -1).reshape(
-        -1, 2
-    )
+    lattice = np.meshgrid(np.arange(0, side, step), np.arange(0, height, step))
+    spots = np.stack(lattice, -1).reshape(-1, 2)
     spots = rng.permutation(spots + rng.normal(0, step / 2, spots.shape))
     for x, y in spots.clip(0, (side - 1, height - 1)):
         if missing[int(y), int(x)] < TOLERANCE:
@@ -64,9 +59,9 @@ def _stroke(x: float, y: float, angles: np.ndarray, width: float) -> list[tuple[
     """A path of four brush widths that follows the edges without turning back."""
     path, heading = [(x, y)], angles[int(y), int(x)]
     for _ in range(5):
-        angle = angles[
-            min(max(int(y), 0), angles.shape[0] - 1), min(max(int(x), 0), angles.shape[1] - 1)
-        ]
+        row = min(max(int(y), 0), angles.shape[0] - 1)
+        column = min(max(int(x), 0), angles.shape[1] - 1)
+        angle = angles[row, column]
         heading = angle + np.pi * round((heading - angle) / np.pi)
         x, y = x + 0.8 * width * np.cos(heading), y + 0.8 * width * np.sin(heading)
         path.append((x, y))
@@ -91,15 +86,10 @@ def pencil(image: Image.Image, seed: int = 0) -> Image.Image:
     far = np.asarray(image.convert("L").filter(ImageFilter.GaussianBlur(7)), np.float32)
     lines = ((far - near - 2) / 22).clip(0, 1)  # darker than its surroundings
     ink = np.maximum(lines * 0.9, _hatching(grey, rng))
-    grain = np.asarray(
-        Image.fromarray(rng.integers(0, 256, grey.shape, np.uint8)).filter(
-            ImageFilter.GaussianBlur(0.8)
-        ),
-        np.float32,
-    )
-    ink = (ink * (0.75 + 0.5 * (grain / 128 - 0.5))).clip(
-        0, 0.92
-    )  # the paper's tooth breaks the lead
+    noise = Image.fromarray(rng.integers(0, 256, grey.shape, np.uint8))
+    grain = np.asarray(noise.filter(ImageFilter.GaussianBlur(0.8)), np.float32)
+    # The grain of the paper breaks the lead.
+    ink = (ink * (0.75 + 0.5 * (grain / 128 - 0.5))).clip(0, 0.92)
     tone = PAPER - ink * (PAPER - 40) + (grain - 128) * 0.05
     return Image.fromarray(tone.round().clip(0, 255).astype(np.uint8)).convert("RGB")
 
@@ -116,12 +106,8 @@ def _hatching(grey: np.ndarray, rng: np.random.Generator) -> np.ndarray:
             dark = limit - grey[int(y), int(x)]
             if dark > 0:
                 tone = int(min(90 + 1.6 * dark, 225) * rng.uniform(0.6, 1))
-                pen.line(
-                    [*(np.array([x, y]) - step * reach), *(np.array([x, y]) + step * reach)],
-                    tone,
-                    1,
-                )
-        ink = np.maximum(
-            ink, np.asarray(sheet.filter(ImageFilter.GaussianBlur(0.6)), np.float32) / 255 * 0.85
-        )
+                place = np.array([x, y])
+                pen.line([*(place - step * reach), *(place + step * reach)], tone, 1)
+        soft = np.asarray(sheet.filter(ImageFilter.GaussianBlur(0.6)), np.float32)
+        ink = np.maximum(ink, soft / 255 * 0.85)
     return ink
