@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -140,7 +142,7 @@ def test_the_fused_synthesis_is_the_plain_one(monkeypatch, kernels, resolution):
 @pytest.mark.parametrize("name", ["conv.weight", "conv.modulation.bias", "activate.bias"])
 def test_a_weight_that_is_learned_gets_its_gradient(name):
     """Through two derivatives, as path length regularisation takes them."""
-    generator = fakes.model_set().generator.requires_grad_(False)
+    generator = copy.deepcopy(fakes.model_set().generator).requires_grad_(False)
     weight = generator.convs[1].get_parameter(name).requires_grad_()
     w = torch.randn(2, 8, 8, requires_grad=True)
     (g,) = torch.autograd.grad(generator.synthesis(w).square().sum(), w, create_graph=True)

@@ -61,14 +61,15 @@ class Block(NamedTuple):
 
 
 class FusedSynthesis:
-    """Callable: constant input and w+ to pictures. `blocks` from 4x4 up."""
+    """Callable: constant input and w+ to pictures, by the modules of `blocks`, from 4x4 up."""
 
     def __init__(self, blocks: Sequence[Block]):
         self.blocks = blocks
         self.layers = [layer for block in blocks for layer in block if layer is not None]
         self.styles = BatchedStyles([layer.conv for layer in self.layers])
         self.caches = [WeightCache() for _ in self.layers]
-        # The colours of a block and the first layer of the next see the same w.
+        # Which of the L latents each layer sees: the colours of a block and the first layer of the
+        # next see the same.
         self.seen = [0, 1]
         for i in range(len(blocks) - 1):
             self.seen += [2 * i + 1, 2 * i + 2, 2 * i + 3]
@@ -111,8 +112,8 @@ class FusedSynthesis:
 
 
 class BatchedStyles:
-    """The styles of n modulated convolutions and the lengths of their filters, in two batched
-    products: many small ones would take longer.
+    """Modulation and demodulation of n convolutions in two batched products: many small ones would
+    take longer.
     """
 
     def __init__(self, convs: Sequence[ModulatedConv]):
