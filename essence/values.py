@@ -24,6 +24,7 @@ from .pictures.saving import write_picture
 
 FORMAT = "essence/1"
 THUMBNAIL = 96
+HEADER_FIELDS = ("name", "model", "method", "strength", "reach")
 # What the layers of w+ govern, two for each resolution: up to 8 pixels, 16 and 32, 64 and above
 # (Karras et al. 2019, figure 3).
 BANDS = {"coarse": slice(0, 4), "middle": slice(4, 8), "fine": slice(8, None)}
@@ -60,15 +61,11 @@ class Essence:
     model: str = ""  # which generator; empty where the file did not say
     method: str = ""
     strength: float = 1.0  # to start from
-    provenance: Mapping[str, object] = field(
-        default_factory=dict
-    )  # options, seed, losses, creation date, ...
+    # Options, seed, losses, creation date, ...
+    provenance: Mapping[str, object] = field(default_factory=dict)
     thumbnail: Image.Image | None = None  # the target
-    reach: float | None = (
-        # standard deviations of w along b at which a source stops, see `LatentAxes.hold`; None:
-        # nowhere
-        None
-    )
+    # Standard deviations of w along b at which a source stops (`LatentAxes.hold`); None: nowhere.
+    reach: float | None = None
 
     def __post_init__(self) -> None:
         delta = torch.as_tensor(self.delta)
@@ -76,7 +73,8 @@ class Essence:
             delta = delta[0]
         if delta.ndim != 2 or not delta.is_floating_point():
             raise BadFile(
-                f"An essence is a table of numbers [layers, width]; this one has the shape {list(delta.shape)}, {delta.dtype}."
+                "An essence is a table of numbers [layers, width]; "
+                f"this one has the shape {list(delta.shape)}, {delta.dtype}."
             )
         if not torch.isfinite(delta).all():
             raise BadFile("This essence holds numbers that are not finite; learn it again.")
@@ -89,11 +87,10 @@ class Essence:
         model: str = "",
         axes: LatentAxes | None = None,
     ) -> Tensor:
-        """w + strength * b: the one place where the addition happens.
+        """w + strength * b: the one place where an edit happens.
 
         `w` [L, D] or [B, L, D]; `strength` a number or [B]; `model` the generator that `w` belongs
-        to, if known, and `axes` that generator's: with them the addition is held to the essence's
-        `reach`.
+        to, if known. With that generator's `axes` the edit is held to the essence's `reach`.
         Raises EssenceMismatch for another generator's latents.
         """
         self.check(tuple(w.shape[-2:]), model)
@@ -108,29 +105,27 @@ class Essence:
         """
         if tuple(self.delta.shape) != tuple(shape):
             raise EssenceMismatch(
-                f"The essence '{self.name}' was made for a generator with latents {list(self.delta.shape)}; this one has {list(shape)}. "
-                "Switch to the generator that it was made with, or learn it again with this one."
+                f"The essence '{self.name}' was made for a generator with latents "
+                f"{list(self.delta.shape)}; this one has {list(shape)}. Switch to the generator "
+                "that it was made with, or learn it again with this one."
             )
-        if self.model and model and _weights(self.model) != _weights(model):
+        # NAME-WEIGHTS: one file may be known by several names.
+        ours, theirs = (id.rpartition("-")[2] for id in (self.model, model))
+        if ours and theirs and ours != theirs:
             raise EssenceMismatch(
-                f"The essence '{self.name}' was made with the generator {self.model}; this one is {model}. "
-                "Their latents have the same shape but another meaning: learn it again with this one."
+                f"The essence '{self.name}' was made with the generator {self.model}; this one is "
+                f"{model}. Their latents have the same shape but another meaning: learn it again "
+                "with this one."
             )
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file with everything that is known about the essence in its
         header.
         """
-        header = {
-            "format": FORMAT,
-            "name": self.name,
-            "model": self.model,
-            "method": self.method,
-            "strength": self.strength,
-        }
-        header |= {"reach": self.reach, "provenance": dict(self.provenance)}
+        header: dict[str, object] = {"format": FORMAT, "provenance": dict(self.provenance)}
+        header |= {name: getattr(self, name) for name in HEADER_FIELDS}
         if self.thumbnail is not None:
-            header["thumbnail"] = _encode(self.thumbnail)
+            header["thumbnail"] = encode_thumbnail(self.thumbnail)
         write_safetensors(path, {"delta": self.delta}, header)
 
     @classmethod
@@ -142,11 +137,12 @@ class Essence:
         if path.suffix.lower() == ".npy":
             return cls(read_numpy(path), name=path.stem)
         if path.suffix.lower() in (".pt", ".pth"):
-            return cls(_only_tensor(read_torch(path), path.name), name=path.stem)
+            return cls(only_tensor(read_torch(path), path.name), name=path.stem)
         tensors, header = read_safetensors(path)
         if header.get("format") != FORMAT or "delta" not in tensors:
             raise BadFile(
-                f"{path.name} is a safetensors file, but no essence: it has no header '{FORMAT}' with a tensor 'delta'."
+                f"{path.name} is a safetensors file, but no essence: it has no header '{FORMAT}' "
+                "with a tensor 'delta'."
             )
         try:
             return cls(
@@ -156,8 +152,8 @@ class Essence:
                 str(header["method"]),
                 float(header["strength"]),
                 dict(header.get("provenance", {})),
-                _decode(header.get("thumbnail")),
-                _reach(header.get("reach")),
+                decode_thumbnail(header.get("thumbnail")),
+                read_reach(header.get("reach")),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             if isinstance(error, UserError):
@@ -181,20 +177,13 @@ class Essence:
             {"name": essence.name, "strength": strength}
             for essence, strength in zip(essences, strengths, strict=True)
         ]
-        reach = min(
-            (essence.reach for essence in essences if essence.reach is not None), default=None
-        )
-        return cls(
-            total,
-            name,
-            model,
-            "mixture",
-            provenance={"parts": parts, "created": now()},
-            reach=reach,
-        )
+        provenance = {"parts": parts, "created": now()}
+        reaches = [essence.reach for essence in essences if essence.reach is not None]
+        reach = min(reaches, default=None)
+        return cls(total, name, model, "mixture", provenance=provenance, reach=reach)
 
     def limited(self, bands: Collection[str]) -> Essence:
-        """The same with only the layers of the named `BANDS`: coarse (structure), middle
+        """The same essence on the layers of the named `BANDS` alone: coarse (structure), middle
         (features), fine (colour).
         """
         unknown = set(bands) - set(BANDS)
@@ -206,9 +195,6 @@ class Essence:
         return dataclasses.replace(
             self, delta=delta, provenance={**self.provenance, "bands": sorted(bands)}
         )
-
-    def renamed(self, name: str) -> Essence:
-        return dataclasses.replace(self, name=name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,15 +209,14 @@ class Pictures:
 
     def save(self, path: str | Path) -> None:
         """Write the pictures side by side, .png, .jpg or .webp."""
-        write_picture(
-            grid([[Image.fromarray(image) for image in self.images]], self.images.shape[1]), path
-        )
+        row = [Image.fromarray(image) for image in self.images]
+        write_picture(grid([row], self.images.shape[1]), path)
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One step of something that takes many. Every method yields these; the page, the command line
-    and the tests read them alike.
+    """One step of work that takes many. Every method yields these; the page, the command line and
+    the tests read them alike.
     """
 
     index: int  # 1 ... total
@@ -245,18 +230,11 @@ class Step:
         return self.index / self.total
 
 
-def _weights(model: str) -> str:
-    """The part of a generator's id that tells its weights, NAME-WEIGHTS: one file may have several
-    names.
-    """
-    return model.rpartition("-")[2]
-
-
 def now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
-def _reach(value: object) -> float | None:
+def read_reach(value: object) -> float | None:
     if value is None:
         return None
     reach = float(value)  # type: ignore[arg-type]
@@ -265,7 +243,7 @@ def _reach(value: object) -> float | None:
     return reach
 
 
-def _only_tensor(value: object, name: str) -> Tensor:
+def only_tensor(value: object, name: str) -> Tensor:
     if isinstance(value, Mapping) and len(value) == 1:
         value = next(iter(value.values()))
     if not isinstance(value, Tensor):
@@ -273,7 +251,7 @@ def _only_tensor(value: object, name: str) -> Tensor:
     return value
 
 
-def _encode(image: Image.Image) -> str:
+def encode_thumbnail(image: Image.Image) -> str:
     small = image.convert("RGB")
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()
@@ -281,7 +259,7 @@ def _encode(image: Image.Image) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _decode(text: object) -> Image.Image | None:
+def decode_thumbnail(text: object) -> Image.Image | None:
     if not isinstance(text, str):
         return None
     try:
@@ -289,7 +267,5 @@ def _decode(text: object) -> Image.Image | None:
         if max(image.size) > 4 * THUMBNAIL:
             return None
         return image.convert("RGB")
-    except (
-        Exception
-    ):  # a thumbnail is a courtesy, and pictures fail in many ways: an essence without one is whole
+    except Exception:  # pictures fail in many ways, and an essence without a thumbnail is whole
         return None

@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from essence.cli import commands
+from essence.cli import main as cli
 from essence.errors import BadFile
 from essence.library import checkpoints
-from essence.methods.optimize import PRESETS, optimize
+from essence.methods import PRESETS
+from essence.methods.released import released
 from essence.models import latents
 from essence.models.clip import ImageText
 from essence.models.e4e import Encoder4Editing, EncoderConfig
@@ -24,7 +25,7 @@ from essence.pictures.loading import load_image
 from essence.pictures.tensors import to_tensor
 from essence.values import Essence
 
-from . import nvidia_pickle
+from . import fakes, nvidia_pickle
 
 GOLDEN = Path(__file__).parent / "golden"
 SHAPES = json.loads((GOLDEN / "state_dict_shapes.json").read_text())
@@ -72,9 +73,9 @@ def test_released_preset_follows_the_recorded_optimiser():
     )
     options = dataclasses.replace(PRESETS["released"], steps=len(trace["steps"]))
     target = to_tensor(load_image(GOLDEN / "target.png"))
-    steps = optimize(
-        models, trace["sources"], target, options, start=Essence(trace["initial_direction"])
-    )
+    start = Essence(trace["initial_direction"])
+    sources, aim = fakes.sources(models, trace["sources"]), fakes.target(models, target)
+    steps = released(models, aim, sources, options, start)
     for step, expected in zip(steps, trace["steps"][:5], strict=False):
         ours = [step.losses[name] for name in ("total", "transfer", "consistency")]
         assert ours == pytest.approx(
@@ -210,7 +211,7 @@ def test_full_size_sets_run_end_to_end(
         *(["--aligned"] if aligned == "face" else []),
     ]
     assert (
-        commands.main(
+        cli.main(
             [
                 "extract",
                 "--target",
@@ -227,7 +228,7 @@ def test_full_size_sets_run_end_to_end(
         == 0
     )
     assert (
-        commands.main(
+        cli.main(
             ["apply", "--source", "a.png", "--essence", "e.safetensors", "--out", "o.png", *common]
         )
         == 0
@@ -243,7 +244,7 @@ def test_convert_keeps_the_recorded_numbers(tmp_path, half, tolerance):
         recorded("e4e_narrow_io"),
         ["convert", str(GOLDEN / "e4e_narrow.pt"), str(tmp_path / "g.safetensors")],
     )
-    assert commands.main([*words, *(["--half"] if half else [])]) == 0
+    assert cli.main([*words, *(["--half"] if half else [])]) == 0
     generator = checkpoints.load_generator(tmp_path / "g.safetensors")
     inverter = checkpoints.load_inverter(tmp_path / "g-inverter.safetensors")
     torch.testing.assert_close(inverter(io["x"].float()), io["w_plus"], atol=tolerance, rtol=0)
@@ -259,7 +260,7 @@ def test_convert_reads_a_pickle(tmp_path):
         checkpoints.load_generator(GOLDEN / "stylegan2_narrow_32.pt"),
     )
     nvidia_pickle.write(generator, tmp_path / "g.pkl")
-    assert commands.main(["convert", str(tmp_path / "g.pkl"), str(tmp_path / "g.safetensors")]) == 0
+    assert cli.main(["convert", str(tmp_path / "g.pkl"), str(tmp_path / "g.safetensors")]) == 0
     again = checkpoints.load_generator(tmp_path / "g.safetensors")
     torch.testing.assert_close(
         again.synthesis(io["w_plus"]), io["image_from_w_plus"], atol=1e-4, rtol=0

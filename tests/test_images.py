@@ -299,22 +299,6 @@ def test_grid_puts_every_picture_where_it_belongs():
     assert np.array_equal(pixels, expected)
 
 
-@pytest.mark.parametrize("background, darker", [("white", True), ("black", False)])
-def test_labels_stand_in_their_strips_only(background, darker):
-    rows = [[Image.new("RGB", (8, 8), "red")] * 2] * 2
-    plain = np.asarray(grids.grid(rows, 64, 4, background=background))
-    sheet = np.asarray(
-        grids.grid(rows, 64, 4, ["one"], ["", "a label much too long for one cell"], background)
-    )
-    strip = grids.label_strip(64)
-    assert np.array_equal(sheet[strip:, strip:], plain)
-    paper = sheet[0, 0]
-    marked = (sheet != paper).any(-1)
-    assert marked[strip : strip + 72, :strip].any() and not marked[strip + 72 :, :strip].any()
-    assert marked[:strip, strip + 72 :].any() and not marked[:strip, : strip + 72].any()
-    assert (sheet[:strip].mean() < paper.mean()) == darker
-
-
 def test_an_empty_grid_is_refused():
     with pytest.raises(ValueError, match="cell"):
         grids.grid([[]])

@@ -8,7 +8,7 @@ from PIL import Image
 
 from essence import Essence, EssenceMismatch, OptimizeOptions, RefineOptions, Studio, UserError
 from essence.methods import losses
-from essence.methods.refine import _chroma, refine
+from essence.methods.refine import chroma, refine
 from essence.models.model_set import ModelSet
 from essence.studio import last
 
@@ -99,7 +99,7 @@ def test_chroma_sees_the_colour_of_the_mouth_and_nothing_else():
     wrong = torch.zeros(1, 3, 64, 64)
     wrong[:, :2, 44:50, 28:36] = 0.3  # yellowish teeth
     brighter, elsewhere = torch.full_like(wrong, 0.3), wrong.roll((30, 20), (2, 3))
-    seen, light, other = (_chroma(x, weight) for x in (wrong, brighter, elsewhere))
+    seen, light, other = (chroma(x, weight) for x in (wrong, brighter, elsewhere))
     assert seen > 20 * other and light < 1e-6
 
 
@@ -188,13 +188,18 @@ def test_a_stopped_learning_lets_the_next_one_in(studio):
     next(steps)
     steps.close()
     assert not studio.queue.busy
-    assert last(studio.extract(studio.embed_target(PICTURE), [source], OptimizeOptions(steps=1))).index == 1
+    assert (
+        last(studio.extract(studio.embed_target(PICTURE), [source], OptimizeOptions(steps=1))).index
+        == 1
+    )
 
 
 def test_cosines_rise_with_learning(studio):
     sources = [studio.random_source(i) for i in range(2)]
     essence = last(
-        studio.extract(studio.embed_target(PICTURE), sources, OptimizeOptions(steps=15, lambda_consistency=0))
+        studio.extract(
+            studio.embed_target(PICTURE), sources, OptimizeOptions(steps=15, lambda_consistency=0)
+        )
     ).result
     before, after = studio.cosines(studio.embed_target(PICTURE), sources, essence)
     assert after > before

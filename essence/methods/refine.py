@@ -29,12 +29,11 @@ class RefineOptions:
     layer_learning_rate: float = 0.03  # of v, for each layer
     pixels: float = 3.0  # weight of the mean absolute difference
     care: float = 8.0  # how much more the pixels of eyes and mouth count in aligned faces
-    # weight of the colour of eyes and mouth, in patches: teeth are too few pixels for the others to
-    # keep white
+    # Weight of the colour of eyes and mouth, in patches: teeth are too few pixels for the other
+    # terms to keep them white.
     chroma: float = 6.0
-    features: float = (
-        1.0  # of the face network's maps of the inner face, relative, averaged over its stages
-    )
+    # Of the face network's maps of the inner face, relative, averaged over its stages.
+    features: float = 1.0
     descriptor: float = 1.5  # of the squared distance between descriptors
     penalty: float = 0.002  # on |u|^2 + layer_penalty * mean |v|^2
     layer_penalty: float = 6.0
@@ -48,67 +47,63 @@ class RefineOptions:
 
 
 def refine(
-    models: ModelSet, sources: Sequence[Source], options: RefineOptions = RefineOptions()
-) -> Iterator[Step]:  # noqa: B008 - frozen
+    models: ModelSet,
+    sources: Sequence[Source],
+    options: RefineOptions = RefineOptions(),  # noqa: B008 - frozen
+) -> Iterator[Step]:
     """Move each source's w so that G(w) comes closer to its crop. Yields a `Step` after each step;
-    its `result` is a tuple with the best of each `Source` so far, its losses are means over them.
-    None influences another: together they only take less time.
+    `result` is a tuple with the best of each `Source` so far, losses are means over them. Sources
+    do not influence each other: together they only take less time.
 
-    It begins at the layers' mean plus `models.deltas` of what each differs from it: differences
-    that an inverter has found to meet pixels lead out of what the generator draws sharply (e4e,
-    section 3: distortion against editability); those that matter it finds again.
+    It starts at the layers' mean plus `models.deltas` of what each layer differs from it:
+    differences that an encoder found to meet pixels lead out of what the generator draws sharply
+    (e4e, section 3: distortion against editability), and those that matter are found again.
     """
-    photos = torch.cat(
-        [
-            resample(to_tensor(source.crop).to(models.device), models.size, "antialias")
-            for source in sources
-        ]
-    )
+    side, device = models.size, models.device
+    crops = [to_tensor(source.crop).to(device) for source in sources]
+    photos = torch.cat([resample(crop, side, "antialias") for crop in crops])
     with torch.no_grad():
-        faces = _faces(models, photos)
-    weight = losses.care(models.size, options.care if faces else 0.0).to(photos)
-    latents = models.latents or _round_axes(models)
-    w = torch.stack([source.w for source in sources]).to(models.device)  # [N, L, D]
+        faces = face_features(models, photos)
+    weight = losses.care(side, options.care if faces else 0.0).to(photos)
+    axes = models.latents or round_axes(models)
+    w = torch.stack([source.w for source in sources]).to(device)  # [N, L, D]
     w = torch.lerp(w.mean(1, keepdim=True), w, models.deltas)
-    u = torch.zeros(len(w), 1, len(latents.axes), device=w.device, requires_grad=True)
-    v = torch.zeros(len(w), w.shape[1], len(latents.axes), device=w.device, requires_grad=True)
-    optimizer = torch.optim.Adam(
+    u = torch.zeros(len(w), 1, len(axes.axes), device=device, requires_grad=True)
+    v = torch.zeros(len(w), w.shape[1], len(axes.axes), device=device, requires_grad=True)
+    adam = torch.optim.Adam(
         [
             {"params": [u], "lr": options.learning_rate},
             {"params": [v], "lr": options.layer_learning_rate},
         ]
     )
-    best, best_losses = list(sources), [math.inf] * len(w)
+    best, lowest = list(sources), [math.inf] * len(w)
 
     for i in range(options.steps):
-        moved = w + latents.shift(u, v)
-        images = models.images(moved)
+        refined = w + axes.shift(u, v)
+        images = models.images(refined)
         with models.precision():
-            terms = _losses(models, images, photos, faces, weight)  # [N] each
-        own = v.square().sum(2).mean(1)
-        total = sum(getattr(options, key) * term for key, term in terms.items())
-        total = total + options.penalty * (u.square().sum((1, 2)) + options.layer_penalty * own)
-        optimizer.zero_grad(set_to_none=True)
+            terms = reconstruction_losses(models, images, photos, faces, weight)  # [N] each
+        penalty = u.square().sum((1, 2)) + options.layer_penalty * v.square().sum(2).mean(1)
+        total = sum(getattr(options, name) * term for name, term in terms.items())
+        total = total + options.penalty * penalty
+        adam.zero_grad(set_to_none=True)
         total.sum().backward()
-        optimizer.step()
+        adam.step()
         for n, loss in enumerate(total.tolist()):
-            if loss < best_losses[n]:
-                best_losses[n] = loss
-                best[n] = dataclasses.replace(
-                    sources[n], w=moved[n].detach().cpu(), inversion=to_pil(images[n].detach())
-                )
-        values = {"total": total.mean().item()} | {
-            key: term.mean().item() for key, term in terms.items()
-        }
+            if loss < lowest[n]:
+                lowest[n] = loss
+                picture, latents = to_pil(images[n].detach()), refined[n].detach().cpu()
+                best[n] = dataclasses.replace(sources[n], w=latents, inversion=picture)
+        means = {name: term.mean().item() for name, term in {"total": total, **terms}.items()}
         shown = i % options.preview_every == 0 or i + 1 == options.steps
         preview = to_uint8(images.detach()) if shown else None
-        del moved, images, terms, own, total
-        yield Step(i + 1, options.steps, tuple(best), values, preview)
+        del refined, images, terms, penalty, total  # the graph is not kept while the caller has us
+        yield Step(i + 1, options.steps, tuple(best), means, preview)
 
 
-def _faces(models: ModelSet, photos: Tensor) -> tuple[list[Tensor], Tensor] | None:
-    """What the face network sees of the inner faces: its maps and the descriptors. None where the
-    models make no faces.
+def face_features(models: ModelSet, photos: Tensor) -> tuple[list[Tensor], Tensor] | None:
+    """The face network's maps of the inner faces, and the descriptors. None where the models make
+    no faces.
     """
     if models.identity is None:
         return None
@@ -116,50 +111,45 @@ def _faces(models: ModelSet, photos: Tensor) -> tuple[list[Tensor], Tensor] | No
     return maps, models.identity.describe(maps)
 
 
-def _losses(
+def reconstruction_losses(
     models: ModelSet,
     images: Tensor,
     photos: Tensor,
     faces: tuple[list[Tensor], Tensor] | None,
     weight: Tensor,
 ) -> dict[str, Tensor]:
-    """The terms of each picture, [N]."""
-    pixels = {
-        "pixels": _mean((images - photos).abs() * weight),
-        "chroma": _chroma(images - photos, weight),
-    }
-    if models.identity is None or faces is None:
-        return pixels
-    ours, (maps, descriptors) = models.identity.features(face_chip(images)), faces
-    relative = [_mean((a - b).abs()) / _mean(b.abs()) for a, b in zip(ours, maps, strict=True)]
-    difference = models.identity.describe(ours) - descriptors
-    return pixels | {
-        "features": torch.stack(relative).mean(0),
-        "descriptor": difference.square().sum(1),
-    }
+    """The terms of each picture, [N]: `images` against `photos` [N, 3, S, S] and their `faces`."""
+    pixels = ((images - photos).abs() * weight).mean((1, 2, 3))
+    terms = {"pixels": pixels, "chroma": chroma(images - photos, weight)}
+    if faces is None:
+        return terms
+    maps, descriptors = faces
+    ours, theirs = face_features(models, images)
+    relative = [
+        (a - b).abs().mean((1, 2, 3)) / b.abs().mean((1, 2, 3))
+        for a, b in zip(ours, maps, strict=True)
+    ]
+    terms["features"] = torch.stack(relative).mean(0)
+    terms["descriptor"] = (theirs - descriptors).square().sum(1)
+    return terms
 
 
-def _chroma(difference: Tensor, weight: Tensor) -> Tensor:
+def chroma(difference: Tensor, weight: Tensor) -> Tensor:
     """Mean absolute difference in R - G and R - B of patches, a thirty-second of the side, where
-    `weight` exceeds 1.
+    `weight` exceeds 1; [N].
     """
     red, green, blue = difference.unbind(1)
     patch = max(1, difference.shape[-1] // 32)
     colour = F.avg_pool2d(torch.stack([red - green, red - blue], 1), patch)
-    return _mean(colour.abs() * F.avg_pool2d(weight - 1, patch))
+    return (colour.abs() * F.avg_pool2d(weight - 1, patch)).mean((1, 2, 3))
 
 
-def _mean(x: Tensor) -> Tensor:
-    """Over all of each picture: [N, ...] to [N]."""
-    return x.flatten(1).mean(1)
-
-
-def _round_axes(models: ModelSet) -> LatentAxes:
-    """Where a model set brings no statistics: all coordinates alike, with the mean deviation of w
-    from a small sample.
+def round_axes(models: ModelSet) -> LatentAxes:
+    """Axes where a model set brings no statistics: all coordinates alike, with the mean deviation
+    of w from a small sample.
     """
     mean = models.generator.latent_avg.mean(0)
     z = torch.randn(1024, len(mean), generator=torch.Generator().manual_seed(0)).to(mean)
     with torch.no_grad():
-        spread = (models.generator.mapping(z) - mean).std()
-    return LatentAxes(mean, spread * torch.eye(len(mean), device=mean.device))
+        deviation = (models.generator.mapping(z) - mean).std()
+    return LatentAxes(mean, deviation * torch.eye(len(mean), device=mean.device))

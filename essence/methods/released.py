@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..models.model_set import ModelSet
 from ..errors import UserError
+from ..models.model_set import ModelSet
 from ..pictures.tensors import resample, to_tensor, to_uint8
 from ..runtime.cuda_graphs import GradientStep
 from ..values import Essence, Source, Step, Target, now

@@ -1,9 +1,7 @@
-"""Finding faces and cutting them out in the alignment of FFHQ, which the generators were trained
-on.
+"""Cutting faces out in the alignment of FFHQ, which the generators were trained on.
 
-dlib's frontal detector and its 68-point predictor; the predictor's file comes with the package
-`face_recognition_models`. Points are (x, y) in pixels of the full picture, and the first pixel
-covers [0, 1): its centre is at 0.5.
+Points are (x, y) in pixels of the full picture, and the first pixel covers [0, 1): its centre is at
+0.5.
 """
 
 from __future__ import annotations
@@ -26,7 +24,8 @@ SUPERSAMPLING = 4  # the crop is drawn at most this many times finer than wanted
 @dataclass(frozen=True)
 class Nudge:
     """A correction of a crop by hand: `zoom` above 1 comes closer, `right` and `down` are in sides
-    of the square, `turn` is degrees clockwise."""
+    of the square, `turn` is degrees clockwise.
+    """
 
     zoom: float = 1.0
     right: float = 0.0
@@ -160,9 +159,8 @@ def _draw(image: Image.Image, centre: np.ndarray, x: np.ndarray, size: int) -> I
     right, down, origin = 2 * x / fine, 2 * y / fine, centre - x - y
     transform = (right[0], down[0], origin[0], right[1], down[1], origin[1])
     bands = []
-    for band in (
-        image.split()
-    ):  # in floats: on 8 bits Pillow's transform cuts the fraction off, half a level darker
+    # In floats: on 8 bits Pillow's transform cuts the fraction off, half a level darker.
+    for band in image.split():
         drawn = band.convert("F").transform(
             (fine, fine), Image.Transform.AFFINE, transform, Image.Resampling.BICUBIC
         )
@@ -177,12 +175,10 @@ def _to_image(pixels: np.ndarray) -> Image.Image:
 def _zoom(
     image: Image.Image, centre: np.ndarray, x: np.ndarray, factor: int
 ) -> tuple[Image.Image, np.ndarray, np.ndarray]:
-    """Only the part around the square, shrunk by a whole factor; with the square in its
+    """Only the part around the square, shrunk by a whole factor, and the square in its
     coordinates.
     """
-    reach = (
-        np.abs(x).sum() * 1.1 + factor
-    )  # a tenth more, so that reflections have something to show
+    reach = np.abs(x).sum() * 1.1 + factor  # a tenth more, for reflections to show something
     edge = np.array(image.size)
     low = np.floor(centre - reach).clip(0, edge - 1).astype(int)
     high = np.ceil(centre + reach).clip(low + 1, edge).astype(int)
@@ -206,12 +202,10 @@ def _pad(image: Image.Image, centre: np.ndarray, x: np.ndarray) -> tuple[Image.I
         ((border[0, 1], border[1, 1]), (border[0, 0], border[1, 0]), (0, 0)),
         "reflect",
     )
-    depth = np.maximum.outer(_depth(image.height, border[:, 1]), _depth(image.width, border[:, 0]))[
-        ..., None
-    ]
-    soft = np.asarray(
-        Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(0.03 * side)), np.float32
-    )
+    rows, columns = _depth(image.height, border[:, 1]), _depth(image.width, border[:, 0])
+    depth = np.maximum.outer(rows, columns)[..., None]
+    blur = ImageFilter.GaussianBlur(0.03 * side)
+    soft = np.asarray(Image.fromarray(pixels).filter(blur), np.float32)
     padded = pixels + (soft - pixels) * (6 * depth).clip(0, 1)  # the picture's own pixels stay
     padded += (np.median(padded, axis=(0, 1)) - padded) * depth.clip(0, 1)
     return _to_image(padded), centre + border[0]

@@ -18,30 +18,17 @@ from PIL import Image
 from ..runtime.folders import package_file
 
 PREDICTOR = "shape_predictor_68_face_landmarks.dat"
-
-
 SEARCH_SIDES = (1200, 2400)  # longest side of the copies searched, in turn
-
-
-SMALLEST_SEEN = (
-    80  # pixels: the detector's window. Faces little larger may have fellows that are missed
-)
-
-
+# Pixels, the detector's window: where a face is little larger, smaller ones may have been missed.
+SMALLEST_SEEN = 80
 MAX_ENLARGEMENT = 6  # of a small picture; beyond that there is nothing to see
-
-
-# grey border of the last copy searched: faces that fill the picture lack the room the detector
-# wants
+# Grey border of the last copy searched, in longest sides: faces that fill the picture lack the
+# room that the detector wants.
 MARGIN = 0.25
-
-
-# side of the face's box on the copy where landmarks are found; dlib rounds them to whole pixels
+# Side of the face's box on the copy where landmarks are found: dlib rounds them to whole pixels.
 LANDMARK_BOX = 300
 
-
 Box = tuple[float, float, float, float]  # left, top, right, bottom
-
 
 _dlib_lock = threading.Lock()  # dlib promises nothing about two threads in one detector
 
@@ -56,8 +43,8 @@ class Face:
 
     @property
     def side(self) -> float:
-        """Of its FFHQ square, in pixels. (The detector's boxes come in steps of 1.2 and order faces
-        badly.)
+        """Of its FFHQ square, in pixels; the detector's boxes come in steps of 1.2 and order faces
+        badly.
         """
         return 2 * hypot(*ffhq_square(self.landmarks)[1])
 
@@ -79,10 +66,8 @@ def _boxes(image: Image.Image) -> list[tuple[Box, float]]:
     best: list[tuple[Box, float]] = []
     for scale in scales:
         best = max(best, _search(image, scale, margin=0), key=len)
-        if (
-            best
-            and min(right - left for (left, _, right, _), _ in best) * scale > 1.5 * SMALLEST_SEEN
-        ):
+        widths = [right - left for (left, _, right, _), _ in best]
+        if widths and min(widths) * scale > 1.5 * SMALLEST_SEEN:
             break
     return best or _search(image, scales[0], MARGIN)
 
@@ -143,15 +128,15 @@ def _landmarks(image: Image.Image, box: Box) -> np.ndarray:
 
 
 def _shrink(image: Image.Image, area: tuple[float, ...], size: tuple[int, int]) -> Image.Image:
-    """A part of the picture at another size; far from it, whole pixels are averaged first, which is
-    fast.
+    """A part of the picture at another size; where that is much smaller, whole pixels are averaged
+    first, which is fast.
     """
     return image.resize(size, Image.Resampling.BILINEAR, box=area, reducing_gap=2.0)
 
 
 def prepare() -> None:
-    """Load dlib's models now: with the first picture, their second of loading would be everybody's,
-    as dlib lets no other thread work.
+    """Load dlib's models ahead of the first picture: it takes a second in which dlib lets no other
+    thread run.
     """
     with _dlib_lock:
         _detector(), _predictor()
@@ -176,14 +161,12 @@ def ffhq_square(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Centre [2], and the vector [2] from there to the middle of the right side, of FFHQ's square
     (the dataset's paper, arXiv 1812.04948, appendix A): the eye line corrected by the mouth, twice
     the eyes' distance or 1.8 times the way to the mouth from the centre to a side, and a tenth of
-    the way down to the mouth."""
+    the way down to the mouth.
+    """
     points = np.asarray(landmarks, dtype=np.float64)
     if points.shape != (68, 2):
         raise ValueError(f"68 points (x, y) are needed, not an array of shape {points.shape}")
-    left_eye, right_eye = (
-        points[36:42].mean(0),
-        points[42:48].mean(0),
-    )  # left and right of the picture
+    left_eye, right_eye = points[36:42].mean(0), points[42:48].mean(0)  # as seen in the picture
     eyes, mouth = (left_eye + right_eye) / 2, (points[48] + points[54]) / 2
     across, down = right_eye - left_eye, mouth - eyes
     x = across - np.array([-down[1], down[0]])

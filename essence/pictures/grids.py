@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image
 
 from .tensors import resize, square_crop
 
@@ -16,17 +16,10 @@ def animation(frames: Sequence[Image.Image | np.ndarray], milliseconds: int = 80
     pictures = [
         frame if isinstance(frame, Image.Image) else Image.fromarray(frame) for frame in frames
     ]
+    rest = pictures[1:] + pictures[-2:0:-1]
+    options = {"save_all": True, "append_images": rest, "duration": milliseconds, "loop": 0}
     buffer = io.BytesIO()
-    there_and_back = pictures[1:] + pictures[-2:0:-1]
-    pictures[0].save(
-        buffer,
-        "WEBP",
-        save_all=True,
-        append_images=there_and_back,
-        duration=milliseconds,
-        loop=0,
-        quality=88,
-    )
+    pictures[0].save(buffer, "WEBP", quality=88, **options)
     return buffer.getvalue()
 
 
@@ -34,55 +27,19 @@ def grid(
     rows: Sequence[Sequence[Image.Image | None]],
     cell: int = 128,
     gap: int = 4,
-    row_labels: Sequence[str] | None = None,
-    column_labels: Sequence[str] | None = None,
     background: str | tuple[int, int, int] = "white",
 ) -> Image.Image:
     """Pictures in rows, each the centred square resized to `cell`, `gap` pixels between them and
-    around.
-
-    Sources go into the first row and targets into the first column, with None at the corner; None,
-    or a row's missing end, leaves the background. Labels stand above the columns and, turned, left
-    of the rows.
+    around. None, or a row's missing end, leaves the background.
     """
     columns = max((len(row) for row in rows), default=0)
     if columns == 0:
         raise ValueError("a grid needs at least one cell")
-    strip = label_strip(cell)
-    left, top = strip * bool(row_labels), strip * bool(column_labels)
     step = cell + gap
-    sheet = Image.new(
-        "RGB", (left + gap + columns * step, top + gap + len(rows) * step), background
-    )
+    sheet = Image.new("RGB", (gap + columns * step, gap + len(rows) * step), background)
     for i, row in enumerate(rows):
         for j, image in enumerate(row):
             if image is not None:
                 picture = resize(square_crop(image.convert("RGB")), cell)
-                sheet.paste(picture, (left + gap + j * step, top + gap + i * step))
-    for j, text in enumerate((column_labels or ())[:columns]):
-        sheet.paste(_label(text, cell, strip, background), (left + gap + j * step, 0))
-    for i, text in enumerate((row_labels or ())[: len(rows)]):
-        turned = _label(text, cell, strip, background).transpose(Image.Transpose.ROTATE_90)
-        sheet.paste(turned, (0, top + gap + i * step))
+                sheet.paste(picture, (gap + j * step, gap + i * step))
     return sheet
-
-
-def label_strip(cell: int) -> int:
-    """Height in pixels of the strip that holds the labels."""
-    return max(16, cell // 6)
-
-
-def _label(
-    text: str, width: int, height: int, background: str | tuple[int, int, int]
-) -> Image.Image:
-    """One centred line on a strip, cut with an ellipsis where too long."""
-    strip = Image.new("RGB", (width, height), background)
-    ink = "black" if ImageOps.grayscale(strip).getpixel((0, 0)) > 127 else "white"
-    draw, font = ImageDraw.Draw(strip), ImageFont.load_default(size=round(height * 0.6))
-    text = " ".join(text.split())
-    if draw.textlength(text, font) > width:
-        while text and draw.textlength(text + "...", font) > width:
-            text = text[:-1]
-        text += "..."
-    draw.text((width / 2, height / 2), text, ink, font, anchor="mm")
-    return strip

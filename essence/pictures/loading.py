@@ -1,7 +1,4 @@
-"""Pictures in and out: the only place where PIL images and tensors meet.
-
-Tensors are `[B, 3, H, W]` float32 in [-1, 1]; PIL images are RGB, 8 bits a channel.
-"""
+"""Reading pictures: any file, bytes or array to an upright RGB picture of 8 bits a channel."""
 
 from __future__ import annotations
 
@@ -28,14 +25,11 @@ UPRIGHT = {  # EXIF orientation -> what turns the picture upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Pillow's readers let anything out on a broken file, memory errors of a lying header too
+# Pillow's readers let anything out on a broken file, memory errors of a lying header too.
 BROKEN = Exception
 RUNS_PROGRAMS = ("EPS",)  # formats that Pillow hands to another program on the machine
 
 _warnings_lock = threading.Lock()
-
-
-# ---- reading
 
 
 def load_image(
@@ -105,7 +99,7 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
         raise UnreadableImage(
             f"{name} is damaged or cut short ({error}). Save, download or upload it again."
         ) from error
-    # the orientation is used up, and where a photograph was taken is nobody's business
+    # The orientation is used up, and where a photograph was taken is nobody's business
     upright.info = {}
     return upright
 
@@ -165,9 +159,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(_to_8_bits(np.asarray(image))).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, (*PAPER, 255)), image).convert(
-            "RGB"
-        )
+        paper = Image.new("RGBA", image.size, (*PAPER, 255))
+        return Image.alpha_composite(paper, image).convert("RGB")
     return image.convert("RGB")
 
 
@@ -193,24 +186,15 @@ def _from_array(array: np.ndarray) -> Image.Image:
     elif array.dtype == np.bool_:
         array = array.astype(np.float32)
     if array.dtype.kind == "f":
-        if not (
-            array.min() >= -0.01 and array.max() <= 1.01
-        ):  # also refuses NaN; lets a resampler's overshoot pass
+        low, high = array.min(), array.max()
+        if not (low >= -0.01 and high <= 1.01):  # refuses NaN; lets a resampler's overshoot pass
             raise UnreadableImage(
-                f"Floats in an array must lie in [0, 1], not {array.min():.3g} .. {array.max():.3g}."
+                f"Floats in an array must lie in [0, 1], not {low:.3g} .. {high:.3g}."
             )
         array = (array.clip(0, 1) * 255).round().astype(np.uint8)
     if array.dtype != np.uint8:
         raise UnreadableImage(
-            f"An array of {array.dtype} is no picture: give uint8, uint16, bool or floats in [0, 1]."
+            f"An array of {array.dtype} is no picture: give uint8, uint16, bool or floats in "
+            "[0, 1]."
         )
     return Image.fromarray(np.ascontiguousarray(array))
-
-
-# ---- PIL and tensors
-
-
-# ---- the grid picture
-
-
-# ---- differentiable resampling

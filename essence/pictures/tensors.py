@@ -22,7 +22,8 @@ def to_tensor(images: Image.Image | Sequence[Image.Image], size: int | None = No
         images = [resize(square_crop(image), size) for image in images]
     if len({image.size for image in images}) != 1:
         raise ValueError(
-            f"one size is needed to stack pictures, not {[image.size for image in images]}: pass `size`"
+            f"one size is needed to stack pictures, not {[image.size for image in images]}: "
+            "pass `size`"
         )
     pixels = np.stack([np.asarray(image.convert("RGB")) for image in images])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(127.5).sub_(1).contiguous()
