@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -123,6 +125,9 @@ def test_an_interrupted_run_resumes_to_the_same_weights(faces, tmp_path, monkeyp
     )
     assert all(torch.allclose(whole[name], resumed[name], atol=1e-5) for name in whole)
     assert [row["step"] for row in rows(tmp_path / "broken")] == [1, 2, 3, 4]
+    checkpoint = torch.load(tmp_path / "broken" / "checkpoint.pt", weights_only=True)
+    names = {"generator", "encoder", "pixel", "feature", "averages", "latents"}
+    assert set(checkpoint) == names | {"optimizers", "clock", "architecture"}
 
 
 def test_another_architecture_is_refused_and_the_checkpoint_stays(faces, tmp_path):
@@ -143,6 +148,16 @@ def test_discriminators_alone_train_a_plain_stylegan(faces, tmp_path):
     assert not torch.equal(first.style[1].weight, trained.style[1].weight), (
         "the mapping network is trained where nothing is encoded"
     )
+
+
+def test_without_the_label_data_all_recipes_but_clip_can_be_imported():
+    """An installed package has no essence/train/data."""
+    code = (
+        "import sys; sys.modules['essence.train.data'] = None;"
+        "from essence.train import generator, inverter, mouth_colour;"
+        "from essence.evaluate import essences"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # ---- parts
