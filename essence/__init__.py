@@ -19,9 +19,9 @@ from .pictures.align import Located, Nudge, Square
 from .pictures.grids import grid as picture_grid
 from .pictures.loading import load_image
 from .pictures.saving import encode_picture
-from .runtime.folders import ASSETS
+from .runtime.folders import ASSETS, bundled
 from .runtime.progress import ProgressBar
-from .studio import Studio, bundled
+from .studio import Studio
 from .studio_pool import StudioPool
 from .values import Essence, Pictures, Source, Step, Target
 

@@ -5,9 +5,8 @@ any of them.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import closing
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 
 from .errors import UserError
@@ -32,33 +30,12 @@ from .pictures.loading import load_image
 from .pictures.tensors import to_tensor
 from .runtime import hardware, memory
 from .runtime.device_queue import DeviceQueue, in_background
-from .runtime.folders import ASSETS
-from .values import Essence, Source, Step, Target
+from .runtime.lending import Lend, device_work, lend_methods
+from .values import Essence, Pictures, Source, Step, Target
 
 TRUNCATION = 0.7  # of random faces: less variety, fewer broken ones
 
 Picture = Image.Image | str | Path
-
-
-# Takes a function or generator function and gives one that runs it where a GPU is lent.
-Lend = Callable[[Callable[..., Any]], Callable[..., Any]]
-DEVICE_WORK: dict[str, Callable[..., Any]] = {}
-
-
-def device_work(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Mark a method of `Studio` that works on the device. Its arguments and what it returns or
-    yields are values on the CPU, and it calls no other marked method: where a GPU is lent, the
-    whole call may run in another process.
-    """
-    name = method.__name__
-    DEVICE_WORK[name] = method
-
-    @functools.wraps(method)
-    def call(self: Studio, *arguments: Any, **options: Any) -> Any:
-        lent = self._lent.get(name)
-        return lent(*arguments, **options) if lent else method(self, *arguments, **options)
-
-    return call
 
 
 class Studio:
@@ -88,10 +65,9 @@ class Studio:
         # (what, done, total) of long work while the models load
         self.loading: tuple[str, int, int] | None = None
         self._loading_lock, self.queue = threading.Lock(), queue or DeviceQueue()
-        self._lent: dict[str, Callable[..., Any]] = {}
         if lend is not None:
             _ = self.models  # before the first fork, so that no process loads them again
-            self._lent = {name: lend(method.__get__(self)) for name, method in DEVICE_WORK.items()}
+            lend_methods(self, lend)
 
     @classmethod
     def of(cls, models: ModelSet) -> Studio:
@@ -322,11 +298,18 @@ class Studio:
     # -- measures
 
     def cosines(
-        self, target: Target, sources: Sequence[Source], essence: Essence, strength: float = 1.0
+        self,
+        target: Target,
+        sources: Sequence[Source],
+        result: Essence | Pictures,
+        strength: float = 1.0,
     ) -> tuple[float, float]:
         """Mean CLIP cosine to the target over the sources, before and after."""
         before = np.stack([np.asarray(source.inversion) for source in sources])
-        after = self.blend(sources, [essence], [strength])[0]
+        if isinstance(result, Pictures):
+            after = result.images
+        else:
+            after = self.blend(sources, [result], [strength])[0]
         pairs = (self.similarity(target, pictures) for pictures in (before, after))
         return tuple(float(np.mean(cosines)) for cosines in pairs)
 
@@ -335,31 +318,14 @@ class Studio:
         """CLIP cosine of each picture, uint8 [N, H, W, 3], to the target; 1 is as like as can
         be.
         """
-        models = self.models
-
-        @torch.no_grad()
-        def compute() -> list[float]:
-            e = models.encode(torch.tensor(pictures).permute(0, 3, 1, 2) / 127.5 - 1)
-            return F.cosine_similarity(e, target.embedding.to(e)[None]).tolist()
-
-        return self.queue.run(compute)
+        return self.queue.run(lambda: self.models.similarity(target.embedding, pictures).tolist())
 
     @device_work
     def identity_distances(self, before: np.ndarray, after: np.ndarray) -> list[float]:
         """Face descriptor distance of each pair of pictures, uint8 [N, H, W, 3]; the same person is
         usually closer than 0.6. Not a number where the models make no faces.
         """
-        models = self.models
-
-        @torch.no_grad()
-        def compute() -> list[float]:
-            a, b = (
-                models.describe(torch.tensor(x).permute(0, 3, 1, 2) / 127.5 - 1)
-                for x in (before, after)
-            )
-            return (a - b).norm(dim=1).tolist()
-
-        return self.queue.run(compute)
+        return self.queue.run(lambda: self.models.identity_distance(before, after).tolist())
 
     # -- the device
 
@@ -380,8 +346,3 @@ def last(steps: Iterator[Step]) -> Step:
     with closing(steps):
         *_, step = steps
     return step
-
-
-def bundled(kind: str) -> list[Path]:
-    """Example files in assets/: "sources", "targets" or "essences"."""
-    return sorted(path for path in (ASSETS / kind).glob("*") if not path.name.startswith("."))

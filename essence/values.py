@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import datetime
 import io
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -21,6 +20,7 @@ from .library.safe_files import read_numpy, read_safetensors, read_torch, write_
 from .models.latents import LatentAxes, move
 from .pictures.grids import grid
 from .pictures.saving import write_picture
+from .runtime.files import timestamp
 
 FORMAT = "essence/1"
 THUMBNAIL = 96
@@ -177,7 +177,7 @@ class Essence:
             {"name": essence.name, "strength": strength}
             for essence, strength in zip(essences, strengths, strict=True)
         ]
-        provenance = {"parts": parts, "created": now()}
+        provenance = {"parts": parts, "created": timestamp()}
         reaches = [essence.reach for essence in essences if essence.reach is not None]
         reach = min(reaches, default=None)
         return cls(total, name, model, "mixture", provenance=provenance, reach=reach)
@@ -228,10 +228,6 @@ class Step:
     @property
     def fraction(self) -> float:
         return self.index / self.total
-
-
-def now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 def read_reach(value: object) -> float | None:

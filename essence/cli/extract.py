@@ -9,15 +9,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..errors import UserError
 from ..methods import METHODS, PRESETS, method_of
 from ..methods.optimize import OptimizeOptions
 from ..pictures.loading import load_image
 from ..pictures.saving import FORMATS
-from ..studio import Studio
-from ..values import Essence, Pictures, Source, Target
+from ..values import Essence, Pictures
 from .inputs import (
     FILE,
     PICTURE,
@@ -104,7 +101,7 @@ def run(arguments: argparse.Namespace) -> dict:
             )
     seconds = time.perf_counter() - began
     step.result.save(arguments.out)
-    before, after = target_cosines(studio, target, sources, step.result)
+    before, after = studio.cosines(target, sources, step.result)
     return {
         "out": str(arguments.out),
         "sources": len(sources),
@@ -155,16 +152,3 @@ def check_suffix(out: Path, result: Essence | Pictures) -> None:
         )
     if isinstance(result, Essence) and is_picture:
         raise UserError(f"An essence is written as .safetensors, not '{out.name}'.")
-
-
-def target_cosines(
-    studio: Studio, target: Target, sources: list[Source], result: Essence | Pictures
-) -> tuple[float, float]:
-    """Mean CLIP cosine to the target, of the sources and of what became of them."""
-    if isinstance(result, Essence):
-        return studio.cosines(target, sources, result)
-    before = np.stack([np.asarray(source.inversion) for source in sources])
-    first, second = (
-        float(np.mean(studio.similarity(target, images))) for images in (before, result.images)
-    )
-    return first, second

@@ -14,8 +14,9 @@ from ..errors import UserError
 from ..library.safe_files import read_latents
 from ..methods.refine import RefineOptions
 from ..pictures.loading import load_image
+from ..runtime.folders import bundled
 from ..runtime.progress import ProgressBar
-from ..studio import Studio, bundled, last
+from ..studio import Studio, last
 from ..values import Source
 from .progress import with_progress
 

@@ -26,7 +26,8 @@ from ..methods.refine import RefineOptions
 from ..pictures.grids import grid
 from ..pictures.loading import load_image
 from ..pictures.tensors import resample, to_tensor
-from ..studio import Studio, bundled, last
+from ..runtime.folders import bundled
+from ..studio import Studio, last
 from ..train.common import PHOTOGRAPHS, held_out
 from ..values import Essence, Source, Target
 from .metrics import distance_between_people, identity_distance

@@ -30,8 +30,8 @@ from ..pictures.grids import grid
 from ..pictures.loading import load_image
 from ..pictures.tensors import to_pil
 from ..runtime.files import write_bytes
-from ..runtime.folders import WEIGHTS
-from ..studio import TRUNCATION, Studio, bundled, last
+from ..runtime.folders import WEIGHTS, bundled
+from ..studio import TRUNCATION, Studio, last
 from ..train.common import list_pictures, load_pictures, parse_options, to_float
 from ..train.data.labels import EYEWEAR, read_labels
 from ..train.face_landmarks import SIDE, align_tight_crop

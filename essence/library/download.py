@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BadFile, UserError
-from ..values import now
+from ..runtime.files import timestamp
 from .components import COMPONENTS
 from .http_download import DownloadFailed, discard, download_url
 from .manifest import ModelSpec
@@ -186,7 +186,13 @@ def _accept(unfinished: Path, file: ModelFile, kinds: list[str], source: str) ->
     path, how = file.path, "sha256" if file.sha256 else "structure"
     if how == "structure":
         size = unfinished.stat().st_size
-        record = {"sha256": seen, "size": size, "source": source, "checked": how, "date": now()}
+        record = {
+            "sha256": seen,
+            "size": size,
+            "source": source,
+            "checked": how,
+            "date": timestamp(),
+        }
         file.record_path.write_text(json.dumps(record, indent=1) + "\n")
     unfinished.replace(path)
     discard(unfinished)

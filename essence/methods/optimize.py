@@ -21,8 +21,9 @@ from ..models.latents import LatentAxes, move
 from ..models.model_set import ModelSet
 from ..pictures.tensors import to_uint8
 from ..runtime.cuda_graphs import WORTH_CAPTURING, GradientStep
+from ..runtime.files import timestamp
 from ..runtime.memory import BatchHalving
-from ..values import Essence, Source, Step, Target, now
+from ..values import Essence, Source, Step, Target
 from . import losses
 from .base import check_at_least, initial_direction, latents_of
 from .batching import batch_for, render_and_embed, source_embeddings
@@ -102,7 +103,7 @@ def optimize(
     capture = models.device.type == "cuda" and options.steps >= WORTH_CAPTURING
     batch = batch_for(models, len(z), objective.resolution)
     step = GradientStep(evaluate, direction.parameters, len(z), batch, capture)
-    known = {"options": dataclasses.asdict(options), "seed": options.seed, "created": now()}
+    known = {"options": dataclasses.asdict(options), "seed": options.seed, "created": timestamp()}
     known |= {"continues": start.name if start else None, "loss_resolution": objective.resolution}
     best, lowest = None, math.inf
 

@@ -22,7 +22,8 @@ from ..errors import UserError
 from ..models.model_set import ModelSet
 from ..pictures.tensors import resample, to_tensor, to_uint8
 from ..runtime.cuda_graphs import GradientStep
-from ..values import Essence, Source, Step, Target, now
+from ..runtime.files import timestamp
+from ..values import Essence, Source, Step, Target
 from . import losses
 from .base import check_at_least, initial_direction, latents_of
 from .batching import batch_for, render_and_embed
@@ -91,7 +92,7 @@ def released(
         return {"images": images, "total": total, "transfer": transfer, "consistency": consistency}
 
     step = GradientStep(evaluate, [b, c], len(z), batch, capture=False)
-    known = {"options": dataclasses.asdict(options), "seed": options.seed, "created": now()}
+    known = {"options": dataclasses.asdict(options), "seed": options.seed, "created": timestamp()}
     known |= {"continues": start.name if start else None, "loss_resolution": models.size}
     best, lowest = None, math.inf
 

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from cachetools import LRUCache
 from torch import Tensor
 
 from ..errors import EssenceMismatch, UserError
-from ..pictures.tensors import to_uint8
+from ..pictures.tensors import from_uint8, to_uint8
 from ..runtime.memory import BatchHalving
 from .clip import ImageText
 from .e4e import Inverter, MeanInverter
@@ -180,3 +181,14 @@ class ModelSet:
         if self.identity is None:
             return torch.full((len(images), DESCRIPTOR), torch.nan)
         return self.identity(face_chip(images.to(self.device)))
+
+    @torch.no_grad()
+    def similarity(self, embedding: Tensor, pictures: np.ndarray) -> Tensor:
+        """CLIP cosine of each picture, uint8 [N, H, W, 3], to an embedding [E]; [N]."""
+        e = self.encode(from_uint8(pictures))
+        return F.cosine_similarity(e, embedding.to(e)[None])
+
+    def identity_distance(self, before: np.ndarray, after: np.ndarray) -> Tensor:
+        """Distance of the descriptors of each pair of pictures, uint8 [N, H, W, 3]; [N]."""
+        a, b = (self.describe(from_uint8(pictures)) for pictures in (before, after))
+        return (a - b).norm(dim=1)

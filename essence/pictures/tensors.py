@@ -37,6 +37,11 @@ def to_uint8(images: torch.Tensor) -> np.ndarray:
     return pixels.to(torch.uint8).movedim(-3, -1).cpu().numpy()
 
 
+def from_uint8(pictures: np.ndarray) -> torch.Tensor:
+    """uint8 `[N, H, W, 3]` -> `[N, 3, H, W]` float32 in [-1, 1]."""
+    return torch.tensor(pictures).permute(0, 3, 1, 2) / 127.5 - 1
+
+
 def to_pil(images: torch.Tensor) -> Image.Image | list[Image.Image]:
     """`[3, H, W]` -> a PIL picture, `[B, 3, H, W]` -> a list of them; values in [-1, 1]."""
     pixels = to_uint8(images)

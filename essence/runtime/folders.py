@@ -45,3 +45,8 @@ def package_file(name: str) -> Path:
     if path is None or not path.is_file():
         raise BadFile(f"{name} is missing: run `pip install face_recognition_models`.")
     return path
+
+
+def bundled(kind: str) -> list[Path]:
+    """Example files in assets/: "sources", "targets" or "essences"."""
+    return sorted(path for path in (ASSETS / kind).glob("*") if not path.name.startswith("."))
