@@ -250,10 +250,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=5.0, help="default %(default)s")
     parser.add_argument("--model", default="mini", help="default %(default)s")
     a = parser.parse_args(arguments)
-    print(
-        f"{a.sessions} sessions for {a.minutes:g} minutes, model {a.model}. {machine_description('cpu')}",
-        flush=True,
-    )
+    print(f"{a.sessions} sessions for {a.minutes:g} minutes, model {a.model}.", flush=True)
+    print(machine_description("cpu"), flush=True)
     with page(a.model) as (address, process):
         log = measure(address, process, a.sessions, 60 * a.minutes)
     print("\n".join(table(log)))

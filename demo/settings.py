@@ -18,14 +18,8 @@ from .presets import DEFAULT, preset_values, presets
 
 # The secret is none: what is stored can be read after a restart.
 STORAGE = {"storage_key": "essence-settings", "secret": "essence"}
-# name: (lowest, highest, default)
-NUMBERS = {
-    "steps": (4, 1000, OptimizeOptions().steps),
-    "consistency": (0.0, 2.0, OptimizeOptions().lambda_consistency),
-    "seed": (0, 2**31, OptimizeOptions().seed),
-    "refine": (0, 100, RefineOptions().steps),
-}
-NAMES = ("preset", *NUMBERS)
+NAMES = ("preset", "steps", "consistency", "seed", "refine")
+FEWEST_STEPS = 4  # unless a preset has fewer
 LINK_JS = f"(...values) => {{ essence.link({list(NAMES)}, values); }}"
 
 
@@ -42,6 +36,18 @@ def connect(page: Page, browser: gr.BrowserState, parts: Components) -> None:
     parts["link"].click(None, controls, None, js=LINK_JS, **NOW)
 
 
+def limits() -> dict[str, tuple[float, float, float]]:
+    """(lowest, highest, default) of each number among `NAMES`."""
+    defaults = OptimizeOptions()
+    fewest = min(FEWEST_STEPS, *(options.steps for options in presets().values()))
+    return {
+        "steps": (fewest, 1000, defaults.steps),
+        "consistency": (0.0, 2.0, defaults.lambda_consistency),
+        "seed": (0, 2**31, defaults.seed),
+        "refine": (0, 100, RefineOptions().steps),
+    }
+
+
 def tell_link() -> None:
     inform("The address bar and the clipboard hold a link to these settings.")
 
@@ -51,7 +57,7 @@ def checked(values: Mapping[str, Any]) -> dict[str, Any]:
     clean: dict[str, Any] = {}
     if values.get("preset") in presets():
         clean["preset"] = values["preset"]
-    for name, (low, high, default) in NUMBERS.items():
+    for name, (low, high, default) in limits().items():
         try:
             value = float(values[name])
         except (KeyError, TypeError, ValueError):
@@ -69,7 +75,7 @@ def restored(saved: Mapping[str, Any] | None, query: Mapping[str, Any]) -> list[
     preset = linked.get("preset", remembered.get("preset", DEFAULT))
     if "preset" in linked:
         remembered.pop("steps", None), remembered.pop("consistency", None)
-    values: dict[str, Any] = {name: default for name, (_, _, default) in NUMBERS.items()}
+    values: dict[str, Any] = {name: default for name, (_, _, default) in limits().items()}
     values["preset"] = preset
     values["steps"], values["consistency"] = preset_values(preset)
     values |= remembered | linked

@@ -18,7 +18,7 @@ from ..messages import SKIP, errors_told, plural
 from ..presets import DEFAULT, LABELS, options_of, presets
 from ..rendering import note, render
 from ..session import Session, TargetItem
-from ..settings import NUMBERS
+from ..settings import limits
 from ..waiting_list import WaitingList
 from .components import UNRESTORED, heading, html
 from .items import show
@@ -41,7 +41,7 @@ def build() -> Components:
     choices = [(LABELS.get(name, name), name) for name in presets()]
     bounds = {
         name: {"minimum": low, "maximum": high, "value": default, **UNRESTORED}
-        for name, (low, high, default) in NUMBERS.items()
+        for name, (low, high, default) in limits().items()
     }
     parts: Components = {}
     with gr.Column(elem_classes=["es-card"]):
@@ -83,7 +83,7 @@ def build() -> Components:
                     info="λ: how alike the changes must be.",
                 )
                 parts["seed"] = gr.Number(
-                    NUMBERS["seed"][2],
+                    bounds["seed"]["value"],
                     precision=0,
                     minimum=0,
                     label="Seed",

@@ -15,7 +15,7 @@ from essence import RefineOptions, Studio, load_image
 from ..events import ADD, EVERY, Components, Page, bind
 from ..messages import SKIP, errors_told
 from ..session import Session, SourceItem
-from ..settings import NUMBERS
+from ..settings import limits
 from .cards import sources_html
 from .components import CARDS_JS, UNRESTORED, aligned_box, heading, html, picture_inputs
 from .items import (
@@ -40,7 +40,7 @@ SEEDS = 2**31
 
 
 def build(with_examples: bool) -> Components:
-    low, high, default = NUMBERS["refine"]
+    low, high, default = limits()["refine"]
     with gr.Column(elem_classes=["es-card"], min_width=320):
         heading(1, "Sources", "the faces to change")
         cards = html(sources_html(Session()), CARDS_JS, elem_id="sources")
