@@ -5,25 +5,33 @@ any of them.
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from PIL import Image
 
 from .errors import UserError
-from .library import loading, manifest
+from .library import loading
+from .library.lazy_models import LazyModelSet
 from .methods import PRESETS, method_of
 from .methods.base import latents_of
 from .methods.invert import invert, source_of
+from .methods.photograph import (
+    PreparedPhotograph,
+    edit_photograph,
+    find_changes,
+    prepare_photograph,
+)
 from .methods.refine import RefineOptions
 from .models.model_set import ModelSet
-from .pictures import align, faces
+from .pictures import align
+from .pictures.detail import Change
 from .pictures.grids import animation
 from .pictures.grids import grid as picture_grid
 from .pictures.loading import load_image
@@ -33,12 +41,13 @@ from .runtime.device_queue import DeviceQueue, in_background
 from .runtime.lending import Lend, device_work, lend_methods
 from .values import Essence, Pictures, Source, Step, Target
 
+LARGEST_CROP = 2048  # pixels, side of a photograph's crop
 TRUNCATION = 0.7  # of random faces: less variety, fewer broken ones
 
 Picture = Image.Image | str | Path
 
 
-class Studio:
+class Studio(LazyModelSet):
     """Models, loaded on first use, whose work takes turns on the device. Safe to share between
     threads.
     """
@@ -58,13 +67,9 @@ class Studio:
         """
         hardware.limit_threads()
         memory.keep_memory()
-        self.model = model or loading.default_model()
-        self.device = device or hardware.device()
-        self._models: ModelSet | None = None
-        self._progress = progress
-        # (what, done, total) of long work while the models load
-        self.loading: tuple[str, int, int] | None = None
-        self._loading_lock, self.queue = threading.Lock(), queue or DeviceQueue()
+        super().__init__(model, device, progress)
+        self.queue = queue or DeviceQueue()
+        self._prepared: WeakKeyDictionary[Source, PreparedPhotograph] = WeakKeyDictionary()
         if lend is not None:
             _ = self.models  # before the first fork, so that no process loads them again
             lend_methods(self, lend)
@@ -76,71 +81,6 @@ class Studio:
         studio._models = models
         return studio
 
-    # -- models
-
-    @property
-    def name(self) -> str:
-        """Of the model set; nothing is loaded for it."""
-        return self._models.name if self._models else manifest.find_model_set(self.model).name
-
-    @property
-    def has_faces(self) -> bool:
-        """Whether the models make faces; nothing is loaded for it."""
-        if self._models is not None:
-            return self._models.has_faces
-        return manifest.find_model_set(self.model).aligned == "face"
-
-    @property
-    def models(self) -> ModelSet:
-        with self._loading_lock:
-            models = self._models
-            if models is None:
-                # On a CPU in a thread that ends, so that OpenMP's pool for it ends too
-                # (see `DeviceQueue`).
-                on_cpu = self.device == "cpu"
-                models = in_background(self._load).result() if on_cpu else self._load()
-                self._models = models
-            return models
-
-    def load(self) -> Future[ModelSet]:
-        """Start loading the models, if they are not in memory, and what finds faces; `loading`
-        says how far that is.
-        """
-
-        def load() -> ModelSet:
-            if self.models.has_faces:
-                faces.prepare()
-            return self.models
-
-        return in_background(load)
-
-    @property
-    def loaded(self) -> bool:
-        """Whether the models are in memory."""
-        return self._models is not None
-
-    def _load(self) -> ModelSet:
-        def tell(what: str, done: int, total: int) -> None:
-            self.loading = what, done, total
-            if self._progress is not None:
-                self._progress(what, done, total)
-
-        try:
-            return loading.load_model_set(self.model, self.device, progress=tell)
-        except torch.OutOfMemoryError as error:
-            raise UserError(
-                f"The models of '{self.model}' do not fit into the memory of {self.device} "
-                "beside what is there."
-            ) from error
-        finally:
-            self.loading = None
-
-    def forget(self) -> None:
-        """Free the models' memory as soon as no work under way holds them; the next use loads them
-        again.
-        """
-        self._models = None
-
     # -- pictures in
 
     def locate(
@@ -151,26 +91,30 @@ class Studio:
         """
         return align.locate(picture, aligned or not self.has_faces, required)
 
-    def cut(self, picture: Image.Image, square: align.Square) -> Image.Image:
-        """A square of a picture at the side that the models want."""
-        return align.cut(picture, square, self.models.face_size)
+    def cut(
+        self, picture: Image.Image, square: align.Square, largest: int | None = None
+    ) -> Image.Image:
+        """A square of a picture at the side that the models want, or at its own, which is larger
+        in most photographs, up to `largest` pixels.
+        """
+        side, own = self.models.face_size, round(square.side)
+        return align.cut(picture, square, max(side, min(own, largest or side)))
 
-    def crops(
+    def squares(
         self, pictures: Sequence[Image.Image], face: int = 0, aligned: bool = False
-    ) -> list[Image.Image]:
-        """The aligned square of each picture's `face`-th largest face; faces are found while the
-        models load, if they still have to. Raises NoFaceFound.
+    ) -> list[align.Square]:
+        """Where to cut each picture's `face`-th largest face; faces are found while the models
+        load, if they still have to. Raises NoFaceFound.
         """
         models = None if self.loaded else in_background(lambda: self.models)
         try:
-            squares = [self.locate(picture, aligned).pick(face) for picture in pictures]
+            return [self.locate(picture, aligned).pick(face) for picture in pictures]
         finally:
             wait([models] if models else [])
-        return [self.cut(*pair) for pair in zip(pictures, squares, strict=True)]
 
     def crop(self, picture: Image.Image, face: int = 0, aligned: bool = False) -> Image.Image:
-        """As `crops`, of one picture."""
-        return self.crops([picture], face, aligned)[0]
+        """The aligned square of a picture's `face`-th largest face. Raises NoFaceFound."""
+        return self.cut(picture, self.squares([picture], face, aligned)[0])
 
     def target(
         self, picture: Picture, name: str = "", face: int = 0, aligned: bool = False
@@ -211,8 +155,16 @@ class Studio:
         """Align, invert and refine pictures, named after their files. Raises NoFaceFound."""
         names = ["source" if isinstance(p, Image.Image) else Path(p).stem for p in pictures]
         loaded = [p if isinstance(p, Image.Image) else load_image(p) for p in pictures]
-        crops = self.crops(loaded, aligned=aligned)
-        return list(last(self.invert(crops, names, refine)).result) if crops else []
+        if not loaded:
+            return []
+        squares = self.squares(loaded, aligned=aligned)
+        pairs = zip(loaded, squares, strict=True)
+        crops = [self.cut(picture, square, LARGEST_CROP) for picture, square in pairs]
+        found = last(self.invert(crops, names, refine)).result
+        return [
+            dataclasses.replace(source, square=square)
+            for source, square in zip(found, squares, strict=True)
+        ]
 
     @device_work
     def from_latents(self, w: torch.Tensor, name: str = "latents") -> Source:
@@ -280,6 +232,41 @@ class Studio:
             return pictures.reshape(len(rows), len(w), models.size, models.size, 3)
 
         return self.queue.run(render)
+
+    # -- the look "photograph"
+
+    def changes(
+        self, sources: Sequence[Source], essence: Essence, strength: float = 1.0
+    ) -> list[Change | None]:
+        """What an essence at `strength` does to each source's photograph, to be applied at any
+        other strength by `photograph`; None for a source without one.
+        """
+        have = [source for source in sources if source.has_photograph]
+        if not have:
+            return [None] * len(sources)
+        edited = self.blend(have, [essence], [strength])[0]
+        found = iter(find_changes([self._prepare(source) for source in have], edited))
+        return [next(found) if source.has_photograph else None for source in sources]
+
+    def photograph(
+        self,
+        source: Source,
+        change: Change | None,
+        strength: float = 1.0,
+        size: int | None = None,
+        where: torch.Tensor | None = None,
+    ) -> Image.Image:
+        """A source's photograph, changed; see `methods.photograph.edit_photograph`."""
+        if change is None:
+            raise UserError(f"There is no photograph of '{source.name}', only the model's picture.")
+        return edit_photograph(self._prepare(source), change, strength, size, where)
+
+    def _prepare(self, source: Source) -> PreparedPhotograph:
+        """Kept as long as the source is."""
+        prepared = self._prepared.get(source)
+        if prepared is None:
+            prepared = self._prepared[source] = prepare_photograph(source, self.has_faces)
+        return prepared
 
     def sweep(self, source: Source, essence: Essence, strengths: Sequence[float]) -> bytes:
         """An animated WebP of one source that runs through the strengths and back."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from .errors import BadFile, EssenceMismatch, UserError
 from .library.safe_files import read_numpy, read_safetensors, read_torch, write_safetensors
 from .models.latents import LatentAxes, move
+from .pictures.align import Square
 from .pictures.grids import grid
 from .pictures.saving import write_picture
 from .runtime.files import timestamp
@@ -35,10 +36,16 @@ class Source:
     """A picture as the generator understands it."""
 
     name: str
-    crop: Image.Image  # the aligned picture
+    crop: Image.Image  # the aligned picture at its own resolution; G(w) where there is none
     inversion: Image.Image  # G(w)
     w: Tensor  # w+ [L, D], float32, CPU
     model: str  # which generator
+    square: Square | None = None  # where the crop was cut from, in the pixels of its picture
+
+    @property
+    def has_photograph(self) -> bool:
+        """Whether there is a picture beside the generator's own."""
+        return self.crop is not self.inversion
 
 
 @dataclass(frozen=True, eq=False)

@@ -80,13 +80,14 @@ def test_faces_are_found_while_the_models_load(monkeypatch):
         loading, "load_model_set", lambda *a, **k: loaded.append("loading") or first(*a, **k)
     )
     monkeypatch.setattr(align, "locate", lambda *a, **k: loaded.append("finding") or found(*a, **k))
-    crops = studio.crops([portrait, portrait])
+    squares = studio.squares([portrait, portrait])
     assert sorted(loaded) == ["finding", "finding", "loading"]
+    crops = [studio.cut(portrait, square) for square in squares]
     assert [np.asarray(c).tolist() for c in crops] == [
         np.asarray(studio.crop(portrait)).tolist()
     ] * 2
     with pytest.raises(NoFaceFound):
-        Studio("mini", "cpu").crops([Image.new("RGB", (300, 300))])
+        Studio("mini", "cpu").squares([Image.new("RGB", (300, 300))])
 
 
 def test_manifest_knows_every_bundled_file_and_its_hash():

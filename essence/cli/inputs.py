@@ -5,6 +5,7 @@ photographs or from files of latents.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from ..methods.refine import RefineOptions
 from ..pictures.loading import load_image
 from ..runtime.folders import bundled
 from ..runtime.progress import ProgressBar
-from ..studio import Studio, last
+from ..studio import LARGEST_CROP, Studio, last
 from ..values import Source
 from .progress import with_progress
 
@@ -135,8 +136,17 @@ def invert_photographs(
     """All together, which is quicker; one that cannot be read raises before the work begins."""
     if not paths:
         return []
-    crops = studio.crops([load_image(path) for path in paths], aligned=arguments.aligned)
+    pictures = [load_image(path) for path in paths]
+    squares = studio.squares(pictures, aligned=arguments.aligned)
+    crops = [
+        studio.cut(picture, square, LARGEST_CROP)
+        for picture, square in zip(pictures, squares, strict=True)
+    ]
     what = f"inverting {paths[0].name}" if len(paths) == 1 else f"inverting {len(paths)} pictures"
     options = RefineOptions(steps=arguments.refine)
     steps = studio.invert(crops, [path.stem for path in paths], options)
-    return last(with_progress(steps, what)).result
+    found = last(with_progress(steps, what)).result
+    return [
+        dataclasses.replace(source, square=square)
+        for source, square in zip(found, squares, strict=True)
+    ]

@@ -49,6 +49,11 @@ class Square:
         left, top = (image.width - side) // 2, (image.height - side) // 2
         return cls((left + side / 2, top + side / 2), (side / 2, 0.0))
 
+    @property
+    def side(self) -> float:
+        """In pixels."""
+        return 2 * hypot(*self.across)
+
     def corners(self) -> list[tuple[float, float]]:
         """Top left, top right, bottom right, bottom left."""
         (cx, cy), (x, y) = self.centre, self.across

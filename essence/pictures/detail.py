@@ -24,8 +24,17 @@ REGULARISATION = 0.01  # on the affine factors, for colours in [-1, 1]
 SMOOTHING = 1e-2  # of the thin-plate spline: landmarks are found to a pixel or so
 FIELD = 64  # side of the displacement's grid
 BORDER_POINTS = 4  # fixed points on each edge of the square
-# Landmarks by dlib's 68 numbers: the jaw, and the brows above which the forehead lies.
-JAW, BROWS = slice(0, 17), slice(17, 27)
+# What the fit cannot explain is structure where it is this strong (mean over windows), and noise
+# where it is weaker.
+STRUCTURE = 0.06
+# dlib's 68 landmarks: the jaw, the brows above which the forehead lies, eyes, outer lips.
+JAW, BROWS, LEFT_EYE, RIGHT_EYE, LIPS = (
+    slice(0, 17),
+    slice(17, 27),
+    slice(36, 42),
+    slice(42, 48),
+    slice(48, 60),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,36 +42,50 @@ class Change:
     """What an edit does to a photograph, at the generator's size."""
 
     displacement: Tensor  # [2, F, F]: where each point of the result comes from, minus the point
-    factors: Tensor  # A [3, 3, S, S]: the appearance changes by A I + c at the warped colour I
+    factors: Tensor  # A [3, 3, S, S]: the appearance changes by A I + c + r at the warped colour I
     offsets: Tensor  # c [3, S, S]
+    structure: Tensor  # r [3, S, S]: what has no counterpart in the photograph's colours
 
     def scaled(self, weight: Tensor) -> Change:
         """The same, multiplied by `weight` [1, S, S] in [0, 1]: 0 leaves the photograph alone."""
         shrunk = F.interpolate(weight[None], self.displacement.shape[-2:], mode="area")[0]
-        return Change(self.displacement * shrunk, self.factors * weight, self.offsets * weight)
+        return Change(
+            self.displacement * shrunk,
+            self.factors * weight,
+            self.offsets * weight,
+            self.structure * weight,
+        )
 
 
 def find_change(
     before: Tensor,
     after: Tensor,
-    photograph: Tensor,
+    guide: Tensor,
     landmarks: tuple[Tensor, Tensor, Tensor] | None = None,
+    splines: tuple[LandmarkSpline, LandmarkSpline] | None = None,
 ) -> Change:
-    """The change from G(w) to G(w + b), `before` and `after` [3, S, S], for a `photograph`
-    [3, S, S] of the same square. `landmarks`: of the three pictures in this order, [68, 2] each;
-    without them
-    nothing moves, and all of the change is appearance.
+    """The change from G(w) to G(w + b), `before` and `after` [3, S, S], for a photograph of which
+    `guide` [3, S, S] is the same square. `landmarks`: of before, after and photograph, [68, 2]
+    each; without them nothing moves, and all of the change is appearance. `splines` through the
+    landmarks of before and photograph save their computation where there are several edits.
     """
+    structure = torch.zeros_like(before)
     if landmarks is None:
         displacement = before.new_zeros(2, FIELD, FIELD)
-        moved_before, moved_photograph = before, photograph
     else:
         first, second, own = landmarks
-        displacement = displacement_field(own, own + second - first)
-        moved_before = warp(before, displacement_field(first, second))
-        moved_photograph = warp(photograph, displacement)
-    factors, offsets = guided_fit(moved_photograph, after - moved_before)
-    return Change(displacement, factors, offsets)
+        model, photograph = splines or (LandmarkSpline(first), LandmarkSpline(own))
+        before = warp(before, model.displacement(second - first))
+        displacement = photograph.displacement(second - first)
+        guide = warp(guide, displacement)
+    factors, offsets = guided_fit(guide, after - before)
+    if landmarks is not None:
+        rest = after - before - (factors * guide).sum(1) - offsets
+        strength = window_mean(rest.abs().mean(0, keepdim=True), round(RADIUS * rest.shape[-1]))
+        certain = ((strength / STRUCTURE) - 0.5).clamp(0, 1)
+        oval = face_oval(landmarks[2] + landmarks[1] - landmarks[0], rest.shape[-1])
+        structure = oval * certain * rest
+    return Change(displacement, factors, offsets, structure)
 
 
 def apply_change(photograph: Tensor, change: Change, strength: float = 1.0) -> Tensor:
@@ -78,10 +101,11 @@ def apply_change(photograph: Tensor, change: Change, strength: float = 1.0) -> T
     warped = warp(photograph, strength * change.displacement)
     size = photograph.shape[-2:]
     edited = warped.clone()
+    added = change.offsets + change.structure
     for channel in range(3):  # one at a time: the factors of a large picture take much memory
         factors = enlarge(change.factors[channel], size)
         edited[channel] += strength * (factors * warped).sum(0)
-        edited[channel] += strength * enlarge(change.offsets[channel : channel + 1], size)[0]
+        edited[channel] += strength * enlarge(added[channel : channel + 1], size)[0]
     flattened = (-change.factors.sum(1).mean(0, keepdim=True)).clamp(min=0)  # of grey detail
     if min(size) > flattened.shape[-1] and flattened.any():
         grey = warped.mean(0, keepdim=True)
@@ -93,25 +117,36 @@ def apply_change(photograph: Tensor, change: Change, strength: float = 1.0) -> T
 # -- geometry
 
 
-def displacement_field(before: Tensor, after: Tensor) -> Tensor:
-    """Where the pixels of a picture whose landmarks move from `before` to `after`, [68, 2], come
-    from: [2, F, F], to be added to the grid's own points. A thin-plate spline through the landmarks
-    and fixed points along the edge.
+class LandmarkSpline:
+    """A thin-plate spline through landmarks [68, 2] and fixed points along the square's edge, ready
+    for any movement of the landmarks.
     """
-    edge = border_points().to(before)
-    control = torch.cat([after, edge]).double()
-    shift = torch.cat([before - after, torch.zeros_like(edge)]).double()
-    n = len(control)
-    affine = torch.cat([torch.ones(n, 1).to(control), control], 1)  # [n, 3]
-    system = torch.zeros(n + 3, n + 3).to(control)
-    system[:n, :n] = spline_kernel(control, control) + SMOOTHING * torch.eye(n).to(control)
-    system[:n, n:], system[n:, :n] = affine, affine.T
-    right = torch.cat([shift, torch.zeros(3, 2).to(control)])
-    weights = torch.linalg.solve(system, right)
-    points = grid_points(FIELD, FIELD).to(control).flatten(0, 1)  # [F * F, 2]
-    field = spline_kernel(points, control) @ weights[:n]
-    field += torch.cat([torch.ones(len(points), 1).to(control), points], 1) @ weights[n:]
-    return field.T.reshape(2, FIELD, FIELD).float()
+
+    def __init__(self, landmarks: Tensor):
+        control = torch.cat([landmarks, border_points().to(landmarks)]).double()
+        n = len(control)
+        ones = torch.ones(n, 1).to(control)
+        system = torch.zeros(n + 3, n + 3).to(control)
+        system[:n, :n] = spline_kernel(control, control) + SMOOTHING * torch.eye(n).to(control)
+        system[:n, n:] = torch.cat([ones, control], 1)
+        system[n:, :n] = system[:n, n:].T
+        points = grid_points(FIELD, FIELD).to(control).flatten(0, 1)  # [F * F, 2]
+        basis = torch.cat([spline_kernel(points, control), torch.ones(len(points), 1), points], 1)
+        solved = torch.linalg.solve(system, basis, left=False)  # system is symmetric
+        self.weights = solved[:, : len(landmarks)].float()  # [F * F, 68]
+
+    def displacement(self, movement: Tensor) -> Tensor:
+        """Where the pixels of a picture whose landmarks move by `movement` [68, 2] come from:
+        [2, F, F], to be added to the grid's own points.
+        """
+        forward = (self.weights @ movement.to(self.weights)).T.reshape(2, FIELD, FIELD)
+        back = -forward
+        for _ in range(2):  # x = y - v(x): the way back is looked up where it begins
+            places = grid_points(FIELD, FIELD) + back.permute(1, 2, 0)
+            back = -F.grid_sample(
+                forward[None], places[None], padding_mode="border", align_corners=False
+            )[0]
+        return back
 
 
 def spline_kernel(a: Tensor, b: Tensor) -> Tensor:

@@ -28,6 +28,9 @@ MARGIN = 0.25
 # Side of the face's box on the copy where landmarks are found: dlib rounds them to whole pixels.
 LANDMARK_BOX = 300
 
+# Where the detector puts its box in FFHQ alignment: left, top, right, bottom as parts of the side.
+ALIGNED_BOX = (0.234, 0.294, 0.794, 0.854)
+
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 _dlib_lock = threading.Lock()  # dlib promises nothing about two threads in one detector
@@ -132,6 +135,13 @@ def _shrink(image: Image.Image, area: tuple[float, ...], size: tuple[int, int]) 
     first, which is fast.
     """
     return image.resize(size, Image.Resampling.BILINEAR, box=area, reducing_gap=2.0)
+
+
+def aligned_landmarks(picture: Image.Image) -> np.ndarray:
+    """[68, 2] points in [-1, 1] of the face in an aligned square, whose place is known."""
+    left, top, right, bottom = (edge * picture.width for edge in ALIGNED_BOX)
+    points = _landmarks(picture, (left, top, right, bottom))
+    return 2 * points / picture.width - 1
 
 
 def prepare() -> None:

@@ -9,21 +9,38 @@ from PIL import Image
 
 from ..errors import UserError
 from ..runtime.files import write_bytes
+from .metadata import save_options
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
-def write_picture(picture: Image.Image, path: str | Path) -> None:
-    """Write a .png, .jpg or .webp, whole or not at all. Raises UserError for another suffix."""
-    path = Path(path)
-    kind = FORMATS.get(path.suffix.lower())
+def picture_format(path: str | Path) -> str:
+    """PNG, JPEG or WEBP by the file's suffix. Raises UserError for another one."""
+    kind = FORMATS.get(Path(path).suffix.lower())
     if kind is None:
-        raise UserError(f"A picture is written as .png, .jpg or .webp, not '{path.name}'.")
-    write_bytes(path, encode_picture(picture, kind))
+        raise UserError(f"A picture is written as .png, .jpg or .webp, not '{Path(path).name}'.")
+    return kind
 
 
-def encode_picture(picture: Image.Image, kind: str) -> bytes:
+def write_picture(
+    picture: Image.Image,
+    path: str | Path,
+    xmp: bytes | None = None,
+    exif: Image.Exif | None = None,
+) -> None:
+    """Write a .png, .jpg or .webp, whole or not at all, with what it says about itself (see
+    `metadata`). Raises UserError for another suffix.
+    """
+    write_bytes(path, encode_picture(picture, picture_format(path), xmp, exif))
+
+
+def encode_picture(
+    picture: Image.Image, kind: str, xmp: bytes | None = None, exif: Image.Exif | None = None
+) -> bytes:
     """A PNG, JPEG or WEBP file's bytes."""
+    options = save_options(kind, xmp, exif)
+    if kind != "PNG":
+        options["quality"] = 95
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **({} if kind == "PNG" else {"quality": 95}))
+    picture.save(buffer, kind, **options)
     return buffer.getvalue()
