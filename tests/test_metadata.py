@@ -34,12 +34,12 @@ def test_every_format_names_its_source_essences_and_strengths(kind, photograph, 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 def test_the_photographs_exif_stays_upright_and_without_its_thumbnail(kind):
-    exif = Image.Exif()
-    exif[0x010F], exif[0x0112] = "Camera", 6
-    exif[0x8769] = {0x829A: 0.01, 0x927C: b"a preview of the original"}
-    thumbnail = io.BytesIO()
-    Image.new("RGB", (16, 16), "blue").save(thumbnail, "JPEG")
-    exif._ifds[1] = {0x0201: 0, 0x0202: len(thumbnail.getvalue())}
+    camera = Image.Exif()
+    camera[0x010F], camera[0x0112] = "Camera", 6
+    camera[0x8769] = {0x829A: 0.01, 0x927C: b"a preview of the original"}
+    exif = Image.Exif()  # as read from a file: a second folder holds a thumbnail
+    exif.load(camera.tobytes())
+    exif._ifds[1] = {0x0103: 6, 0x0201: 8, 0x0202: 100}
     with Image.open(io.BytesIO(encode_picture(RED, kind, None, exif))) as image:
         kept = image.getexif()
         assert kept[0x010F] == "Camera" and kept.get(0x0112, 1) == 1
