@@ -29,6 +29,7 @@ CUDA_SOURCE = Path(__file__).with_name("kernels.cu")
 CPU_SOURCE = Path(__file__).with_name("winograd.cpp")
 CPU_FLAGS = [*FLAGS, "-march=native", "-fno-math-errno", "-fno-trapping-math"]
 CPU_FLAGS += ["-fopenmp", "-shared", "-fPIC"]
+SEAL = b"essence sha256 "  # between a compiled library and its checksum
 
 
 class BuildError(Exception):
@@ -64,23 +65,46 @@ def cpu_library() -> ctypes.CDLL:
         lines = sorted({line for line in lines if line.startswith(("flags", "Features"))})
         instructions = "".join(lines)
     key = _source_key(CPU_SOURCE, flags, compiler, platform.machine() + instructions)
-    name, folder = f"{CPU_SOURCE.stem}_{key}.so", folders.cache_folder() / "ops"
-    if not folders.is_writable(folder / name):
-        folder = Path(tempfile.mkdtemp())
+    name = f"{CPU_SOURCE.stem}_{key}.so"
+    library = folders.cache_folder() / "ops" / name
+    if not is_sealed(library):
+        library = folders.writable_cache_folder() / "ops" / name
     try:
-        if not (folder / name).exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder) as building:
-                made = Path(building) / name
-                command = [compiler, str(CPU_SOURCE), *flags, "-o", str(made)]
-                run = subprocess.run(command, capture_output=True, text=True)
-                if run.returncode:
-                    raise BuildError(f"the compiler failed: {run.stderr.strip()[:600]}")
-                # In one piece or not at all, whatever other process builds it now.
-                made.replace(folder / name)
-        return ctypes.CDLL(str(folder / name))
+        if not is_sealed(library):
+            _compile_for_cpu([compiler, str(CPU_SOURCE), *flags], library)
+        return ctypes.CDLL(str(library))
     except OSError as error:
         raise BuildError(f"the compiled kernels cannot be had ({error})") from None
+
+
+def _compile_for_cpu(command: Sequence[str], library: Path) -> None:
+    """Raises BuildError."""
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent) as building:
+        made = Path(building) / library.name
+        run = subprocess.run([*command, "-o", str(made)], capture_output=True, text=True)
+        if run.returncode:
+            raise BuildError(f"the compiler failed: {run.stderr.strip()[:600]}")
+        seal(made)
+        # In one piece or not at all, whatever other process builds it now.
+        made.replace(library)
+
+
+def seal(library: Path) -> None:
+    """Append a checksum, which the loader of libraries does not read."""
+    checksum = hashlib.sha256(library.read_bytes()).digest()
+    with open(library, "ab") as file:
+        file.write(SEAL + checksum)
+
+
+def is_sealed(library: Path) -> bool:
+    """Whether a library is there and is what it was when it was sealed: of one that a full disk or
+    a crash has cut short, the missing pages would end the process when they are used.
+    """
+    if not library.is_file():
+        return False
+    data, _, checksum = library.read_bytes().rpartition(SEAL)
+    return hashlib.sha256(data).digest() == checksum
 
 
 @lru_cache
@@ -108,8 +132,11 @@ def compile_cuda(architectures: Sequence[str]) -> str:
     name = f"essence_ops_{'_'.join(architectures)}_{key}"
     root = os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root()
     folder = Path(root) / name
+    library = folder / f"{name}.so"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not is_sealed(library):
+            library.unlink(missing_ok=True)  # else ninja would take it for finished
         with _compiling_for(cpp_extension, home, architectures):
             cpp_extension.load(
                 name,
@@ -119,10 +146,12 @@ def compile_cuda(architectures: Sequence[str]) -> str:
                 build_directory=str(folder),
                 is_python_module=False,
             )
+        if not is_sealed(library):
+            seal(library)
     # ValueError: an architecture that torch does not know.
     except (RuntimeError, ValueError, OSError, subprocess.SubprocessError) as error:
         raise BuildError(f"the compiler failed: {str(error).strip()[-600:]}") from error
-    return str(folder / f"{name}.so")
+    return str(library)
 
 
 @contextmanager

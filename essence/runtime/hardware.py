@@ -7,12 +7,29 @@ from pathlib import Path
 
 import torch
 
+from ..errors import UserError
+
 QUOTA = Path("/sys/fs/cgroup/cpu.max")  # "quota period" of the container, or "max period"
+DEVICES = ("cpu", "cuda", "mps")
 
 
-def device() -> str:
-    """The torch device on which models run fastest here."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def device(asked: str | None = None) -> str:
+    """The torch device that is asked for; None: the one on which models run fastest here. Raises
+    UserError for one that is not here.
+    """
+    if asked is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = asked.partition(":")
+    if kind not in DEVICES or not (index.isdecimal() or asked in DEVICES):
+        raise UserError(f"There is no device '{asked}'. There are: {', '.join(DEVICES)}.")
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": torch.mps.device_count()}
+    if counts[kind] == 0:
+        raise UserError(
+            f"torch sees no {kind.upper()} device here; leave the device away to use the CPU."
+        )
+    if index and int(index) >= counts[kind]:
+        raise UserError(f"There is no device '{asked}'; the last one is {kind}:{counts[kind] - 1}.")
+    return asked
 
 
 def cpu_count() -> int:

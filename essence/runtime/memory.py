@@ -5,6 +5,7 @@ when one does not fit.
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +17,18 @@ from ..errors import UserError
 T = TypeVar("T")
 MEMINFO = Path("/proc/meminfo")
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # parameters of mallopt, from malloc.h
+# How allocators say it that have no exception of their own: torch's for CPUs and for MPS, C++'s,
+# cuBLAS's and cuDNN's.
+EXHAUSTED = re.compile(
+    r"out of memory|not enough memory|can't allocate memory|bad_alloc|ALLOC_FAILED", re.IGNORECASE
+)
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Whether an error says that the memory is used up."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and EXHAUSTED.search(str(error)) is not None
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -66,15 +79,17 @@ class BatchHalving:
         self.batch = max(1, batch)
 
     def __call__(self, work: Callable[[int], T]) -> T:
-        """work(batch), retried with half the batch after torch.OutOfMemoryError. Raises UserError
+        """work(batch), retried with half the batch when the memory is exhausted. Raises UserError
         when a batch of one does not fit.
         """
         while True:
             try:
                 return work(self.batch)
-            except torch.OutOfMemoryError as error:
+            except (RuntimeError, MemoryError) as error:
+                if not is_exhausted(error):
+                    raise
                 if self.batch == 1:
-                    reason = str(error).split(". ")[0].rstrip(".")
+                    reason = str(error).split(". ")[0].rstrip(".") or type(error).__name__
                     raise UserError(
                         f"Not even one picture at a time fits into the memory: {reason}. "
                         "Close what else uses it, or choose a smaller loss_resolution."
