@@ -18,6 +18,7 @@ from PIL import Image
 
 from .errors import UserError
 from .library import loading
+from .library.latent_files import check_latents, over_layers
 from .library.lazy_models import LazyModelSet
 from .methods import PRESETS, method_of
 from .methods.base import latents_of
@@ -35,6 +36,7 @@ from .pictures.detail import Change
 from .pictures.grids import animation
 from .pictures.grids import grid as picture_grid
 from .pictures.loading import load_image
+from .pictures.regions import face_regions
 from .pictures.tensors import to_tensor
 from .runtime import hardware, memory
 from .runtime.device_queue import DeviceQueue, in_background
@@ -168,11 +170,12 @@ class Studio(LazyModelSet):
 
     @device_work
     def from_latents(self, w: torch.Tensor, name: str = "latents") -> Source:
-        """Latents [L, D] (or [1, L, D]) as a source; its picture is what the generator makes of
-        them. Raises EssenceMismatch.
+        """Latents [L, D] (or [1, L, D], or [D] for every layer) as a source; its picture is what
+        the generator makes of them. Raises EssenceMismatch, BadFile.
         """
-        w = w[0] if w.ndim == 3 and len(w) == 1 else w
+        w = over_layers(w, self.models.latent_shape[0], name)
         self.models.check(w)
+        check_latents(w, f"'{name}'")
         return self.queue.run(lambda: source_of(self.models, w, name))
 
     @device_work
@@ -207,7 +210,7 @@ class Studio(LazyModelSet):
 
     def load_essence(self, path: str | Path) -> Essence:
         """An essence file of this generator. Raises BadFile, or EssenceMismatch for another's."""
-        essence = Essence.load(path)
+        essence = Essence.load(path).over_layers(self.models.latent_shape[0])
         essence.check(self.models.latent_shape, self.models.id)
         return essence
 
@@ -260,6 +263,18 @@ class Studio(LazyModelSet):
         if change is None:
             raise UserError(f"There is no photograph of '{source.name}', only the model's picture.")
         return edit_photograph(self._prepare(source), change, strength, size, where)
+
+    def mask(self, source: Source, regions: Sequence[str]) -> torch.Tensor | None:
+        """Where parts of a photograph lie (see `REGIONS`), [1, S, S] in [0, 1]; None for none
+        named: everywhere.
+        """
+        if not regions:
+            return None
+        prepared = self._prepare(source)
+        if prepared.landmarks is None:
+            raise UserError("Parts of a picture are known in faces only.")
+        masks = face_regions(prepared.guide, prepared.landmarks[1])
+        return sum(masks[name] for name in regions)
 
     def _prepare(self, source: Source) -> PreparedPhotograph:
         """Kept as long as the source is."""

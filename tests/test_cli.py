@@ -50,7 +50,7 @@ def test_extract_apply_grid(run, tmp_path):
     assert Essence.load("e.safetensors").name == "t"
     code, *_ = run(
         "apply --source a.png --aligned --refine 0 --essence e.safetensors --strength 0.8 "
-        "--out out.png"
+        "--look model --out out.png"
     )
     assert code == 0
     assert Image.open("out.png").size == (32, 32)

@@ -6,7 +6,10 @@ import argparse
 
 from PIL import Image
 
-from ..pictures.saving import write_picture
+from ..pictures.loading import load_image
+from ..pictures.metadata import xmp_packet
+from ..pictures.paste import paste
+from ..pictures.saving import picture_format, write_picture
 from .inputs import (
     FILE,
     PICTURE,
@@ -15,6 +18,7 @@ from .inputs import (
     load_source,
     open_studio,
 )
+from .looks import add_look_arguments, check_look, check_photographs, edited_picture
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,14 +27,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--essence", required=True, **FILE)
     parser.add_argument("--strength", type=float, help="default: the essence's own")
     parser.add_argument("--out", required=True, **FILE)
+    parser.add_argument(
+        "--whole",
+        action="store_true",
+        help="paste the changed face back into the whole photograph",
+    )
+    add_look_arguments(parser)
     add_source_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> dict:
+    # Before the work, not after it.
+    picture_format(arguments.out)
+    check_look(arguments)
     studio = open_studio(arguments)
-    essence = studio.load_essence(arguments.essence)  # before the work, not after it
+    essence = studio.load_essence(arguments.essence)
     strength = essence.strength if arguments.strength is None else arguments.strength
     source = load_source(studio, arguments.source, arguments)
-    picture = studio.blend([source], [essence], [strength])[0, 0]
-    write_picture(Image.fromarray(picture), arguments.out)
-    return {"out": str(arguments.out), "strength": strength}
+    check_photographs(studio, [source], arguments)
+    if arguments.whole:
+        arguments.size = None
+    picture, is_photograph = edited_picture(studio, source, essence, strength, arguments)
+    exif = None
+    if is_photograph:
+        with Image.open(arguments.source) as original:
+            exif = original.getexif()
+    if arguments.whole:
+        photograph = load_image(arguments.source)
+        picture = paste(photograph, source.square, source.crop, picture)
+    xmp = xmp_packet([essence.name], [strength], is_photograph)
+    write_picture(picture, arguments.out, xmp, exif)
+    look = "photograph" if is_photograph else "model"
+    return {"out": str(arguments.out), "strength": strength, "look": look}

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 
+from PIL import Image
+
 from ..errors import UserError
-from ..pictures.saving import write_picture
+from ..pictures.grids import grid as picture_grid
+from ..pictures.metadata import xmp_packet
+from ..pictures.saving import picture_format, write_picture
 from .inputs import (
     FILE,
     PICTURE,
@@ -14,6 +18,7 @@ from .inputs import (
     load_sources,
     open_studio,
 )
+from .looks import add_look_arguments, check_look, check_photographs, edited_picture
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,10 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--strength", nargs="+", type=float, help="one number, or one for each essence"
     )
     parser.add_argument("--out", required=True, **FILE)
+    add_look_arguments(parser, limit=512)
     add_source_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> dict:
+    # Before the work, not after it.
+    picture_format(arguments.out)
+    check_look(arguments)
     studio = open_studio(arguments)
     essences = [studio.load_essence(path) for path in arguments.essences]
     strengths = arguments.strength or [essence.strength for essence in essences]
@@ -39,5 +48,16 @@ def run(arguments: argparse.Namespace) -> dict:
             f"got {len(strengths)}."
         )
     sources = load_sources(studio, arguments)
-    write_picture(studio.grid(sources, essences, strengths), arguments.out)
+    check_photographs(studio, sources, arguments)
+    rows: list[list[Image.Image | None]] = [[None]]
+    photographs = False
+    for essence, strength in zip(essences, strengths, strict=True):
+        made = [edited_picture(studio, s, essence, strength, arguments) for s in sources]
+        photographs = photographs or any(is_photograph for _, is_photograph in made)
+        rows.append([essence.thumbnail, *(picture for picture, _ in made)])
+    use_model = arguments.look == "model"
+    rows[0] += [source.inversion if use_model else source.crop for source in sources]
+    side = max(picture.width for picture in rows[-1][1:])
+    xmp = xmp_packet([essence.name for essence in essences], strengths, photographs)
+    write_picture(picture_grid(rows, cell=side), arguments.out, xmp)
     return {"out": str(arguments.out), "rows": len(essences), "columns": len(sources)}

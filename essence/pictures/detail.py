@@ -194,9 +194,10 @@ def enlarge(field: Tensor, size: tuple[int, int]) -> Tensor:
 
 def guided_fit(guide: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
     """The guided filter: in every window the least-squares fit change = A guide + c, averaged over
-    the windows that a pixel lies in. [3, S, S] each, to A [3, 3, S, S] and c [3, S, S].
+    the windows that a pixel lies in. `guide` [3, S, S] and `change` [C, S, S] to A [C, 3, S, S] and
+    c [C, S, S].
     """
-    radius = max(1, round(RADIUS * guide.shape[-1]))
+    radius, count = max(1, round(RADIUS * guide.shape[-1])), len(change)
 
     def mean(x: Tensor) -> Tensor:
         return window_mean(x, radius)
@@ -204,13 +205,13 @@ def guided_fit(guide: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
     mean_guide, mean_change = mean(guide), mean(change)
     covariance = mean((guide[:, None] * guide[None]).flatten(0, 1)).unflatten(0, (3, 3))
     covariance = covariance - mean_guide[:, None] * mean_guide[None]
-    cross = mean((change[:, None] * guide[None]).flatten(0, 1)).unflatten(0, (3, 3))
+    cross = mean((change[:, None] * guide[None]).flatten(0, 1)).unflatten(0, (count, 3))
     cross = cross - mean_change[:, None] * mean_guide[None]
     system = covariance.permute(2, 3, 0, 1) + REGULARISATION * torch.eye(3).to(guide)
     factors = torch.linalg.solve(system, cross.permute(2, 3, 1, 0))  # [S, S, guide, change]
     factors = factors.permute(3, 2, 0, 1)
     offsets = mean_change - (factors * mean_guide).sum(1)
-    return mean(factors.flatten(0, 1)).unflatten(0, (3, 3)), mean(offsets)
+    return mean(factors.flatten(0, 1)).unflatten(0, (count, 3)), mean(offsets)
 
 
 def window_mean(x: Tensor, radius: int) -> Tensor:
