@@ -1,29 +1,15 @@
 """Essence: transfer what makes one face itself to another. Importing this loads no model and
 touches no device.
 """
+# ruff: noqa: F403, F405
 
-from .errors import (
-    BadFile,
-    EssenceMismatch,
-    NoFaceFound,
-    OversizedImage,
-    UnreadableImage,
-    UserError,
-)
-from .library import manifest
-from .methods import METHODS, PRESETS
-from .methods.base import adjusted
-from .methods.optimize import OptimizeOptions
-from .methods.refine import RefineOptions
-from .pictures.align import Located, Nudge, Square
-from .pictures.grids import grid as picture_grid
-from .pictures.loading import load_image
-from .pictures.saving import encode_picture
-from .runtime.folders import ASSETS, bundled
-from .runtime.progress import ProgressBar
-from .studio import Studio
-from .studio_pool import StudioPool
-from .values import Essence, Pictures, Source, Step, Target
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .public import *
 
 __version__ = "0.1.0"
 
@@ -57,3 +43,16 @@ __all__ = [
     "manifest",
     "picture_grid",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported when it is first asked for: torch takes a second or more, and Ctrl-C
+    is to be answered before (see `__main__`).
+    """
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(".public", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

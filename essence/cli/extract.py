@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ from ..errors import UserError
 from ..methods import METHODS, PRESETS, method_of
 from ..methods.optimize import OptimizeOptions
 from ..pictures.loading import load_image
-from ..pictures.saving import FORMATS
-from ..values import Essence, Pictures
+from ..runtime.files import is_stream
+from ..studio import Studio
+from ..values import Essence, Pictures, Step, Target
+from .files import expand, picture_suffixes
 from .inputs import (
     FILE,
+    MAX_STEPS,
     PICTURE,
     add_model_arguments,
     add_source_arguments,
@@ -24,9 +28,18 @@ from .inputs import (
     load_sources,
     open_studio,
 )
+from .outputs import (
+    ESSENCE,
+    PICTURES,
+    check_output,
+    check_suffix,
+    output_for_each,
+    save_or_keep,
+)
 from .progress import print_note, with_progress
 
 DEFAULT_PRESET = "essence"
+MAX_SEED = 2**63 - 1  # of torch's generators
 # Arguments that are fields of a method's options; a method need not have all of them.
 OPTIONS = ("steps", "seed", "lambda_consistency", "space", "loss_resolution")
 
@@ -34,11 +47,17 @@ OPTIONS = ("steps", "seed", "lambda_consistency", "space", "loss_resolution")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     default = OptimizeOptions()
     add_model_arguments(parser)
-    parser.add_argument("--target", required=True, **PICTURE)
+    parser.add_argument(
+        "--target",
+        nargs="+",
+        required=True,
+        help="a picture; for several, or a folder, OUT is a folder or gets their names",
+        **PICTURE,
+    )
     parser.add_argument(
         "--sources",
         nargs="+",
-        help="photographs, or latents .npy or .pt (default: bundled faces)",
+        help="photographs, or files of latents, or folders of them (default: bundled faces)",
         **PICTURE,
     )
     parser.add_argument(
@@ -56,8 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=METHODS,
         help=f"default: the preset's; {titles.replace('%', '%%')}",
     )
-    parser.add_argument("--steps", type=at_least(1), help=f"default {default.steps}")
-    parser.add_argument("--seed", type=int, help=f"default {default.seed}")
+    parser.add_argument("--steps", type=at_least(1, MAX_STEPS), help=f"default {default.steps}")
+    parser.add_argument("--seed", type=at_least(0, MAX_SEED), help=f"default {default.seed}")
     parser.add_argument(
         "--lambda-consistency", type=float, help=f"default {default.lambda_consistency}"
     )
@@ -74,46 +93,83 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict:
     # Whatever may be wrong with the arguments shows before the work, not after it.
-    options, studio = chosen_options(arguments), open_studio(arguments)
-    picture = load_image(arguments.target)
+    options = chosen_options(arguments)
+    paths = expand(arguments.target, picture_suffixes())
+    outputs = output_for_each(arguments.out, [path.stem for path in paths])
+    for out in outputs:
+        check_output(out, method_suffixes(options))
+    if arguments.name and len(paths) > 1:
+        raise UserError(f"--name is for one target, and there are {len(paths)}.")
+    studio = open_studio(arguments)
     start = Essence.load(arguments.previous) if arguments.previous else None
+    targets = load_targets(studio, paths, arguments)
     sources = load_sources(studio, arguments)
-    name = arguments.name or arguments.target.stem
-    target = studio.target(picture, name, aligned=arguments.aligned)
-    if not target.face_found and not arguments.aligned and studio.has_faces:
-        print_note(
-            f"No face found in {arguments.target}: "
-            "the picture is taken as it is, as a centred square."
-        )
+    found, stopped = [], False
+    for i, target in targets.items():
+        if not stopped:
+            with arguments.left_out.unless_usable(paths[i], len(paths)):
+                steps = studio.extract(target, sources, options, start)
+                result, stopped = learn(steps, outputs[i])
+                before, after = studio.cosines(target, sources, result.pop("result"))
+                found.append({**result, "cosine_before": before, "cosine_after": after})
+        else:
+            print_note(f"{paths[i]} was not begun.")
+            arguments.left_out.names.append(str(paths[i]))
+    if not found:
+        raise UserError(f"None of the {len(paths)} targets can be used.")
+    one_or_more = (
+        found[0] if len(paths) == 1 else {k: [each[k] for each in found] for k in found[0]}
+    )
+    common = {"sources": len(sources), "device": studio.device, "model": studio.models.id}
+    return {**one_or_more, **common}
+
+
+def load_targets(
+    studio: Studio, paths: Sequence[Path], arguments: argparse.Namespace
+) -> dict[int, Target]:
+    """By number; those of several that cannot be used are left out."""
+    studio.load()  # faces are found meanwhile
+    targets: dict[int, Target] = {}
+    for i, path in enumerate(paths):
+        with arguments.left_out.unless_usable(path, len(paths)):
+            name = arguments.name or path.stem
+            target = studio.target(load_image(path), name, aligned=arguments.aligned)
+            if not target.face_found and not arguments.aligned and studio.has_faces:
+                print_note(
+                    f"No face found in {path}: the picture is taken as it is, as a centred square."
+                )
+            targets[i] = target
+    return targets
+
+
+def learn(steps: Iterator[Step], out: Path) -> tuple[dict, bool]:
+    """Learn, and save what is best; what is known of it, and whether somebody stopped it."""
     began = time.perf_counter()
-    step, losses = None, []
-    with closing(studio.extract(target, sources, options, start)) as steps:
+    step, losses, stopped = None, [], False
+    with closing(steps):
         try:
             for step in with_progress(steps, "learning"):
                 if step.index == 1:
-                    check_suffix(arguments.out, step.result)
+                    check_kind(out, step.result)
                 losses += [step.losses["total"]] if "total" in step.losses else []
         except KeyboardInterrupt:
             if step is None:
                 raise
+            stopped = True
             print_note(
                 f"Stopped at step {step.index} of {step.total}; the best essence so far is kept."
             )
     seconds = time.perf_counter() - began
-    step.result.save(arguments.out)
-    before, after = studio.cosines(target, sources, step.result)
-    return {
-        "out": str(arguments.out),
-        "sources": len(sources),
+    save_or_keep(step.result, out)
+    known = {
+        "out": str(out),
+        "result": step.result,
         "steps": step.index,
         "loss_first": losses[0] if losses else None,
         "loss_best": min(losses, default=None),
-        "cosine_before": before,
-        "cosine_after": after,
         "seconds": round(seconds, 2),
-        "device": studio.device,
-        "model": studio.models.id,
     }
+    return known, stopped
 
 
 def chosen_options(arguments: argparse.Namespace) -> Any:
@@ -142,13 +198,15 @@ def chosen_options(arguments: argparse.Namespace) -> Any:
     return dataclasses.replace(options, **given)
 
 
-def check_suffix(out: Path, result: Essence | Pictures) -> None:
+def method_suffixes(options: Any) -> Sequence[str]:
+    """Of the files that the options' method gives, as far as that is known beforehand."""
+    _, method = method_of(options)
+    if method.result is None:
+        return (ESSENCE, *PICTURES)
+    return (ESSENCE,) if method.result is Essence else PICTURES
+
+
+def check_kind(out: Path, result: Essence | Pictures) -> None:
     """Which of the two a method gives, its first step tells: raise UserError before the others."""
-    is_picture = out.suffix.lower() in FORMATS
-    if isinstance(result, Pictures) and not is_picture:
-        raise UserError(
-            "This method gives pictures, no direction: "
-            f"OUT is a .png, .jpg or .webp, not '{out.name}'."
-        )
-    if isinstance(result, Essence) and is_picture:
-        raise UserError(f"An essence is written as .safetensors, not '{out.name}'.")
+    if not is_stream(out):
+        check_suffix(out, (ESSENCE,) if isinstance(result, Essence) else PICTURES)

@@ -6,23 +6,31 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from concurrent.futures import wait
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from ..errors import UserError
-from ..library.safe_files import read_latents
+from ..library.latent_files import read_latents, read_one, split_choice
 from ..methods.refine import RefineOptions
+from ..pictures.align import Square
 from ..pictures.loading import load_image
+from ..runtime import hardware
+from ..runtime.device_queue import in_background
 from ..runtime.folders import bundled
 from ..runtime.progress import ProgressBar
 from ..studio import LARGEST_CROP, Studio, last
 from ..values import Source
+from .files import expand, picture_suffixes
 from .progress import with_progress
 
 DEFAULT_SOURCES = 4  # how many bundled or random faces serve where none are given
-LATENTS = (".npy", ".pt", ".pth")
+MAX_STEPS = 100_000  # hours on any device, for nothing that a thousand would not show
+MAX_STRENGTH = 100  # 1 is the whole essence; nothing is left of a face long before
+LATENTS = (".npy", ".npz", ".pt", ".pth")
 # How an argument that names a picture or a file is declared.
 PICTURE = {"type": Path, "metavar": "PICTURE"}
 FILE = {"type": Path, "metavar": "FILE"}
@@ -36,13 +44,13 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         help="model set, folder or checkpoint (default: ffhq with a GPU and its files, else mini)",
     )
-    parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+    parser.add_argument("--device", help="cpu, cuda or mps (default: cuda where there is one)")
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--refine",
-        type=at_least(0),
+        type=at_least(0, MAX_STEPS),
         default=RefineOptions().steps,
         metavar="STEPS",
         help="refinement steps (default %(default)s)",
@@ -54,99 +62,119 @@ def add_aligned_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--aligned", action="store_true", help="the pictures are aligned already")
 
 
-def at_least(least: int) -> Callable[[str], int]:
-    """For `add_argument(type=...)`: a whole number that is no smaller."""
+def at_least(least: int, most: int | None = None) -> Callable[[str], int]:
+    """For `add_argument(type=...)`: a whole number within bounds."""
 
     def whole_number(text: str) -> int:
         value = int(text)
         if value < least:
             raise argparse.ArgumentTypeError(f"must be at least {least}, not {value}")
+        if most is not None and value > most:
+            raise argparse.ArgumentTypeError(f"must be at most {most}, not {value}")
         return value
 
     return whole_number
+
+
+def strength(text: str) -> float:
+    """For `add_argument(type=...)`: a number that leaves something of a picture."""
+    value = float(text)
+    if not abs(value) <= MAX_STRENGTH:
+        raise argparse.ArgumentTypeError(
+            f"must be between {-MAX_STRENGTH} and {MAX_STRENGTH}, not {text}"
+        )
+    return value
 
 
 # -- what they stand for
 
 
 def open_studio(arguments: argparse.Namespace) -> Studio:
-    device = arguments.device
-    if device and device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(
-            "--device cuda: torch sees no CUDA device here; leave --device away to use the CPU."
-        )
-    return Studio(arguments.model, device, ProgressBar())
+    return Studio(arguments.model, hardware.device(arguments.device), ProgressBar())
 
 
 def load_source(studio: Studio, path: Path, arguments: argparse.Namespace) -> Source:
-    """A photograph, or latents: a file with those of one picture, or FILE#3 for the fourth of
-    many. Raises UserError.
+    """A photograph, or latents: a file with those of one picture, FILE#3 for the fourth of many,
+    or FILE#NAME. Raises UserError.
     """
-    stored = read_named_latents(path)
-    if stored is None:
-        return invert_photographs(studio, [path], arguments)[0]
-    if len(stored) > 1:
-        raise UserError(_which_one(str(path), len(stored)))
-    return studio.from_latents(*stored[0])
+    if not holds_latents(path):
+        return invert_photographs(studio, {0: path}, arguments, among=1)[0]
+    return studio.from_latents(*read_one(path))
 
 
 def load_sources(studio: Studio, arguments: argparse.Namespace) -> list[Source]:
-    """All of --sources, in their order, files of latents with everything in them. Where none are
-    given, a few bundled faces, or random pictures of a model that makes no faces.
+    """All of --sources, in their order, files of latents with everything in them. Those of several
+    that cannot be used are left out. Where none are given, a few bundled faces, or random pictures
+    of a model that makes no faces. Raises UserError where none can be used.
     """
     if not arguments.sources and not studio.models.has_faces:
         return [studio.random_source(seed) for seed in range(DEFAULT_SOURCES)]
-    paths = arguments.sources or bundled("sources")[:DEFAULT_SOURCES]
-    stored = [read_named_latents(path) for path in paths]
-    photographs = [path for path, found in zip(paths, stored, strict=True) if found is None]
-    inverted = iter(invert_photographs(studio, photographs, arguments))
+    paths = bundled("sources")[:DEFAULT_SOURCES]
+    if arguments.sources:
+        paths = expand(arguments.sources, {*picture_suffixes(), *LATENTS})
+    stored: dict[int, dict[str, torch.Tensor]] = {}
+    for i, path in enumerate(paths):
+        if holds_latents(path):
+            with arguments.left_out.unless_usable(path, len(paths)):
+                stored[i] = read_latents(path)
+    photographs = {i: path for i, path in enumerate(paths) if not holds_latents(path)}
+    inverted = invert_photographs(studio, photographs, arguments, len(paths))
     sources: list[Source] = []
-    for found in stored:
-        if found is None:
-            sources.append(next(inverted))
-        else:
-            sources += [studio.from_latents(w, name) for w, name in found]
+    for i, path in enumerate(paths):
+        sources += [inverted[i]] if i in inverted else []
+        with arguments.left_out.unless_usable(path, len(paths)):
+            sources += [studio.from_latents(w, name) for name, w in stored.get(i, {}).items()]
+    if not sources:
+        raise UserError(f"None of the {len(paths)} sources can be used.")
     return sources
 
 
-def read_named_latents(path: Path) -> list[tuple[torch.Tensor, str]] | None:
-    """The latents in a file, each [L, D] and with a name; of FILE#3 only the fourth; None for a
-    picture. Raises UserError.
-    """
-    file, _, number = (str(path), "", "") if path.exists() else str(path).partition("#")
-    if Path(file).suffix.lower() not in LATENTS:
-        return None
-    found, stem = read_latents(file), Path(file).stem
-    if number and not (number.isdigit() and int(number) < len(found)):
-        raise UserError(_which_one(file, len(found)))
-    chosen = [int(number)] if number else range(len(found))
-    return [(found[i], f"{stem}-{i}" if len(found) > 1 else stem) for i in chosen]
-
-
-def _which_one(file: str, count: int) -> str:
-    return (
-        f"{file} holds the latents of {count} pictures: "
-        f"name one as {file}#0 ... {file}#{count - 1}."
-    )
+def holds_latents(path: Path) -> bool:
+    """Whether it names a file of latents, or FILE#NAME, and not a picture."""
+    return split_choice(path)[0].suffix.lower() in LATENTS
 
 
 def invert_photographs(
-    studio: Studio, paths: Sequence[Path], arguments: argparse.Namespace
-) -> Sequence[Source]:
-    """All together, which is quicker; one that cannot be read raises before the work begins."""
+    studio: Studio, paths: Mapping[int, Path], arguments: argparse.Namespace, among: int
+) -> dict[int, Source]:
+    """Photographs by number, all together, which is quicker. Those that cannot be used are left
+    out before the work begins; `among` how many files they are.
+    """
     if not paths:
-        return []
-    pictures = [load_image(path) for path in paths]
-    squares = studio.squares(pictures, aligned=arguments.aligned)
-    crops = [
-        studio.cut(picture, square, LARGEST_CROP)
-        for picture, square in zip(pictures, squares, strict=True)
-    ]
-    what = f"inverting {paths[0].name}" if len(paths) == 1 else f"inverting {len(paths)} pictures"
+        return {}
+    cut = cut_photographs(studio, paths, arguments, among)
+    if not cut:
+        return {}
+    names = [paths[i].stem for i in cut]
+    crops, squares = zip(*cut.values(), strict=True)
+    what = (
+        f"inverting {paths[min(cut)].name}" if len(cut) == 1 else f"inverting {len(cut)} pictures"
+    )
     options = RefineOptions(steps=arguments.refine)
-    steps = studio.invert(crops, [path.stem for path in paths], options)
-    found = last(with_progress(steps, what)).result
-    return [
-        dataclasses.replace(source, square=square)
-        for source, square in zip(found, squares, strict=True)
-    ]
+    found = last(with_progress(studio.invert(crops, names, options), what)).result
+    return {
+        i: dataclasses.replace(source, square=square)
+        for i, source, square in zip(cut, found, squares, strict=True)
+    }
+
+
+def cut_photographs(
+    studio: Studio, paths: Mapping[int, Path], arguments: argparse.Namespace, among: int
+) -> dict[int, tuple[Image.Image, Square]]:
+    """The face of each photograph, and where it is. Faces are found while the models load, if they
+    still have to; whole photographs are kept no longer than that.
+    """
+    models = in_background(lambda: studio.models)
+    whole: dict[int, tuple[Image.Image, Square]] = {}
+    cut: dict[int, tuple[Image.Image, Square]] = {}
+    try:
+        for i, path in paths.items():
+            with arguments.left_out.unless_usable(path, among):
+                picture = load_image(path)
+                whole[i] = picture, studio.locate(picture, arguments.aligned).pick(0)
+            if models.done() or i == max(paths):
+                ready = {i: (studio.cut(*pair, LARGEST_CROP), pair[1]) for i, pair in whole.items()}
+                cut, whole = cut | ready, {}
+    finally:
+        wait([models])
+    return cut

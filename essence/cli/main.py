@@ -1,7 +1,7 @@
 """`python -m essence COMMAND ...`, or `essence COMMAND ...` where it is installed.
 
-Results go to stdout, progress and notes to stderr. The exit code is 0, or 2 with one line for a
-person's mistake.
+Results go to stdout, progress and notes to stderr. The exit code is 0; 2, with one line, for a
+person's mistake; 3 where some of several files could not be used; above 128 for a signal.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ import argparse
 import gc
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
 from ..errors import UserError
 from . import align, apply, convert, demo, doctor, evaluate, extract, fetch, grid, invert, train
+from .files import LeftOut
 from .progress import print_note
 
 # Each module has `add_arguments(parser)` and `run(arguments)`, which returns what it found as a
@@ -40,29 +43,67 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     try:
         arguments = make_parser().parse_args(argv)
-        print_result(arguments.run(arguments), getattr(arguments, "json", False))
+        result, left_out = arguments.run(arguments), arguments.left_out.names
+        print_result(result | ({"left_out": left_out} if left_out else {}), arguments.json)
         sys.stdout.flush()
-        return 0
+        return 3 if left_out else 0
     except UserError as error:
         print_note(" ".join(str(error).split()))
         return 2
     except BrokenPipeError:
         # Nobody reads on, as with `| head`: the rest goes nowhere, without complaint.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         return 141  # as the shell names SIGPIPE
     except OSError as error:
-        print_note(f"{error.filename or 'a file'}: {error.strerror or error}")
+        if error.filename is None:  # what cannot be written is the result: a full disk, mostly
+            discard_output()
+        print_note(f"{error.filename or 'the output'}: {error.strerror or error}")
         return 2
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stop:
+        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
+
+
+def discard_output() -> None:
+    """Send what is still to be printed nowhere: the interpreter would try it again at its end."""
+    with suppress(OSError):  # no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run_and_exit() -> NoReturn:
-    """The console script."""
+    """Run one command as a process of its own."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # names that its encoding has no letters for
+    stop_on_signals()
     code = main()
+    stop_at_once()
     # Else half a million imported objects would be looked through on the way out, for a second.
     gc.freeze()
     sys.exit(code)
+
+
+def stop_on_signals() -> None:
+    """From now on Ctrl-C, and what ends a service or closes a terminal, raises KeyboardInterrupt,
+    so that what was learned can be kept.
+    """
+
+    def stop(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt(number)
+
+    for number in stop_signals():
+        signal.signal(number, stop)
+
+
+def stop_at_once() -> None:
+    """From now on the same signals end the process."""
+    for number in stop_signals():
+        signal.signal(number, signal.SIG_DFL)
+
+
+def stop_signals() -> list[signal.Signals]:
+    """Those there are on this system, and that nobody asked to ignore, as nohup does."""
+    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+    known = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    return [number for number in known if signal.getsignal(number) != signal.SIG_IGN]
 
 
 class Parser(argparse.ArgumentParser):
@@ -88,7 +129,7 @@ def make_parser() -> argparse.ArgumentParser:
             "--json", action="store_true", help="print the result as one line of JSON"
         )
         module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, left_out=LeftOut())
     for name, module in PROGRAMS.items():
         description = module.__doc__ or ""
         # No word starts with NUL, so that none is taken for an option of this parser.
@@ -99,7 +140,7 @@ def make_parser() -> argparse.ArgumentParser:
             prefix_chars="\0",
         )
         module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, left_out=LeftOut(), json=False)
     return parser
 
 
@@ -111,8 +152,9 @@ def print_result(result: dict, as_json: bool) -> None:
     for key, value in result.items():
         if value is None:
             continue
-        if isinstance(value, float):
-            value = f"{value:.4f}"
-        elif isinstance(value, list):
-            value = ", ".join(map(str, value))
-        print(f"{key:{width}}  {value}")
+        values = value if isinstance(value, list) else [value]
+        print(f"{key:{width}}  {', '.join(map(in_words, values))}")
+
+
+def in_words(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..values import Essence
 from .base import Method
 from .optimize import OptimizeOptions, optimize
 from .released import ReleasedOptions, released
@@ -28,11 +29,13 @@ METHODS: dict[str, Method] = {
                 reach=None,
             ),
         },
+        Essence,
     ),
     "released": Method(
         "the authors' released code, its defects included",
         released,
         {"released": ReleasedOptions()},
+        Essence,
     ),
 }
 PRESETS: dict[str, Any] = {

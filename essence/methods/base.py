@@ -19,7 +19,7 @@ from torch import Tensor
 from ..errors import EssenceMismatch, UserError
 from ..models.model_set import ModelSet
 from ..pictures.tensors import to_tensor
-from ..values import Essence, Source, Step, Target
+from ..values import Essence, Pictures, Source, Step, Target
 
 
 class Learn(Protocol):
@@ -46,6 +46,8 @@ class Method:
     title: str
     learn: Learn
     presets: Mapping[str, Any]
+    # What its steps have as their result, where that is known before the first one.
+    result: type[Essence] | type[Pictures] | None = None
 
     @property
     def options(self) -> Any:

@@ -1,0 +1,27 @@
+"""Where the public names of the package come from."""
+# ruff: noqa: F401
+
+from __future__ import annotations
+
+from .errors import (
+    BadFile,
+    EssenceMismatch,
+    NoFaceFound,
+    OversizedImage,
+    UnreadableImage,
+    UserError,
+)
+from .library import manifest
+from .methods import METHODS, PRESETS
+from .methods.base import adjusted
+from .methods.optimize import OptimizeOptions
+from .methods.refine import RefineOptions
+from .pictures.align import Located, Nudge, Square
+from .pictures.grids import grid as picture_grid
+from .pictures.loading import load_image
+from .pictures.saving import encode_picture
+from .runtime.folders import ASSETS, bundled
+from .runtime.progress import ProgressBar
+from .studio import Studio
+from .studio_pool import StudioPool
+from .values import Essence, Pictures, Source, Step, Target
