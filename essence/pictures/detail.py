@@ -27,6 +27,8 @@ BORDER_POINTS = 4  # fixed points on each edge of the square
 # What the fit cannot explain is structure where it is this strong (mean over windows), and noise
 # where it is weaker.
 STRUCTURE = 0.06
+# Mean difference of inversion and photograph over a window beyond which the model is not believed.
+TOLERANCE = 0.25
 # dlib's 68 landmarks: the jaw, the brows above which the forehead lies, eyes, outer lips.
 JAW, BROWS, LEFT_EYE, RIGHT_EYE, LIPS = (
     slice(0, 17),
@@ -69,7 +71,7 @@ def find_change(
     each; without them nothing moves, and all of the change is appearance. `splines` through the
     landmarks of before and photograph save their computation where there are several edits.
     """
-    structure = torch.zeros_like(before)
+    structure, believed = torch.zeros_like(before), trust(guide, before)
     if landmarks is None:
         displacement = before.new_zeros(2, FIELD, FIELD)
     else:
@@ -84,7 +86,7 @@ def find_change(
         strength = window_mean(rest.abs().mean(0, keepdim=True), round(RADIUS * rest.shape[-1]))
         certain = ((strength / STRUCTURE) - 0.5).clamp(0, 1)
         oval = face_oval(landmarks[2] + landmarks[1] - landmarks[0], rest.shape[-1])
-        structure = oval * certain * rest
+        structure = oval * certain * believed * rest
     return Change(displacement, factors, offsets, structure)
 
 
@@ -237,7 +239,7 @@ def face_oval(landmarks: Tensor, size: int, softness: float = 0.12) -> Tensor:
     return torch.sigmoid((1 - distance) / (softness / 2))[None]
 
 
-def trust(photograph: Tensor, inversion: Tensor, tolerance: float = 0.35) -> Tensor:
+def trust(photograph: Tensor, inversion: Tensor, tolerance: float = TOLERANCE) -> Tensor:
     """How far the model's change can be believed, [1, S, S] in [0, 1]: little where inversion and
     photograph [3, S, S] disagree, smoothed over windows.
     """
