@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from .errors import BadFile, EssenceMismatch, UserError
-from .library.safe_files import read_numpy, read_safetensors, read_torch, write_safetensors
+from .library.latent_files import check_latents, over_layers, read_one, split_choice
+from .library.safe_files import file_format, read_safetensors, write_safetensors
 from .models.latents import LatentAxes, move
 from .pictures.align import Square
 from .pictures.grids import grid
@@ -100,7 +101,8 @@ class Essence:
         to, if known. With that generator's `axes` the edit is held to the essence's `reach`.
         Raises EssenceMismatch for another generator's latents.
         """
-        self.check(tuple(w.shape[-2:]), model)
+        rows = 1 if len(self.delta) == 1 else w.shape[-2]  # one row serves every layer
+        self.check((rows, w.shape[-1]), model)
         strength = self.strength if strength is None else strength
         if isinstance(strength, Tensor):
             strength = strength.to(w).view(-1, 1, 1)
@@ -125,6 +127,11 @@ class Essence:
                 "with this one."
             )
 
+    def over_layers(self, layers: int) -> Essence:
+        """Of one row, the same for every layer, the essence on all of them; else itself."""
+        delta = over_layers(self.delta, layers, self.name)
+        return self if delta is self.delta else dataclasses.replace(self, delta=delta)
+
     def save(self, path: str | Path) -> None:
         """Write a safetensors file with everything that is known about the essence in its
         header.
@@ -137,20 +144,20 @@ class Essence:
 
     @classmethod
     def load(cls, path: str | Path) -> Essence:
-        """Read our safetensors, or a public direction: `.npy` or `.pt` holding [L, D] or [1, L, D].
-        Raises BadFile.
+        """Read our safetensors, or a public direction: `.npy`, `.npz` or `.pt` holding [L, D],
+        [1, L, D], or [1, D] or [D] for every layer; FILE#NAME where there are several. Raises
+        BadFile, UserError.
         """
         path = Path(path)
-        if path.suffix.lower() == ".npy":
-            return cls(read_numpy(path), name=path.stem)
-        if path.suffix.lower() in (".pt", ".pth"):
-            return cls(only_tensor(read_torch(path), path.name), name=path.stem)
+        if file_format(split_choice(path)[0]) != "safetensors":
+            return cls(*read_one(path))
         tensors, header = read_safetensors(path)
         if header.get("format") != FORMAT or "delta" not in tensors:
             raise BadFile(
                 f"{path.name} is a safetensors file, but no essence: it has no header '{FORMAT}' "
                 "with a tensor 'delta'."
             )
+        check_latents(tensors["delta"], path.name)
         try:
             return cls(
                 tensors["delta"],
@@ -177,7 +184,7 @@ class Essence:
         if not essences:
             raise UserError("A mixture takes at least one essence.")
         model = next((essence.model for essence in essences if essence.model), "")
-        total = torch.zeros_like(essences[0].delta)
+        total = torch.zeros_like(max((essence.delta for essence in essences), key=len))
         for essence, strength in zip(essences, strengths, strict=True):
             total = essence.apply(total, strength, model)
         parts = [
@@ -244,14 +251,6 @@ def read_reach(value: object) -> float | None:
     if not 0 < reach < math.inf:
         raise ValueError(f"a reach of {value}")
     return reach
-
-
-def only_tensor(value: object, name: str) -> Tensor:
-    if isinstance(value, Mapping) and len(value) == 1:
-        value = next(iter(value.values()))
-    if not isinstance(value, Tensor):
-        raise BadFile(f"{name} holds a {type(value).__name__}, not one tensor [layers, width].")
-    return value
 
 
 def encode_thumbnail(image: Image.Image) -> str:

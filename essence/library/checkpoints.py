@@ -18,7 +18,17 @@ from ..models.latents import LatentAxes
 from ..models.stylegan2 import BLUR, Generator, GeneratorConfig
 from . import nvidia
 from .network_pickle import read_pickle
-from .safe_files import read_safetensors, read_torch, write_safetensors
+from .safe_files import check_finite, file_format, read_safetensors, write_safetensors
+from .state_dicts import (
+    ENCODER,
+    GENERATOR,
+    MEAN,
+    find_prefix,
+    generator_state,
+    mean_beside,
+    network_state,
+    read_tensors,
+)
 
 # Sampled once where a checkpoint brings no mean latent, as the public code does.
 LATENT_AVG_SAMPLES = 4096
@@ -35,7 +45,9 @@ def load_generator(path: str | Path) -> Generator:
     config = GeneratorConfig.infer(state)
     filter_2d = torch.outer(torch.tensor(BLUR), torch.tensor(BLUR))
     for key, value in state.items():
-        if key.endswith(".kernel") and not torch.allclose(value, filter_2d, atol=1e-3):
+        if key.endswith(".kernel") and not (
+            value.shape == filter_2d.shape and torch.allclose(value, filter_2d, atol=1e-3)
+        ):
             raise BadFile(
                 f"{path.name} resamples with another filter than [1, 3, 3, 1] ({key}); "
                 "such a generator is not supported."
@@ -49,35 +61,25 @@ def load_generator(path: str | Path) -> Generator:
 
 def _read_generator(path: Path) -> tuple[dict[str, Tensor], Tensor | None]:
     """State dict in the common names, and the mean latent where the file has one."""
-    if path.suffix == ".safetensors":
-        state = _state_dict(read_safetensors(path)[0], path.name)
-        return state, state.pop("latent_avg", None)
-    if path.suffix == ".pkl":
+    if file_format(path) == "pickle":
         network = nvidia.find_generator(read_pickle(path), path.name)
         return nvidia.common_state_dict(network, path.name)
-    checkpoint = _table(read_torch(path), path.name)
-    latent_avg = checkpoint.get("latent_avg")
-    if "g_ema" in checkpoint:
-        state = _state_dict(checkpoint["g_ema"], path.name)
-    elif "state_dict" in checkpoint:
-        state = _state_dict(checkpoint["state_dict"], path.name, "decoder.")
-    else:
-        raise BadFile(
-            f"{path.name} has neither 'g_ema' nor 'state_dict': "
-            "it is no StyleGAN2 or e4e checkpoint that is known here."
-        )
-    return state, None if latent_avg is None else torch.as_tensor(latent_avg).float()
+    tensors = read_tensors(path)
+    nvidia.refuse_stylegan3(tensors, path.name)
+    prefix = find_prefix(tensors, nvidia.GENERATOR)
+    if prefix is not None:
+        network = nvidia.record_of(network_state(tensors, prefix, path.name))
+        return nvidia.common_state_dict(network, path.name)
+    return generator_state(tensors, path.name)
 
 
 def holds_generator(path: str | Path) -> bool:
     """Whether a StyleGAN2 is inside. Raises BadFile."""
     path = Path(path)
-    if path.suffix == ".safetensors":
-        return "input.input" in read_safetensors(path)[0]
-    if path.suffix == ".pkl":
+    if file_format(path) == "pickle":
         return True
-    checkpoint = _table(read_torch(path, lazily=True), path.name)
-    return "g_ema" in checkpoint or _has_prefix(checkpoint.get("state_dict"), "decoder.")
+    names = read_tensors(path, lazily=True)
+    return any(find_prefix(names, shown) is not None for shown in (GENERATOR, nvidia.GENERATOR))
 
 
 def mean_latent(generator: Generator) -> Tensor:
@@ -94,29 +96,31 @@ def load_inverter(path: str | Path) -> Inverter:
     on the CPU. Raises BadFile.
     """
     path = Path(path)
-    if path.suffix == ".safetensors":
-        state = _state_dict(read_safetensors(path)[0], path.name)
-    else:
-        checkpoint = _table(read_torch(path), path.name)
-        state = _state_dict(checkpoint.get("state_dict"), path.name, "encoder.")
-        state["latent_avg"] = _tensor(checkpoint, "latent_avg", path.name)
-    latent_avg = _tensor(state, "latent_avg", path.name)
-    del state["latent_avg"]
+    if file_format(path) == "pickle":
+        raise BadFile(f"{path.name} is one of NVIDIA's pickles: they hold no e4e encoder.")
+    tensors = read_tensors(path)
+    prefix = find_prefix(tensors, ENCODER)
+    if prefix is None:
+        raise BadFile(f"{path.name} holds no e4e encoder: no tensor is named '...{ENCODER}'.")
+    latent_avg = mean_beside(tensors, prefix, path.name)
+    if latent_avg is None and find_prefix(tensors, GENERATOR) is not None:
+        latent_avg = load_generator(path).latent_avg
+    if latent_avg is None:
+        raise BadFile(f"{path.name} has no tensor '{MEAN}', which its encoder's answers add to.")
+    state = network_state(tensors, prefix, path.name)
+    state.pop(MEAN, None)
     config = EncoderConfig.infer(state)
     encoder = _build(lambda: Encoder4Editing(config), state, path.name)
-    latent_avg = _per_layer(latent_avg.float(), config.layers, config.style_dim, path.name)
+    latent_avg = _per_layer(latent_avg, config.layers, config.style_dim, path.name)
     return Inverter(encoder, latent_avg).eval().requires_grad_(False)
 
 
 def holds_inverter(path: str | Path) -> bool:
     """Whether an e4e encoder is inside. Raises BadFile."""
     path = Path(path)
-    if path.suffix == ".safetensors":
-        return any(name.startswith("styles.0.convs.") for name in read_safetensors(path)[0])
-    if path.suffix == ".pkl":
+    if file_format(path) == "pickle":
         return False
-    checkpoint = _table(read_torch(path, lazily=True), path.name)
-    return _has_prefix(checkpoint.get("state_dict"), "encoder.")
+    return find_prefix(read_tensors(path, lazily=True), ENCODER) is not None
 
 
 def load_clip(path: str | Path, architecture: str = "") -> ImageText:
@@ -125,7 +129,7 @@ def load_clip(path: str | Path, architecture: str = "") -> ImageText:
     """
     path = Path(path)
     tensors, header = read_safetensors(path)
-    state = _state_dict(tensors, path.name)
+    state = network_state(tensors, "", path.name)
     if architecture and "config" not in header:
         return ImageText.from_config(_public_config(architecture), state, architecture)
     if "embed_dim" not in header.get("config", {}):
@@ -136,6 +140,7 @@ def load_clip(path: str | Path, architecture: str = "") -> ImageText:
 def load_latents(path: str | Path) -> LatentAxes:
     """The axes of w, from a file of its mean [D] and covariance [D, D]. Raises BadFile."""
     tensors, _ = read_safetensors(path)
+    check_finite(tensors, Path(path).name)
     mean, covariance = (_tensor(tensors, key, Path(path).name) for key in ("mean", "covariance"))
     return LatentAxes.of(mean, covariance)
 
@@ -234,30 +239,6 @@ def _halved(state: Mapping[str, Tensor], half: bool, exact: tuple[str, ...]) -> 
         return value.half() if half and not keep else value
 
     return {name: stored(name, value) for name, value in state.items()}
-
-
-def _state_dict(value: object, name: str, prefix: str = "") -> dict[str, Tensor]:
-    """The tensors of a table whose names begin with `prefix`, without it; floats as float32."""
-    state: dict[str, Tensor] = {}
-    for key, tensor in _table(value, name).items():
-        if not isinstance(key, str) or not isinstance(tensor, Tensor):
-            raise BadFile(f"{name} holds a {type(tensor).__name__} where a tensor was expected.")
-        if key.startswith(prefix):
-            floating = tensor.is_floating_point()
-            state[key[len(prefix) :]] = tensor.float() if floating else tensor
-    return state
-
-
-def _has_prefix(state: object, prefix: str) -> bool:
-    return isinstance(state, Mapping) and any(str(key).startswith(prefix) for key in state)
-
-
-def _table(value: object, name: str) -> Mapping:
-    if not isinstance(value, Mapping):
-        raise BadFile(
-            f"{name} holds a {type(value).__name__} where a table of tensors was expected."
-        )
-    return value
 
 
 def _tensor(state: Mapping, key: str, name: str) -> Tensor:

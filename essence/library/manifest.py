@@ -20,7 +20,7 @@ else:
     import tomli as tomllib
 
 ALIGNED = ("face", "square")
-CHECKPOINTS = (".safetensors", ".pt", ".pth", ".pkl")
+CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 @dataclass(frozen=True)

@@ -12,21 +12,18 @@ from __future__ import annotations
 
 import io
 import pickle
-import re
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import BadFile
 from .safe_files import existing
-
-PLAIN_DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
+from .stand_ins import NUMPY
 
 
 @dataclass
@@ -89,7 +86,7 @@ class _Reader(pickle.Unpickler):
     """
 
     def find_class(self, module: str, name: str) -> object:
-        make = _KNOWN.get((module.removeprefix("stylegan2_ada_pytorch."), name))
+        make = _KNOWN.get(f"{module.removeprefix('stylegan2_ada_pytorch.')}.{name}")
         if make is None:
             if module.startswith("dnnlib.tflib"):
                 raise _Refused(
@@ -129,15 +126,6 @@ class _Attributes(dict):
             self.update(state)
 
 
-@dataclass
-class _Dtype:
-    name: str
-
-    def __setstate__(self, state: object) -> None:
-        if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">", "|", "="):
-            self.name = state[1] + self.name.lstrip("<>|=")
-
-
 def _object(meta: object) -> Record:
     if not isinstance(meta, Mapping) or not isinstance(meta.get("state"), Mapping):
         raise _Refused("one of its objects has no table of attributes.")
@@ -166,18 +154,6 @@ def _parameter(data: object, *_ignored: object) -> object:
     return data
 
 
-def _dtype(name: object, *_ignored: object) -> _Dtype:
-    return _Dtype(str(name))
-
-
-def _scalar(dtype: object, data: object = b"") -> object:
-    if not (isinstance(dtype, _Dtype) and isinstance(data, bytes)) or (
-        not PLAIN_DTYPE.fullmatch(dtype.name)
-    ):
-        raise _Refused("one of its numbers is none.")
-    return np.frombuffer(data, np.dtype(dtype.name), count=1)[0].item()
-
-
 def _encoded(text: object, encoding: object = "latin1") -> bytes:
     if not isinstance(text, str) or encoding != "latin1":
         raise _Refused("one of its byte strings is none.")
@@ -192,17 +168,15 @@ def _set(*arguments: object) -> set:
     return set(*arguments)
 
 
-_KNOWN: dict[tuple[str, str], Callable] = {
-    ("torch_utils.persistence", "_reconstruct_persistent_obj"): _object,
-    ("dnnlib.util", "EasyDict"): _Attributes,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
-    ("torch.storage", "_load_from_bytes"): _storage,
-    ("collections", "OrderedDict"): _ordered,
-    ("builtins", "set"): _set,
-    ("__builtin__", "set"): _set,
-    ("_codecs", "encode"): _encoded,
-    ("numpy", "dtype"): _dtype,
-    ("numpy.core.multiarray", "scalar"): _scalar,
-    ("numpy._core.multiarray", "scalar"): _scalar,
+_KNOWN: dict[str, Callable] = {
+    "torch_utils.persistence._reconstruct_persistent_obj": _object,
+    "dnnlib.util.EasyDict": _Attributes,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch.storage._load_from_bytes": _storage,
+    "collections.OrderedDict": _ordered,
+    "builtins.set": _set,
+    "__builtin__.set": _set,
+    "_codecs.encode": _encoded,
+    **NUMPY,
 }

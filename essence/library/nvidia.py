@@ -20,7 +20,8 @@ conditional on a class.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -28,8 +29,11 @@ from torch import Tensor
 from ..errors import BadFile
 from ..models.stylegan2 import MAPPING_LR
 from .network_pickle import Record
+from .safe_files import check_finite
 
+GENERATOR = "synthesis.b4.const"  # the tensor that shows one
 FILTER_GAIN = 4
+STYLEGAN3 = re.compile(r"synthesis\.input\.(freqs|phases|transform)$")
 SIDES = tuple(2**i for i in range(2, 12))
 
 
@@ -55,7 +59,9 @@ def common_state_dict(network: Record, name: str) -> tuple[dict[str, Tensor], Te
     computes something else.
     """
     try:
+        refuse_stylegan3(network.tensors(), name)
         _refuse_variants(network, name)
+        check_finite(network.tensors(), name)
         mapping, synthesis = network.inner("mapping"), network.inner("synthesis")
         state = _mapping(mapping) | _synthesis(synthesis)
         return {key: value.float() for key, value in state.items()}, mapping.tensors().get("w_avg")
@@ -69,6 +75,30 @@ def common_state_dict(network: Record, name: str) -> tuple[dict[str, Tensor], Te
     except (IndexError, TypeError, ValueError, RuntimeError) as error:
         # Shapes and attributes that no network has.
         raise BadFile(f"The generator in {name} is damaged ({error}).") from None
+
+
+def record_of(state: Mapping[str, Tensor]) -> Record:
+    """A state dict in NVIDIA's names, saved without its network, as that network's record."""
+    network = Record("Generator")
+    for name, value in state.items():
+        *modules, own = name.split(".")
+        record = network
+        for module in modules:
+            inner = record.attributes.setdefault("_modules", {})
+            record = inner.setdefault(module, Record(module))
+        record.attributes.setdefault("_parameters", {})[own] = value
+    return network
+
+
+def refuse_stylegan3(names: Iterable[str], name: str) -> None:
+    """Raise BadFile where tensors are named as in StyleGAN3, which starts from a table of
+    frequencies and not from a picture of constants.
+    """
+    if any(STYLEGAN3.search(key) for key in names):
+        raise BadFile(
+            f"{name} is a StyleGAN3 (alias-free) network; only StyleGAN2 is supported. Its latents "
+            "would mean something else too."
+        )
 
 
 def _refuse_variants(network: Record, name: str) -> None:

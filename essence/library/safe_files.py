@@ -6,8 +6,11 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ from torch import Tensor
 
 from ..errors import BadFile
 from ..runtime.files import write_bytes
+from .stand_ins import NUMPY, Array, Options
 
 HEADER = "essence"  # the key of our JSON in a safetensors header
 # A broken or hostile file fails in as many ways as its reader has lines, memory errors of a lying
@@ -25,6 +29,33 @@ HEADER = "essence"  # the key of our JSON in a safetensors header
 BROKEN = Exception
 # Numbers of a tensor from which on its size is compared with what the file holds.
 MANY = 1 << 24
+LARGEST_ARCHIVE = 1 << 30  # bytes that an .npz may unpack to
+NUMBERS = "fiu"  # kinds of NumPy's dtypes
+# How torch files began before they were ZIP archives: a number, pickled.
+TORCH_MAGIC = bytes.fromhex("6cfc9c46f9206aa85019")
+BY_SUFFIX = {".safetensors": "safetensors", ".npy": "npy", ".npz": "npz", ".pkl": "pickle"}
+# What torch's loader accepts beside its own values, all of it ours.
+ACCEPTED = [(Options, "argparse.Namespace"), *((make, name) for name, make in NUMPY.items())]
+_accepting = threading.Lock()
+
+
+def file_format(path: str | Path) -> str:
+    """ "safetensors", "torch", "npy", "npz" or "pickle", by a file's bytes, whatever its name is;
+    by its name where they say nothing. Raises BadFile.
+    """
+    path = existing(path)
+    with open(path, "rb") as file:
+        start = file.read(64)
+    if start.startswith(b"PK") and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return "npz" if all(n.endswith(".npy") for n in archive.namelist()) else "torch"
+    if start.startswith(b"\x93NUMPY"):
+        return "npy"
+    if start[8:9] == b"{":
+        return "safetensors"
+    if start.startswith(b"\x80"):
+        return "torch" if TORCH_MAGIC in start else "pickle"
+    return BY_SUFFIX.get(path.suffix.lower(), "torch")
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
@@ -55,8 +86,9 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, Tensor], header: M
 
 
 def read_torch(path: str | Path, lazily: bool = False) -> object:
-    """A `.pt` file through torch's loader that accepts tensors and plain values only. `lazily`:
-    numbers are read when they are used.
+    """A `.pt` file through torch's loader that accepts tensors and plain values only; NumPy's
+    arrays become tensors, and the options of a training run are left out. `lazily`: numbers are
+    read when they are used.
     """
     path = existing(path)
     try:
@@ -65,14 +97,46 @@ def read_torch(path: str | Path, lazily: bool = False) -> object:
             raise ValueError(
                 f"it holds {size / 1e6:.0f} MB squeezed into {path.stat().st_size / 1e6:.1f} MB"
             )
-        value = torch.load(path, map_location="cpu", weights_only=True, mmap=lazily and zipped)
-        for tensor in value.values() if isinstance(value, Mapping) else (value,):
-            check_whole(tensor)
+        with _stand_ins():
+            value = torch.load(path, map_location="cpu", weights_only=True, mmap=lazily and zipped)
+        return _settled(value)
     except BROKEN as error:
         raise BadFile(
             f"{path.name} is no PyTorch file that can be read safely ({reason(error)})."
         ) from None
-    return value
+
+
+@contextmanager
+def _stand_ins() -> Iterator[None]:
+    """torch's loader takes `ACCEPTED` as well. Its list belongs to the whole process: one thread at
+    a time, and what a host program has put there stays as it is.
+    """
+    with _accepting:
+        theirs = torch.serialization.get_safe_globals()
+        with (
+            torch.serialization.safe_globals([one for one in ACCEPTED if one not in theirs]),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore", UserWarning)  # a word on the pickle's protocol
+            yield
+
+
+def _settled(value: object) -> object:
+    """Every tensor in tables and lists checked, every array a tensor, in place."""
+    whole = {"": value}
+    todo: list[dict | list] = [whole]
+    seen = {id(whole)}
+    while todo:
+        table = todo.pop()
+        for key, inner in table.items() if isinstance(table, dict) else enumerate(table):
+            if isinstance(inner, Array):
+                table[key] = inner = inner.tensor
+            if isinstance(inner, Tensor):
+                check_whole(inner)
+            elif isinstance(inner, (dict, list)) and id(inner) not in seen:
+                seen.add(id(inner))
+                todo.append(inner)
+    return whole[""]
 
 
 def unpacked(path: Path) -> int:
@@ -81,12 +145,10 @@ def unpacked(path: Path) -> int:
         return sum(entry.file_size for entry in archive.infolist())
 
 
-def check_whole(tensor: object) -> None:
+def check_whole(tensor: Tensor) -> None:
     """Raise ValueError for a tensor of more numbers than the file gives it: a few bytes can claim
     to be terabytes.
     """
-    if not isinstance(tensor, Tensor):
-        return
     if tensor.layout != torch.strided or tensor.is_meta:
         raise ValueError("one of its tensors is no plain table of numbers")
     if (
@@ -99,15 +161,38 @@ def check_whole(tensor: object) -> None:
         )
 
 
-def read_numpy(path: str | Path) -> Tensor:
+def read_numpy(path: str | Path) -> Tensor | dict[str, Tensor]:
+    """A `.npy` file, or the arrays of numbers in an `.npz` archive by their names; float32."""
     path = existing(path)
     try:
-        array = np.load(path, allow_pickle=False)
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-            raise ValueError(f"it holds {getattr(array, 'dtype', 'an archive')}")
-        return torch.from_numpy(np.asarray(array, dtype=np.float32))
+        if file_format(path) == "npz" and (size := unpacked(path)) > LARGEST_ARCHIVE:
+            raise ValueError(f"unpacked it would be {size / 1e6:.0f} MB")
+        content = np.load(path, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return _as_float32(content)
+        with content:
+            arrays = {name: content[name] for name in content.files}
+        return {name: _as_float32(a) for name, a in arrays.items() if a.dtype.kind in NUMBERS}
     except BROKEN as error:
         raise BadFile(f"{path.name} is no NumPy array of numbers ({reason(error)}).") from None
+
+
+def _as_float32(array: np.ndarray) -> Tensor:
+    if array.dtype.kind not in NUMBERS:
+        raise ValueError(f"it holds {array.dtype}")
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as such
+        return torch.from_numpy(np.asarray(array, dtype=np.float32))
+
+
+def check_finite(tensors: Mapping[str, Tensor], name: str) -> None:
+    """Raise BadFile for the first of the tensors in the file `name` that holds NaN or infinity."""
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            bad = int((~torch.isfinite(tensor)).sum())
+            raise BadFile(
+                f"{name} is broken: {bad} of the {tensor.numel()} numbers of '{key}' are not "
+                "finite (NaN or infinity). Take an earlier checkpoint, or copy it again."
+            )
 
 
 def reason(error: Exception) -> str:
@@ -115,27 +200,11 @@ def reason(error: Exception) -> str:
     to load the file unsafely.
     """
     lines = str(error).strip().splitlines()
+    if found := re.search(r"GLOBAL (\S+) (was not an allowed|whose module)", str(error)):
+        return f"it holds a {found[1]}, which could run code; nothing of it was run"
     if lines and re.search("pickle|weights.only", lines[0], re.IGNORECASE):
         return "it is another kind of file, or holds Python objects instead of numbers"
     return lines[0][:200] if lines else type(error).__name__
-
-
-def read_latents(path: str | Path) -> Tensor:
-    """Latents of one picture or of many, `.npy` or `.pt`: [L, D] or [N, L, D], to [N, L, D]
-    float32. Raises BadFile.
-    """
-    path = Path(path)
-    value = read_numpy(path) if path.suffix.lower() == ".npy" else read_torch(path)
-    if isinstance(value, Mapping) and len(value) == 1:
-        value = next(iter(value.values()))
-    if not isinstance(value, Tensor) or value.ndim not in (2, 3) or not value.is_floating_point():
-        shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise BadFile(
-            f"{path.name} holds no latents [layers, width] or [pictures, layers, width]: {shape}."
-        )
-    if not torch.isfinite(value).all():
-        raise BadFile(f"{path.name} holds numbers that are not finite.")
-    return value.detach().float().reshape(-1, *value.shape[-2:])
 
 
 def existing(path: str | Path) -> Path:
