@@ -8,6 +8,7 @@ from ..pictures import align
 from ..pictures.loading import load_image
 from ..pictures.saving import write_picture
 from .inputs import FILE, PICTURE, add_aligned_argument, at_least
+from .outputs import PICTURES, check_output
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict:
+    check_output(arguments.out, PICTURES)
     picture, out = load_image(arguments.image), arguments.out
     if arguments.all:
         crops = align.align_all(picture, arguments.size)

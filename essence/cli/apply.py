@@ -9,7 +9,7 @@ from PIL import Image
 from ..pictures.loading import load_image
 from ..pictures.metadata import xmp_packet
 from ..pictures.paste import paste
-from ..pictures.saving import picture_format, write_picture
+from ..pictures.saving import write_picture
 from .inputs import (
     FILE,
     PICTURE,
@@ -17,15 +17,17 @@ from .inputs import (
     add_source_arguments,
     load_source,
     open_studio,
+    strength_value,
 )
 from .looks import add_look_arguments, check_look, check_photographs, edited_picture
+from .outputs import PICTURES, check_output
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     parser.add_argument("--source", required=True, **PICTURE)
     parser.add_argument("--essence", required=True, **FILE)
-    parser.add_argument("--strength", type=float, help="default: the essence's own")
+    parser.add_argument("--strength", type=strength_value, help="default: the essence's own")
     parser.add_argument("--out", required=True, **FILE)
     parser.add_argument(
         "--whole",
@@ -38,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict:
     # Before the work, not after it.
-    picture_format(arguments.out)
+    check_output(arguments.out, PICTURES)
     check_look(arguments)
     studio = open_studio(arguments)
     essence = studio.load_essence(arguments.essence)

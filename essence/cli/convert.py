@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..library.conversion import convert_checkpoint
+from .outputs import ESSENCE, check_output
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict:
+    check_output(arguments.out, (ESSENCE,), "OUT")
     written = convert_checkpoint(arguments.checkpoint, arguments.out, arguments.half)
     precision = "float16" if arguments.half else "float32"
     return {**{kind: str(path) for kind, path in written.items()}, "precision": precision}

@@ -1,4 +1,4 @@
-"""Evaluate models, essences: see `python -m essence evaluate --help`."""
+"""Evaluate models, essences, looks: see `python -m essence evaluate --help`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 
 from .recipes import run_recipe
 
-RECIPES = {"models": "evaluate.report", "essences": "evaluate.essences"}
+RECIPES = {"models": "evaluate.report", "essences": "evaluate.essences", "looks": "evaluate.looks"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -95,7 +95,9 @@ def run(arguments: argparse.Namespace) -> dict:
     # Whatever may be wrong with the arguments shows before the work, not after it.
     options = chosen_options(arguments)
     paths = expand(arguments.target, picture_suffixes())
-    outputs = output_for_each(arguments.out, [path.stem for path in paths])
+    outputs = [arguments.out]
+    if paths != arguments.target or len(paths) > 1:
+        outputs = output_for_each(arguments.out, [path.stem for path in paths])
     for out in outputs:
         check_output(out, method_suffixes(options))
     if arguments.name and len(paths) > 1:

@@ -9,7 +9,7 @@ from PIL import Image
 from ..errors import UserError
 from ..pictures.grids import grid as picture_grid
 from ..pictures.metadata import xmp_packet
-from ..pictures.saving import picture_format, write_picture
+from ..pictures.saving import write_picture
 from .inputs import (
     FILE,
     PICTURE,
@@ -17,8 +17,10 @@ from .inputs import (
     add_source_arguments,
     load_sources,
     open_studio,
+    strength_value,
 )
 from .looks import add_look_arguments, check_look, check_photographs, edited_picture
+from .outputs import PICTURES, check_output
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sources", nargs="+", help="default: bundled faces", **PICTURE)
     parser.add_argument("--essences", nargs="+", required=True, **FILE)
     parser.add_argument(
-        "--strength", nargs="+", type=float, help="one number, or one for each essence"
+        "--strength", nargs="+", type=strength_value, help="one number, or one for each essence"
     )
     parser.add_argument("--out", required=True, **FILE)
     add_look_arguments(parser, limit=512)
@@ -35,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict:
     # Before the work, not after it.
-    picture_format(arguments.out)
+    check_output(arguments.out, PICTURES)
     check_look(arguments)
     studio = open_studio(arguments)
     essences = [studio.load_essence(path) for path in arguments.essences]

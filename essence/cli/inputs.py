@@ -76,7 +76,7 @@ def at_least(least: int, most: int | None = None) -> Callable[[str], int]:
     return whole_number
 
 
-def strength(text: str) -> float:
+def strength_value(text: str) -> float:
     """For `add_argument(type=...)`: a number that leaves something of a picture."""
     value = float(text)
     if not abs(value) <= MAX_STRENGTH:

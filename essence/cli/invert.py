@@ -7,7 +7,6 @@ import io
 
 import numpy as np
 
-from ..errors import UserError
 from ..pictures.saving import write_picture
 from ..pictures.tensors import resize
 from ..runtime.files import write_bytes
@@ -19,6 +18,7 @@ from .inputs import (
     load_source,
     open_studio,
 )
+from .outputs import PICTURES, check_output
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,9 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict:
-    studio, latents = open_studio(arguments), arguments.latents
-    if latents and latents.suffix.lower() != ".npy":
-        raise UserError(f"Latents are written as .npy, not '{latents.name}'.")
+    latents = arguments.latents
+    check_output(arguments.out, PICTURES)
+    if latents:
+        check_output(latents, (".npy",), "--latents")
+    studio = open_studio(arguments)
     source = load_source(studio, arguments.image, arguments)
     write_picture(source.inversion, arguments.out)
     if latents:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,11 +27,23 @@ def check_output(path: Path, suffixes: Sequence[str], flag: str = "--out") -> No
         raise UserError(f"{flag} {path} is a folder: name a file in it, such as {inside}.")
     if not is_stream(path):
         check_suffix(path, suffixes, flag)
-    place = Path(os.path.realpath(path))
-    exists = place.exists()
-    if not (os.access(place, os.W_OK) if exists else folders.is_writable(place)):
-        what = "the file" if exists else f"the folder {path.parent}"
-        raise UserError(f"{flag} {path} cannot be written: {what} does not allow it.")
+    try:
+        try_to_write(Path(os.path.realpath(path)))
+    except OSError as error:
+        raise UserError(f"{flag} {path} cannot be written: {error.strerror or error}.") from None
+
+
+def try_to_write(path: Path) -> None:
+    """Raise OSError where a file cannot be written, leaving everything as it is: that tells more
+    than permissions do, of a read-only disk or to root.
+    """
+    if is_stream(path) or path.exists():
+        if not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    else:
+        folder = next(parent for parent in path.parents if parent.exists())
+        with tempfile.TemporaryFile(dir=folder):
+            pass
 
 
 def check_suffix(path: Path, suffixes: Sequence[str], flag: str = "--out") -> None:
@@ -60,7 +74,7 @@ def save_or_keep(result: Essence | Pictures, path: Path) -> None:
 
 
 def output_for_each(out: Path, names: Sequence[str]) -> list[Path]:
-    """OUT for one result, OUT-NAME for each of several; with a folder, files in it."""
+    """OUT for one result, OUT-NAME for each of several; where OUT is a folder, files in it."""
     if out.is_dir():
         stems, folder, suffix = list(names), out, ESSENCE
     elif len(names) == 1:

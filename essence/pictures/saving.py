@@ -8,15 +8,19 @@ from pathlib import Path
 from PIL import Image
 
 from ..errors import UserError
-from ..runtime.files import write_bytes
+from ..runtime.files import is_stream, write_bytes
 from .metadata import save_options
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
 def picture_format(path: str | Path) -> str:
-    """PNG, JPEG or WEBP by the file's suffix. Raises UserError for another one."""
+    """PNG, JPEG or WEBP by the file's suffix; PNG for a device or a pipe without one. Raises
+    UserError for another suffix.
+    """
     kind = FORMATS.get(Path(path).suffix.lower())
+    if kind is None and is_stream(path):
+        return "PNG"
     if kind is None:
         raise UserError(f"A picture is written as .png, .jpg or .webp, not '{Path(path).name}'.")
     return kind
