@@ -166,7 +166,7 @@ def studio_of(pool: StudioPool, model: object) -> Studio:
 
 
 def read_base64(value: object, what: str) -> bytes:
-    """Bytes of base64 text, with or without a "data:" head."""
+    """Bytes of base64 text, in one line or many, with or without a "data:" head."""
     if not isinstance(value, str):
         raise UserError(f"{what} must be a file as base64 text, not a {type(value).__name__}.")
     if len(value) > LONGEST:
@@ -175,7 +175,7 @@ def read_base64(value: object, what: str) -> bytes:
         )
     text = value.partition(",")[2] if value.startswith("data:") else value
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise UserError(f"{what} is no base64 text ({error}).") from None
 

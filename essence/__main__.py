@@ -17,6 +17,8 @@ def main() -> NoReturn:
     # out of some half imported library.
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as of a script's background job
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # What torch cannot compute on an Apple GPU, the CPU does; it is asked when torch is imported.
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
     from .cli.main import run_and_exit
 
     run_and_exit()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import platformdirs
 import pytest
+import torch
 
 from essence.errors import UserError
 from essence.ops import build
@@ -115,12 +116,13 @@ def test_an_unknown_device_names_the_known_ones(name):
 
 
 def test_a_device_that_is_not_there(monkeypatch):
-    monkeypatch.setattr(hardware.torch.mps, "device_count", lambda: 0)
-    monkeypatch.setattr(hardware.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(UserError, match="no MPS"):
         hardware.device("mps")
     with pytest.raises(UserError, match="'cuda:2'.*cuda:1"):
         hardware.device("cuda:2")
     assert hardware.device("cuda:1") == "cuda:1"
-    monkeypatch.setattr(hardware.torch.mps, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert hardware.device("mps") == "mps"

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict:
-    device = arguments.device or hardware.device()
+    device = hardware.device(arguments.device)
     device_name = device
     if device.startswith("cuda") and torch.cuda.is_available():
         device_name = f"cuda ({torch.cuda.get_device_name()})"

@@ -5,13 +5,12 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Future
 
-import torch
-
 from ..errors import UserError
 from ..models.model_set import ModelSet
 from ..pictures import faces
 from ..runtime import hardware
 from ..runtime.device_queue import in_background
+from ..runtime.memory import is_exhausted
 from . import loading, manifest
 
 
@@ -23,7 +22,7 @@ class LazyModelSet:
         total)` is called during long work while loading.
         """
         self.model = model or loading.default_model()
-        self.device = device or hardware.device()
+        self.device = hardware.device(device)
         self._models: ModelSet | None = None
         self._progress = progress
         # (what, done, total) of long work while the models load
@@ -79,7 +78,9 @@ class LazyModelSet:
 
         try:
             return loading.load_model_set(self.model, self.device, progress=tell)
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:
+            if not is_exhausted(error):
+                raise
             raise UserError(
                 f"The models of '{self.model}' do not fit into the memory of {self.device} "
                 "beside what is there."

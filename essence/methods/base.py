@@ -8,6 +8,7 @@ find it there.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -70,6 +71,16 @@ def check_at_least(options: object, least: float, *names: str) -> None:
         if not least <= value < float("inf"):
             bound = "zero or more" if least == 0 else f"at least {least:g}"
             raise UserError(f"{name} must be {bound}, not {value}.")
+
+
+def check_loss(total: float, best: Essence | None, target: Target) -> None:
+    """Raise UserError for a first loss that is no number: no later one would be."""
+    if best is None and not math.isfinite(total):
+        raise UserError(
+            f"The essence of '{target.name}' cannot be learned: its loss is {total} from the first "
+            "step on. Something in it is no number: the models' weights, the sources' latents or "
+            "the essence that it starts from. In half precision try ESSENCE_PRECISION=full."
+        )
 
 
 def latents_of(models: ModelSet, sources: Sequence[Source]) -> Tensor:

@@ -25,7 +25,7 @@ from ..runtime.files import timestamp
 from ..runtime.memory import BatchHalving
 from ..values import Essence, Source, Step, Target
 from . import losses
-from .base import check_at_least, initial_direction, latents_of
+from .base import check_at_least, check_loss, initial_direction, latents_of
 from .batching import batch_for, render_and_embed, source_embeddings
 
 TERMS = ("total", "transfer", "consistency", "penalty")
@@ -110,6 +110,7 @@ def optimize(
     for i in range(options.steps):
         found = {name: value.detach() for name, value in step().items()}
         loss = dict(zip(TERMS, torch.stack([found[name] for name in TERMS]).tolist(), strict=True))
+        check_loss(loss["total"], best, target)
         b = found["b"].clone()  # the optimiser moves its parameters in place
         preview = None
         if i % options.preview_every == 0 or i + 1 == options.steps:

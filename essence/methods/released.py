@@ -25,7 +25,7 @@ from ..runtime.cuda_graphs import GradientStep
 from ..runtime.files import timestamp
 from ..values import Essence, Source, Step, Target
 from . import losses
-from .base import check_at_least, initial_direction, latents_of
+from .base import check_at_least, check_loss, initial_direction, latents_of
 from .batching import batch_for, render_and_embed
 from .optimize import schedule
 
@@ -99,6 +99,7 @@ def released(
     for i in range(options.steps):
         found = {name: value.detach() for name, value in step().items()}
         loss = {name: value.item() for name, value in found.items() if name != "images"}
+        check_loss(loss["total"], best, target)
         adam.param_groups[0]["lr"] = options.learning_rate * schedule(i / options.steps)
         adam.step()
         with torch.no_grad():  # Adam's first step

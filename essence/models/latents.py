@@ -108,10 +108,10 @@ def mean_and_covariance(
         w = mapping(torch.randn(count, width, generator=random).to(device)).float()
         centre = w.mean(0) if centre is None else centre
         w = w - centre
-        total += w.sum(0).double().cpu()
-        square += (w.T @ w).double().cpu()
+        total += w.sum(0).cpu().double()  # MPS has no float64
+        square += (w.T @ w).cpu().double()
         done += count
         if progress is not None:
             progress(done, samples)
     mean = total / samples
-    return mean + centre.double().cpu(), square / samples - torch.outer(mean, mean)
+    return mean + centre.cpu().double(), square / samples - torch.outer(mean, mean)

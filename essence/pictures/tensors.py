@@ -101,4 +101,4 @@ def _resampling_matrix(
             weights = overlap.clamp(min=0)
         else:
             weights = (1 - ((old + 0.5) - (new + 0.5) * scale).abs() / max(scale, 1)).clamp(min=0)
-        return (weights / weights.sum(1, keepdim=True)).to(device, dtype)
+        return (weights / weights.sum(1, keepdim=True)).to(dtype).to(device)

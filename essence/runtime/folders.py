@@ -31,8 +31,8 @@ def cache_folder() -> Path:
 
     if own := os.environ.get("ESSENCE_CACHE"):
         return Path(own)
-    # Without HOME, and with a user id that the system does not know: an error, or a literal "~" from
-    # older versions.
+    # Without HOME, and with a user id that the system does not know: an error, or from older
+    # versions a literal "~".
     try:
         folder = user_cache_path("essence", appauthor=False)
     except RuntimeError:

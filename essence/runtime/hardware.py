@@ -22,13 +22,14 @@ def device(asked: str | None = None) -> str:
     kind, _, index = asked.partition(":")
     if kind not in DEVICES or not (index.isdecimal() or asked in DEVICES):
         raise UserError(f"There is no device '{asked}'. There are: {', '.join(DEVICES)}.")
-    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": torch.mps.device_count()}
-    if counts[kind] == 0:
+    available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if kind in available and not available[kind]():
         raise UserError(
             f"torch sees no {kind.upper()} device here; leave the device away to use the CPU."
         )
-    if index and int(index) >= counts[kind]:
-        raise UserError(f"There is no device '{asked}'; the last one is {kind}:{counts[kind] - 1}.")
+    last = torch.cuda.device_count() - 1 if kind == "cuda" else 0
+    if index and int(index) > last:
+        raise UserError(f"There is no device '{asked}'; the last one is {kind}:{last}.")
     return asked
 
 
