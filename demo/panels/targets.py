@@ -29,7 +29,7 @@ from .items import (
 )
 from .sources import PICTURE_TYPES
 
-ESSENCE_TYPES = (".safetensors", ".npy", ".pt", ".pth")
+ESSENCE_TYPES = (".safetensors", ".npy", ".npz", ".pt", ".pth")
 
 
 # ---- components and events
