@@ -5,7 +5,7 @@ any of them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import wait
 from contextlib import closing
 from pathlib import Path
@@ -150,11 +150,14 @@ class Studio(LazyModelSet):
 
     def sources(
         self,
-        pictures: Sequence[Picture],
+        pictures: Iterable[Picture] | Picture,
         aligned: bool = False,
         refine: RefineOptions = RefineOptions(),  # noqa: B008 - frozen
     ) -> list[Source]:
-        """Align, invert and refine pictures, named after their files. Raises NoFaceFound."""
+        """Align, invert and refine pictures, or one, named after their files. Raises
+        NoFaceFound.
+        """
+        pictures = [pictures] if isinstance(pictures, Picture) else list(pictures)
         names = ["source" if isinstance(p, Image.Image) else Path(p).stem for p in pictures]
         loaded = [p if isinstance(p, Image.Image) else load_image(p) for p in pictures]
         if not loaded:
@@ -170,9 +173,7 @@ class Studio(LazyModelSet):
 
     @device_work
     def from_latents(self, w: torch.Tensor, name: str = "latents") -> Source:
-        """Latents [L, D] (or [1, L, D], or [D] for every layer) as a source; its picture is what
-        the generator makes of them. Raises EssenceMismatch, BadFile.
-        """
+        """Latents [L, D], or [D] for every layer, as a source. Raises EssenceMismatch, BadFile."""
         w = over_layers(w, self.models.latent_shape[0], name)
         self.models.check(w)
         check_latents(w, f"'{name}'")
@@ -206,6 +207,7 @@ class Studio(LazyModelSet):
         `METHODS`). Yields a `Step` after each step; `result` is the best so far.
         """
         _, method = method_of(options)
+        start = start and start.over_layers(self.models.latent_shape[0])
         yield from self._in_turns(method.learn(self.models, target, sources, options, start))
 
     def load_essence(self, path: str | Path) -> Essence:

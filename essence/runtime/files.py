@@ -15,7 +15,7 @@ from pathlib import Path
 UNFINISHED = ".essence.part"
 STRAY = re.compile(r".+\.[a-z0-9_]{8}" + re.escape(UNFINISHED))
 STRAY_AFTER = 3600  # seconds; no file takes as long to write
-LONGEST_NAME = 60  # characters of the output's name in that of the unfinished file
+LONGEST_NAME = 50  # characters of the output's name in that of the unfinished file
 # What a folder answers where nothing can be made, or a file that is mounted by itself.
 IN_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV)
 OPEN_FILE = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/(self|\d+)/fd/\d+")
