@@ -154,9 +154,7 @@ class Studio(LazyModelSet):
         aligned: bool = False,
         refine: RefineOptions = RefineOptions(),  # noqa: B008 - frozen
     ) -> list[Source]:
-        """Align, invert and refine pictures, or one, named after their files. Raises
-        NoFaceFound.
-        """
+        """Align, invert and refine one picture or many, by their files' names; or NoFaceFound."""
         pictures = [pictures] if isinstance(pictures, Picture) else list(pictures)
         names = ["source" if isinstance(p, Image.Image) else Path(p).stem for p in pictures]
         loaded = [p if isinstance(p, Image.Image) else load_image(p) for p in pictures]

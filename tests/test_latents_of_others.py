@@ -2,6 +2,7 @@
 or named; repeated where there is one row for every layer, refused where they make no sense.
 """
 
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import torch
 from essence import BadFile, Essence, EssenceMismatch, UserError
 from essence.cli import main as cli
 from essence.library.latent_files import LARGEST, read_latents, read_one, split_choice
+from essence.methods import PRESETS
 from essence.models import latents
-from essence.studio import Studio
+from essence.studio import Studio, last
 
 from . import fakes
 
@@ -101,6 +103,15 @@ def test_one_row_of_another_width_is_refused(studio):
         studio.load_essence("wide.npy")
     with pytest.raises(EssenceMismatch):
         Essence.load("wide.npy").apply(W)
+
+
+def test_one_row_can_be_continued(studio):
+    source = studio.from_latents(W)
+    target = studio.embed_target(source.inversion)
+    for preset in ("essence", "released"):
+        options = dataclasses.replace(PRESETS[preset], steps=1)
+        steps = studio.extract(target, [source], options, Essence(torch.ones(1, 8)))
+        assert last(steps).result.delta.shape == (8, 8)
 
 
 def test_one_row_mixes_with_an_essence_in_either_order():
