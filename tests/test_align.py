@@ -221,7 +221,7 @@ def test_threads_share_the_detector(face_image):
 def test_a_missing_predictor_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(BadFile, match=f"{faces.PREDICTOR}.*pip install face_recognition_models"):
-        identity.package_file(align.PREDICTOR)
+        identity.package_file(faces.PREDICTOR)
     assert issubclass(BadFile, UserError)
 
 

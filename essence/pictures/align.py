@@ -7,7 +7,7 @@ Points are (x, y) in pixels of the full picture, and the first pixel covers [0, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, cos, hypot, radians, sin
+from math import atan2, ceil, cos, degrees, hypot, radians, sin
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,14 @@ class Square:
         """In pixels."""
         return 2 * hypot(*self.across)
 
+    @property
+    def turn(self) -> int:
+        """Degrees clockwise, in quarter turns, by which the picture has to be turned for what is in
+        the square to stand upright: 0, 90, 180 or -90.
+        """
+        quarters = round(degrees(atan2(self.across[1], self.across[0])) / 90)
+        return {0: 0, 1: -90, -1: 90}.get(quarters, 180)
+
     def corners(self) -> list[tuple[float, float]]:
         """Top left, top right, bottom right, bottom left."""
         (cx, cy), (x, y) = self.centre, self.across
@@ -81,12 +89,18 @@ class Square:
 
 @dataclass(frozen=True)
 class Located:
-    """The squares to cut from a picture, the largest face first. `face_found` is False where a face
+    """The squares to cut from a picture, in its pixels as it is, the largest face first: where the
+    face lies on its side or stands on its head, so does its square. `face_found` is False where a face
     was searched for in vain, and the centred square stands in.
     """
 
     squares: tuple[Square, ...]
     face_found: bool
+
+    @property
+    def turn(self) -> int:
+        """Of the largest face; see `Square.turn`."""
+        return self.squares[0].turn
 
     def pick(self, index: int = 0) -> Square:
         """The square of the face number `index`. Raises NoFaceFound."""

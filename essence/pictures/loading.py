@@ -1,10 +1,11 @@
-"""Reading pictures: any file, bytes or array to an upright RGB picture of 8 bits a channel."""
+"""Reading pictures: any file, bytes or array to an upright sRGB picture of 8 bits a channel."""
 
 from __future__ import annotations
 
 import io
 import threading
 import warnings
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import OversizedImage, UnreadableImage
+from .colours import has_hidden_depth, spread, to_8_bits, to_srgb
 
 MAX_PIXELS = 64_000_000  # a 64-megapixel picture takes about 200 MB once decoded
 PAPER = (255, 255, 255)  # what shows through transparent pixels
@@ -28,6 +30,8 @@ UPRIGHT = {  # EXIF orientation -> what turns the picture upright
 # Pillow's readers let anything out on a broken file, memory errors of a lying header too.
 BROKEN = Exception
 RUNS_PROGRAMS = ("EPS",)  # formats that Pillow hands to another program on the machine
+# What an HEIC file calls itself, in its first box; AVIF files have the same box.
+HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 
 _warnings_lock = threading.Lock()
 
@@ -35,11 +39,12 @@ _warnings_lock = threading.Lock()
 def load_image(
     source: str | Path | bytes | Image.Image | np.ndarray, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """Reads any picture as upright 8-bit RGB; what was given stays as it was.
+    """Reads any picture as upright 8-bit sRGB; what was given stays as it was.
 
     Takes a path, a file's bytes, a PIL image, or an array `[H, W]` or `[H, W, 1|3|4]` (uint8,
-    uint16, bool, or floats in [0, 1]). EXIF orientation is applied, transparency lies on white, an
-    animation gives its first frame. The size is read from the header before anything is decoded.
+    uint16, bool, or floats in [0, 1]). EXIF orientation and colour profile are applied, more than 8
+    bits are read by the range that they fill, transparency lies on white, an animation gives its
+    first frame. The size is read from the header before anything is decoded.
     Raises `UnreadableImage` (missing, empty, truncated, no picture) and `OversizedImage` (more than
     `max_pixels`).
     """
@@ -48,17 +53,7 @@ def load_image(
     if isinstance(source, Image.Image):
         return _decode(source, "The picture", max_pixels)
     data, name = _read_bytes(source)
-    stream = io.BytesIO(data)
-    try:
-        with _quiet_about_size():
-            image = Image.open(stream, formats=_formats())
-    except Image.DecompressionBombError as error:
-        raise OversizedImage(_too_big(name, _header_size(stream), max_pixels)) from error
-    except BROKEN as error:
-        raise UnreadableImage(
-            f"{name} is not a picture that can be read. Use a JPEG, PNG or WebP file."
-        ) from error
-    return _decode(image, name, max_pixels)
+    return _decode(_open(data, name, max_pixels), name, max_pixels, data)
 
 
 def _read_bytes(source: str | Path | bytes) -> tuple[bytes, str]:
@@ -83,17 +78,62 @@ def _read_bytes(source: str | Path | bytes) -> tuple[bytes, str]:
     return data, name
 
 
+def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
+    """The picture in a file, of which only the header has been read."""
+    stream = io.BytesIO(data)
+    try:
+        if _is_heic(data):
+            return _heic_reader(name)(stream)
+        with _quiet_about_size():
+            return Image.open(stream, formats=_formats())
+    except UnreadableImage:
+        raise
+    except Image.DecompressionBombError as error:
+        raise OversizedImage(_too_big(name, _header_size(stream), max_pixels)) from error
+    except BROKEN as error:
+        raise UnreadableImage(
+            f"{name} is not a picture that can be read. Use a JPEG, PNG or WebP file."
+        ) from error
+
+
+def _is_heic(data: bytes) -> bool:
+    """By the brands in the first box: its length, "ftyp", the main brand, a version, the others."""
+    length = int.from_bytes(data[:4], "big")
+    box = data[8 : min(length, 200)]
+    return data[4:8] == b"ftyp" and any(
+        box[i : i + 4] in HEIC_BRANDS for i in range(0, len(box), 4)
+    )
+
+
+def _heic_reader(name: str) -> Callable[[io.BytesIO], Image.Image]:
+    """Raises UnreadableImage where the package for it is not installed."""
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError as error:
+        raise UnreadableImage(
+            f'{name} is an HEIC picture: run `pip install "essence-transfer[heif]"` to read those, '
+            "or save it as JPEG."
+        ) from error
+    return HeifImageFile
+
+
 def _formats() -> list[str]:
     Image.init()
     return [name for name in Image.ID if name not in RUNS_PROGRAMS]
 
 
-def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
+def _decode(
+    image: Image.Image, name: str, max_pixels: int, data: bytes | None = None
+) -> Image.Image:
+    """`data`: the file's bytes, where the picture was opened from them."""
     if image.width * image.height > max_pixels:
         raise OversizedImage(_too_big(name, image.size, max_pixels))
     try:
+        is_deep = data is not None and has_hidden_depth(image)
         with _quiet_about_size():
             image.load()  # the first frame of an animation
+        if is_deep:
+            spread(image, _open(data, name, max_pixels))
         upright = _to_rgb(_upright(image))
     except BROKEN as error:
         raise UnreadableImage(
@@ -155,23 +195,28 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "I" or image.mode == "F" or image.mode.startswith("I;16"):
-        return Image.fromarray(_to_8_bits(np.asarray(image))).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
-        paper = Image.new("RGBA", image.size, (*PAPER, 255))
-        return Image.alpha_composite(paper, image).convert("RGB")
-    return image.convert("RGB")
+    profile = image.info.get("icc_profile")
+    colours, alpha = _separate_alpha(image)
+    colours = to_srgb(colours, profile)
+    if alpha is None:
+        return colours
+    return Image.composite(colours, Image.new("RGB", image.size, PAPER), alpha)
 
 
-def _to_8_bits(values: np.ndarray) -> np.ndarray:
-    """Deep grey values to uint8. White is the top of the smallest usual range that holds the
-    values.
-    """
-    values = np.nan_to_num(values.astype(np.float64))
-    top = float(values.max(initial=0))
-    white = next((w for w in (1.0, 255.0, 65535.0) if top <= w), top)
-    return (values.clip(0, white) * (255 / white)).round().astype(np.uint8)
+def _separate_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """The colours of a picture, 8 bits a channel, and its transparency if it has any."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return Image.fromarray(to_8_bits(np.asarray(image))), None
+    is_grey = image.mode in ("L", "LA", "La")
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode not in ("RGBA", "LA", "PA", "RGBa") and "transparency" not in image.info:
+        return image, None
+    image = image.convert("RGBA")
+    colours, alpha = image.convert("RGB"), image.getchannel("A")
+    if alpha.getextrema()[1] == 0:
+        alpha = None  # nothing would be left to see: an unused channel rather than a wish
+    return (colours.getchannel("R") if is_grey else colours), alpha
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -182,7 +227,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
             f"An array of shape {array.shape} is no picture: give [H, W] or [H, W, 1|3|4]."
         )
     if array.dtype == np.uint16:
-        array = array / 65535
+        array = to_8_bits(array)
     elif array.dtype == np.bool_:
         array = array.astype(np.float32)
     if array.dtype.kind == "f":
