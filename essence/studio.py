@@ -128,7 +128,7 @@ class Studio(LazyModelSet):
             name, picture = name or Path(picture).stem, load_image(picture)
         found = self.locate(picture, aligned, required=False)
         target = self.embed_target(self.cut(picture, found.pick(face)), name or "essence")
-        return dataclasses.replace(target, face_found=found.face_found)
+        return dataclasses.replace(target, face_found=found.face_found, turn=found.pick(face).turn)
 
     @device_work
     @torch.no_grad()

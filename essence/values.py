@@ -58,6 +58,7 @@ class Target:
     picture: Image.Image | None = None  # the aligned square it was taken from
     text: str = ""  # or the words
     face_found: bool = True  # False: searched for in vain, and the centred square was taken
+    turn: int = 0  # degrees clockwise that its picture was turned by to stand the face upright
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from essence import RefineOptions, Studio
+from essence.cli.main import main
 from essence.errors import UnreadableImage, UserError
 from essence.pictures import align, faces
 from essence.pictures.loading import load_image
@@ -282,6 +284,14 @@ def test_a_face_that_fills_a_picture_on_its_side_is_found(face_image):
     assert align.locate(tight).turn == 90
 
 
+def test_targets_and_sources_know_that_they_were_turned(person):
+    studio = Studio("mini", "cpu")
+    on_its_head = faces.turned(person, 180)
+    assert studio.target(on_its_head).turn == 180
+    (source,) = studio.sources([on_its_head], refine=RefineOptions(steps=0))
+    assert source.square.turn == 180
+
+
 def test_every_face_of_a_picture_on_its_head_is_found(tmp_path):
     two = load_image(photograph(tmp_path / "two.png", (0, 1)))
     upright, given = align.locate(two), faces.turned(two, 180)
@@ -346,3 +356,27 @@ def test_noise_shows_no_face_at_a_second_look_either(grain, brightness):
     noise = (rng.integers(0, 256, (120 // grain, 160 // grain, 3)) * brightness).astype(np.uint8)
     image = Image.fromarray(noise).resize((160, 120), Image.Resampling.BICUBIC)
     assert faces.detect(image) == []
+
+
+# ---- on the command line
+
+
+def test_a_turned_picture_is_told_once(person, tmp_path, capsys):
+    for turn, told in ((180, 1), (0, 0)):
+        faces.turned(person, turn).save(tmp_path / "face.png")
+        words = ["align", "--image", tmp_path / "face.png", "--out", tmp_path / "out.png"]
+        assert main([str(word) for word in words]) == 0
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == told
+        assert all("face.png was turned by 180°" in line for line in lines)
+
+
+def test_a_side_that_no_face_is_worth_is_refused_before_the_work(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(align, "detect", lambda image: pytest.fail("work was done"))
+    words = ["align", "--image", str(tmp_path / "missing.png"), "--out", str(tmp_path / "out.png")]
+    assert main([*words, "--size", "100000"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "100000" in line and "4096" in line and "memory" in line
+    for function in (align.align, align.align_all):
+        with pytest.raises(UserError, match="100000"):
+            function(COLOURS, 100_000)

@@ -7,7 +7,7 @@ import argparse
 from ..pictures import align
 from ..pictures.loading import load_image
 from ..pictures.saving import write_picture
-from .inputs import FILE, PICTURE, add_aligned_argument, at_least
+from .inputs import FILE, PICTURE, add_aligned_argument, at_least, note_turn
 from .outputs import PICTURES, check_output
 
 
@@ -24,11 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict:
     check_output(arguments.out, PICTURES)
+    align.check_side(arguments.size)
     picture, out = load_image(arguments.image), arguments.out
-    if arguments.all:
-        crops = align.align_all(picture, arguments.size)
-    else:
-        crops = [align.align(picture, arguments.size, arguments.face, arguments.aligned)]
+    located = align.locate(picture, arguments.aligned and not arguments.all)
+    squares = located.squares if arguments.all else [located.pick(arguments.face)]
+    note_turn(arguments.image, squares[0].turn)
+    crops = [align.cut(picture, square, arguments.size) for square in squares]
     paths = [out.with_stem(f"{out.stem}-{i}") for i in range(len(crops))]
     if len(crops) == 1:
         paths = [out]

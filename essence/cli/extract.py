@@ -26,6 +26,7 @@ from .inputs import (
     add_source_arguments,
     at_least,
     load_sources,
+    note_turn,
     open_studio,
 )
 from .outputs import (
@@ -140,6 +141,7 @@ def load_targets(
                 print_note(
                     f"No face found in {path}: the picture is taken as it is, as a centred square."
                 )
+            note_turn(path, target.turn)
             targets[i] = target
     return targets
 

@@ -25,7 +25,7 @@ from ..runtime.progress import ProgressBar
 from ..studio import LARGEST_CROP, Studio, last
 from ..values import Source
 from .files import expand, picture_suffixes
-from .progress import with_progress
+from .progress import print_note, with_progress
 
 DEFAULT_SOURCES = 4  # how many bundled or random faces serve where none are given
 MAX_STEPS = 100_000  # hours on any device, for nothing that a thousand would not show
@@ -171,10 +171,18 @@ def cut_photographs(
         for i, path in paths.items():
             with arguments.left_out.unless_usable(path, among):
                 picture = load_image(path)
-                whole[i] = picture, studio.locate(picture, arguments.aligned).pick(0)
+                square = studio.locate(picture, arguments.aligned).pick(0)
+                note_turn(path, square.turn)
+                whole[i] = picture, square
             if models.done() or i == max(paths):
                 ready = {i: (studio.cut(*pair, LARGEST_CROP), pair[1]) for i, pair in whole.items()}
                 cut, whole = cut | ready, {}
     finally:
         wait([models])
     return cut
+
+
+def note_turn(path: Path, turn: int) -> None:
+    """Tells of a picture that came on its side or head."""
+    if turn:
+        print_note(f"{path} was turned by {turn}°, so that its face stands upright.")

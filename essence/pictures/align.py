@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
-from ..errors import NoFaceFound
+from ..errors import NoFaceFound, UserError
 from .faces import detect, ffhq_square
 from .loading import load_image
 from .tensors import resize, square_crop
 
 SUPERSAMPLING = 4  # the crop is drawn at most this many times finer than wanted
+MAX_SIDE = 4096  # pixels, of what is cut out: it is drawn in gigabytes, and no face has more detail
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,8 @@ class Square:
 @dataclass(frozen=True)
 class Located:
     """The squares to cut from a picture, in its pixels as it is, the largest face first: where the
-    face lies on its side or stands on its head, so does its square. `face_found` is False where a face
-    was searched for in vain, and the centred square stands in.
+    face lies on its side or stands on its head, so does its square. `face_found` is False where a
+    face was searched for in vain, and the centred square stands in.
     """
 
     squares: tuple[Square, ...]
@@ -139,6 +140,7 @@ def align(image: Any, size: int = 256, index: int = 0, aligned: bool = False) ->
     `image` is anything `load_image` takes. `aligned` skips the search: the centred square, resized.
     Raises `NoFaceFound`, `UnreadableImage` or `OversizedImage`.
     """
+    check_side(size)
     image = load_image(image)
     return cut(image, locate(image, aligned).pick(index), size)
 
@@ -147,11 +149,21 @@ def align_all(image: Any, size: int = 256) -> list[Image.Image]:
     """Every face of the picture as `align` would cut it, the largest first. Raises `NoFaceFound`
     where there is none.
     """
+    check_side(size)
     image = load_image(image)
     return [cut(image, square, size) for square in locate(image).squares]
 
 
 # -- the crop
+
+
+def check_side(size: int) -> None:
+    """Raises UserError for a side that no face is worth."""
+    if not 1 <= size <= MAX_SIDE:
+        raise UserError(
+            f"A face is cut out with a side of 1 to {MAX_SIDE} pixels, not {size}: more would take "
+            "gigabytes of memory and show no more of it."
+        )
 
 
 def crop(image: Image.Image, landmarks: np.ndarray, size: int = 256) -> Image.Image:
