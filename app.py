@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import gc
 
+from essence.__main__ import prepare_process
+
+if __name__ == "__main__":
+    prepare_process()
+
 gc.disable()  # half a million objects are imported, and none of them is garbage
 from demo import main  # noqa: E402
 

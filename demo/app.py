@@ -1,17 +1,10 @@
-"""The page put together from its panels, and the command that starts it."""
+"""The page put together from its panels."""
 
 from __future__ import annotations
 
-import argparse
-import gc
-import sys
-import traceback
-from collections.abc import Sequence
-from concurrent.futures import Future
-
 import gradio as gr
 
-from essence import ProgressBar, Studio, StudioPool, UserError
+from essence import Studio, StudioPool
 
 from . import api, settings, spaces
 from .events import NOW, Page
@@ -19,7 +12,6 @@ from .panels import compare, crop, grid, learning, models, sources, targets
 from .panels.components import html
 from .rendering import render
 from .session import Run, Session, Visitors
-from .theme import LAUNCH
 from .uploads import Strays
 from .waiting_list import WaitingList
 
@@ -74,41 +66,3 @@ def build(studio: Studio | StudioPool) -> gr.Blocks:
     blocks.queue(default_concurrency_limit=4, max_size=MAX_WAITING)
     blocks._queue.sleep_when_free = QUEUE_PAUSE
     return blocks
-
-
-# ---- the command
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve the page; `arguments` are the command line's words."""
-    parser = argparse.ArgumentParser(description="The page: python app.py.")
-    parser.add_argument(
-        "--model",
-        metavar="NAME|PATH",
-        help="model set of weights/manifest.toml, a folder or a checkpoint (default: "
-        "ffhq where there is a GPU and its files, else mini)",
-    )
-    parser.add_argument("--host", help="address to listen on; 0.0.0.0 for the whole network")
-    parser.add_argument("--port", type=int, help="port to listen on")
-    parser.add_argument("--share", action="store_true", help="make a public link")
-    options = parser.parse_args(arguments)
-    try:
-        pool = spaces.open_pool(options.model, ProgressBar() if sys.stderr.isatty() else None)
-    except UserError as error:
-        sys.exit(f"essence: {error}")
-    pool.of().load().add_done_callback(report_loading)  # the page need not wait for it
-    build(pool).launch(
-        server_name=options.host, server_port=options.port, share=options.share, **LAUNCH
-    )
-
-
-def report_loading(loading: Future) -> None:
-    """Errors of loading, on the console too; visitors read them in the page."""
-    # What is here stays: to look through it would make all visitors wait for half a second now and
-    # then.
-    gc.freeze()
-    error = loading.exception()
-    if isinstance(error, UserError):
-        print(f"essence: {error}", file=sys.stderr, flush=True)
-    elif error is not None:
-        traceback.print_exception(error)

@@ -1,5 +1,5 @@
 """`python -m essence`, and the console script `essence`: what comes before the first import of
-anything large.
+anything large. The page begins with the same.
 """
 
 from __future__ import annotations
@@ -12,6 +12,14 @@ from typing import NoReturn
 
 def main() -> NoReturn:
     """Run one command."""
+    prepare_process()
+    from .cli.main import run_and_exit
+
+    run_and_exit()
+
+
+def prepare_process() -> None:
+    """What must be so before torch is imported."""
     open_missing_streams()
     # Nothing is under way that could be kept: Ctrl-C ends the process at once, without a traceback
     # out of some half imported library.
@@ -19,9 +27,6 @@ def main() -> NoReturn:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     # What torch cannot compute on an Apple GPU, the CPU does; it is asked when torch is imported.
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
-    from .cli.main import run_and_exit
-
-    run_and_exit()
 
 
 def open_missing_streams() -> None:
