@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from essence import Essence, Source, Studio, Target
+from essence import Studio, Target
 
+from .looks import before, edited, row_pictures
 from .rendering import CELL_SIDE, data_url, small_data_url
 from .session import STRONGEST, WEAKEST, Cell, Session, SourceItem, TargetItem
 
@@ -19,7 +20,6 @@ Figures = tuple[float, float | None]
 # Strengths at which a cell of the grid has its picture ready, where pictures are slow.
 STRIP_STRENGTHS = tuple(np.arange(WEAKEST, STRONGEST + 0.01, 0.5).round(2).tolist())
 STRIP_BYTES = 8_000_000  # of all strips of a grid
-PACES = 5  # measurements that count
 
 
 def draw_cells(studio: Studio, session: Session) -> list[tuple[TargetItem, SourceItem]]:
@@ -36,16 +36,14 @@ def draw_cells(studio: Studio, session: Session) -> list[tuple[TargetItem, Sourc
         elif stale:
             rows.setdefault(tuple(stale), []).append(target)
     for items, targets in rows.items():
-        sources, recipes = [item.source for item in items], [target.recipe() for target in targets]
-        essences = [target.limited() for target in targets]
-        pictures = timed_blend(
-            studio, session, sources, essences, [target.strength for target in targets]
-        )
-        for target, made_of, row in zip(targets, recipes, pictures, strict=True):
-            for item, source, pixels in zip(items, sources, row, strict=True):
-                cell = Cell(source, made_of, data_url(pixels, CELL_SIDE))
+        strengths = [target.strength for target in targets]
+        pictures = edited(studio, session, targets, items, strengths, CELL_SIDE)
+        for target, row in zip(targets, pictures, strict=True):
+            for item, picture in zip(items, row, strict=True):
+                made_of = session.recipe(target, item)
+                cell = Cell(item.source, made_of, data_url(picture, CELL_SIDE))
                 old = session.cell(target, item)
-                if old is not None and old.source is source and old.made_of[:-1] == made_of[:-1]:
+                if old and old.source is item.source and old.made_of[:-1] == made_of[:-1]:
                     cell.strip = old.strip  # only the strength is another
                 session.view.cells[target.id, item.id] = cell
                 drawn.append((target, item))
@@ -54,44 +52,13 @@ def draw_cells(studio: Studio, session: Session) -> list[tuple[TargetItem, Sourc
 
 def _show_picture(session: Session, target: TargetItem, item: SourceItem) -> bool:
     """Put the picture that a method without a direction made into its cell, if there is one."""
-    source, recipe = item.source, target.recipe()
+    source, recipe = item.source, session.recipe(target, item)
     pixels = target.picture_of(source)
     if pixels is None:
         session.view.cells.pop((target.id, item.id), None)
         return False
     session.view.cells[target.id, item.id] = Cell(source, recipe, data_url(pixels, CELL_SIDE))
     return True
-
-
-def timed_blend(
-    studio: Studio,
-    session: Session,
-    sources: Sequence[Source],
-    essences: Sequence[Essence],
-    strengths: Sequence[float],
-) -> np.ndarray:
-    """`Studio.blend`; the session notes how long a picture took."""
-    began = time.monotonic()
-    pictures = studio.blend(sources, essences, strengths)
-    pace = (time.monotonic() - began) / (len(sources) * len(essences))
-    session.run.paces = (*session.run.paces, pace)[-PACES:]
-    return pictures
-
-
-def cell_pixels(studio: Studio, target: TargetItem, items: Sequence[SourceItem]) -> np.ndarray:
-    """A row of the grid at full size, uint8 [N, H, W, 3]; a source without a picture in it shows
-    its inversion.
-    """
-    sources = [item.source for item in items]
-    if target.pictures is None:
-        return studio.blend(sources, [target.limited()], [target.strength])[0]
-    made = [target.picture_of(source) for source in sources]
-    return np.stack(
-        [
-            np.asarray(source.inversion) if pixels is None else pixels
-            for source, pixels in zip(sources, made, strict=True)
-        ]
-    )
 
 
 # ---- strips, where pictures are slow
@@ -106,27 +73,27 @@ def make_strips(
     """
     ready, learned = session.items.ready(), session.items.learned()
     for target in learned:
-        wanted, recipe = [], target.recipe()
+        wanted = []
         for item in ready:
-            cell = session.cell(target, item)
+            cell, recipe = session.cell(target, item), session.recipe(target, item)
             if (
                 cell is not None
                 and cell.strip in lacking
                 and cell.source is item.source
                 and cell.made_of[:-1] == recipe[:-1]
             ):
-                wanted.append((item.source, cell.strip))
+                wanted.append((item, cell.strip))
         if not wanted:
             continue
-        lent, essence = session.run.lent, target.limited()
-        sources, names = zip(*(wanted if lent else wanted[:1]), strict=True)
+        lent = session.run.lent
+        items, names = zip(*(wanted if lent else wanted[:1]), strict=True)
         max_length = STRIP_BYTES // (len(ready) * len(learned) * len(STRIP_STRENGTHS))
         frames: dict[str, list[str]] = {name: [] for name in names}
         for strengths in [STRIP_STRENGTHS] if lent else [[each] for each in STRIP_STRENGTHS]:
-            essences = [essence] * len(strengths)
-            pictures = timed_blend(studio, session, sources, essences, strengths)
-            for name, strip in zip(names, pictures.swapaxes(0, 1), strict=True):
-                frames[name] += [small_data_url(pixels, max_length) for pixels in strip]
+            repeated = [target] * len(strengths)
+            rows = edited(studio, session, repeated, items, strengths, CELL_SIDE)
+            for name, strip in zip(names, zip(*rows, strict=True), strict=True):
+                frames[name] += [small_data_url(picture, max_length) for picture in strip]
         return frames
     return {}
 
@@ -143,7 +110,8 @@ def measure_cells(studio: Studio, session: Session) -> list[tuple[TargetItem, So
         if not bare:
             continue
         items = [item for item, _ in bare]
-        figures = figures_of(studio, target, items, cell_pixels(studio, target, items))
+        pictures = row_pictures(studio, session, target, items, CELL_SIDE)
+        figures = figures_of(studio, session, target, items, pictures)
         for (item, cell), values in zip(bare, figures, strict=True):
             cell.figures = values
             measured.append((target, item))
@@ -151,17 +119,29 @@ def measure_cells(studio: Studio, session: Session) -> list[tuple[TargetItem, So
 
 
 def figures_of(
-    studio: Studio, target: TargetItem, items: Sequence[SourceItem], pictures: np.ndarray
+    studio: Studio,
+    session: Session,
+    target: TargetItem,
+    items: Sequence[SourceItem],
+    pictures: Sequence[Image.Image],
 ) -> list[Figures]:
-    """(identity distance to the item's own inversion, likeness to the target) of each picture,
-    uint8 [N, H, W, 3].
-    """
-    before = np.stack([np.asarray(item.source.inversion) for item in items])
-    identity = studio.identity_distances(before, pictures)
-    likeness: list[Any] = [None] * len(pictures)
+    """(identity distance to the item's own picture before, likeness to the target) of each."""
+    side = max(picture.width for picture in pictures)  # of both looks in one row
+    after, originals = (
+        np.stack([np.asarray(resized(picture, side)) for picture in row])
+        for row in (pictures, [before(session, item) for item in items])
+    )
+    identity = studio.identity_distances(originals, after)
+    likeness: list[Any] = [None] * len(after)
     if target.picture is not None:
-        likeness = studio.similarity(embedded_target(studio, target), pictures)
+        likeness = studio.similarity(embedded_target(studio, target), after)
     return list(zip(identity, likeness, strict=True))
+
+
+def resized(picture: Image.Image, side: int) -> Image.Image:
+    if picture.width == side:
+        return picture
+    return picture.resize((side, side), Image.Resampling.LANCZOS)
 
 
 def embedded_target(studio: Studio, item: TargetItem) -> Target:

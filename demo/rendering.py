@@ -42,12 +42,12 @@ def data_url(image: Image.Image | np.ndarray, side: int | None = None) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def small_data_url(pixels: np.ndarray, max_length: int) -> str:
+def small_data_url(picture: Image.Image, max_length: int) -> str:
     """As `data_url` of a cell, made smaller until it has at most so many characters (or is
     tiny).
     """
     side = CELL_SIDE
-    while len(url := data_url(pixels, side)) > max_length and side > SMALLEST_SIDE:
+    while len(url := data_url(picture, side)) > max_length and side > SMALLEST_SIDE:
         side //= 2
     return url
 

@@ -9,17 +9,18 @@ import secrets
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
 import numpy as np
 from PIL import Image
 
-from essence import Essence, Nudge, Pictures, Source, Square, Target
+from essence import Change, Essence, Nudge, Pictures, Source, Square, Target
 
 MAX_ITEMS = 12  # sources, and targets, of one visitor
 # Pixels, longest side, of the photograph that is kept so that its crop can be corrected.
 PHOTO_SIDE = 2000
+LARGEST_CROP = 1024  # pixels, side of the photograph that results are made in
 ALL_BANDS = frozenset(("coarse", "middle", "fine"))
 WEAKEST, STRONGEST = -1.5, 2.0  # of a strength slider
 SLOW = 0.5  # seconds for one picture
@@ -64,7 +65,10 @@ class Photo:
 @dataclass(eq=False)
 class Item:
     """A picture that somebody added. `faces`: its aligned squares, the largest first; `chosen` is
-    the one in use, `nudged` its crop corrected by hand."""
+    the one in use, `nudged` its crop corrected by hand.
+    """
+
+    largest: ClassVar[int | None] = None  # pixels of a crop; None: as the models want it
 
     name: str
     faces: tuple[Image.Image, ...] = ()
@@ -78,12 +82,19 @@ class Item:
     def picture(self) -> Image.Image | None:
         return self.nudged or (self.faces[self.chosen] if self.faces else None)
 
+    @property
+    def square(self) -> Square | None:
+        """Where the picture in use was cut from, in the pixels of `photo`."""
+        return self.photo.squares[self.chosen].nudged(self.nudge) if self.photo else None
+
     def choose(self, index: int) -> None:
         self.chosen, self.nudge, self.nudged = index, Nudge(), None
 
 
 @dataclass(eq=False)
 class SourceItem(Item):
+    largest: ClassVar[int | None] = LARGEST_CROP
+
     source: Source | None = None  # once inverted
     progress: float = 0.0  # of its inversion, 0 ... 1
 
@@ -107,6 +118,7 @@ class TargetItem(Item):
     strength: float = 1.0  # in the grid
     share: float = 0.5  # in the mixture
     bands: frozenset[str] = ALL_BANDS  # the layers it may change
+    where: frozenset[str] = frozenset()  # the parts of photographs; empty: everywhere
     # By model set: an essence, and the crop that it is of.
     aside: dict[str, tuple[Essence, int, Nudge]] = field(default_factory=dict)
 
@@ -136,8 +148,8 @@ class TargetItem(Item):
     def recipe(self) -> tuple[Any, ...]:
         """What, beside the source, a cell of the grid is made of; the strength comes last."""
         if self.pictures is not None:
-            return self.pictures, None, None
-        return self.essence, self.bands, self.strength
+            return self.pictures, None, None, None
+        return self.essence, self.bands, self.where, self.strength
 
     def limited(self) -> Essence:
         """The essence in the layers that it may change."""
@@ -199,7 +211,7 @@ class Cell:
     """A blend as shown, and what it was made of: it is stale as soon as one of these is another."""
 
     source: Source
-    made_of: tuple[Any, ...]  # see `TargetItem.recipe`
+    made_of: tuple[Any, ...]  # see `Session.recipe`
     url: str
     strip: str = field(default_factory=new_id)  # names the same blend's pictures at all strengths
     # Identity distance, and likeness to the target where it has a picture.
@@ -210,10 +222,14 @@ class Cell:
 class View:
     """What the visitor looks at."""
 
+    look: str = "photograph"  # or "model"
     mixing: bool = False  # one row of mixtures instead of the grid
     measuring: bool = False  # figures below the cells
     looking: tuple[str, str] | None = None  # (target's id, source's id) of the large view
     cells: dict[tuple[str, str], Cell] = field(default_factory=dict)  # (target's id, source's id)
+    # What essences do to photographs, by target's id, source's id and the strength at which it was
+    # found: the source, what of the target it belongs to, and the change.
+    changes: dict[tuple[str, str, float], tuple[Source, Any, Change]] = field(default_factory=dict)
     mix: TargetItem = field(default_factory=lambda: TargetItem("mixture", id=MIX))
     mixed: tuple[Any, ...] = ()  # what `mix` was made of
 
@@ -269,12 +285,20 @@ class Session:
 
     def stale(self, target: TargetItem) -> list[SourceItem]:
         """Sources whose cell in the target's row has to be drawn (again)."""
-        made_of, found = target.recipe(), []
+        found = []
         for item in self.items.ready():
-            cell = self.cell(target, item)
+            cell, made_of = self.cell(target, item), self.recipe(target, item)
             if cell is None or cell.source is not item.source or cell.made_of != made_of:
                 found.append(item)
         return found
+
+    def in_photograph(self, item: SourceItem) -> bool:
+        """Whether the source's own photograph is shown, rather than the model's picture."""
+        return self.view.look == "photograph" and item.source.has_photograph
+
+    def recipe(self, target: TargetItem, item: SourceItem) -> tuple[Any, ...]:
+        """What, beside the source, a cell is made of; the strength comes last."""
+        return self.in_photograph(item), *target.recipe()
 
     def forget_cells(self) -> None:
         """Drop the cells of sources and targets that are gone."""
@@ -282,6 +306,9 @@ class Session:
             known = target in self.items.targets or target == MIX
             if not known or source not in self.items.sources:
                 self.view.cells.pop((target, source), None)
+        for key in list(self.view.changes):
+            if key[:2] not in self.view.cells:
+                self.view.changes.pop(key, None)
 
 
 class Visitors:

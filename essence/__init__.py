@@ -16,8 +16,10 @@ __version__ = "0.1.0"
 __all__ = [
     "ASSETS",
     "BadFile",
+    "Change",
     "Essence",
     "EssenceMismatch",
+    "LOOKS",
     "Located",
     "METHODS",
     "NoFaceFound",
@@ -27,6 +29,7 @@ __all__ = [
     "PRESETS",
     "Pictures",
     "ProgressBar",
+    "REGIONS",
     "RefineOptions",
     "Source",
     "Square",
@@ -41,7 +44,10 @@ __all__ = [
     "encode_picture",
     "load_image",
     "manifest",
+    "paste",
+    "picture_animation",
     "picture_grid",
+    "xmp_packet",
 ]
 
 

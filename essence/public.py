@@ -15,10 +15,16 @@ from .library import manifest
 from .methods import METHODS, PRESETS
 from .methods.base import adjusted
 from .methods.optimize import OptimizeOptions
+from .methods.photograph import LOOKS
 from .methods.refine import RefineOptions
 from .pictures.align import Located, Nudge, Square
+from .pictures.detail import Change
+from .pictures.grids import animation as picture_animation
 from .pictures.grids import grid as picture_grid
 from .pictures.loading import load_image
+from .pictures.metadata import xmp_packet
+from .pictures.paste import paste
+from .pictures.regions import REGIONS
 from .pictures.saving import encode_picture
 from .runtime.folders import ASSETS, bundled
 from .runtime.progress import ProgressBar

@@ -69,7 +69,7 @@ class Studio(LazyModelSet):
         """
         hardware.limit_threads()
         memory.keep_memory()
-        super().__init__(model, device, progress)
+        super().__init__(model, device, progress, lent=lend is not None)
         self.queue = queue or DeviceQueue()
         self._prepared: WeakKeyDictionary[Source, PreparedPhotograph] = WeakKeyDictionary()
         if lend is not None:

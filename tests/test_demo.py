@@ -88,7 +88,7 @@ def test_a_photograph_becomes_a_source_while_its_inversion_streams(studio, messa
     )
     item = only(session.items.sources)
     assert len(frames) >= 3 and item.name == "ann" and not messages
-    assert item.source.w.shape == studio.models.latent_shape and item.picture.size == (256, 256)
+    assert item.source.w.shape == studio.models.latent_shape and item.picture.size == (468, 468)
     assert (
         "ann" in frames[-1][0]
         and "refining" not in frames[-1][0]

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demo import blending, presets, rendering, settings
+from demo import blending, looks, presets, rendering, settings
 from demo.messages import SKIP
 from demo.panels import (
     cards,
@@ -82,7 +82,8 @@ def test_a_nudge_crops_and_inverts_anew_and_zero_brings_the_first_crop_back(stud
     run(sources.invert_stale(studio, session, 2))
     assert not item.stale and item.source.crop is item.nudged and (item.source.w != w).any()
     image = align.load_image(photograph)
-    wanted = align.cut(image, align.locate(image).squares[0].nudged(Nudge(1.5, 0.1, 0, 5)), 256)
+    square = align.locate(image).squares[0].nudged(Nudge(1.5, 0.1, 0, 5))
+    wanted = align.cut(image, square, item.picture.width)
     assert (
         np.abs(np.asarray(item.picture, np.float32) - np.asarray(wanted, np.float32)).mean() < 3
     )  # but for JPEG
@@ -319,6 +320,7 @@ def test_only_its_own_page_can_ask_for_a_sessions_pictures(studio, session, monk
         raise UserError("no room")
 
     monkeypatch.setattr(studio, "blend", fails)
+    session.view.look = "model"  # what was found of photographs needs no model
     strengths = dict.fromkeys(session.items.targets, 0.7)
     assert update({"visitor": session.run.word, "strengths": strengths}) is None
     # The event then tells it, and the page asks no more.
@@ -390,21 +392,29 @@ def gathered(studio, session) -> list[dict[str, list[str]]]:
     return answers
 
 
+@pytest.mark.parametrize("look", ["model", "photograph"])
 @pytest.mark.parametrize("lent, answers", [(True, [3, 3]), (False, [1] * 6)])
-def test_where_pictures_are_slow_the_page_gets_a_strip_of_each_cell(studio, session, lent, answers):
+def test_where_pictures_are_slow_the_page_gets_a_strip_of_each_cell(
+    studio, session, lent, answers, look
+):
+    session.view.look = look
+    grid.show_grid(studio, session)
     session.run.lent, session.run.paces = lent, () if lent else (9.0, 9.0)
     strips = gathered(studio, session)
     assert [len(frames) for frames in strips] == answers
     (target, source), cell = next(iter(session.view.cells.items()))
     pictures = compare.at_strengths(
         studio,
+        session,
         session.items.targets[target],
         session.items.sources[source],
         blending.STRIP_STRENGTHS,
+        rendering.CELL_SIDE,
     )
-    for url, pixels in zip(strips[0][cell.strip], pictures, strict=True):
+    for url, picture in zip(strips[0][cell.strip], pictures, strict=True):
         with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as image:
-            assert np.abs(np.asarray(image, np.float32) - pixels).mean() < 3  # but for JPEG
+            wanted = np.asarray(picture, np.float32)
+            assert np.abs(np.asarray(image, np.float32) - wanted).mean() < 3  # but for JPEG
     assert len(set(strips[0][cell.strip])) == len(pictures)
 
 
@@ -439,7 +449,7 @@ def test_what_the_page_shows_from_its_strips_is_not_drawn_again(studio, session,
 
 def test_the_pace_is_measured_and_quick_pages_have_no_strips(studio, monkeypatch):
     took = iter([0, 8, 0, 9, 0, 7, 0, 0.2])
-    monkeypatch.setattr(blending, "time", SimpleNamespace(monotonic=lambda: next(took)))
+    monkeypatch.setattr(looks, "time", SimpleNamespace(monotonic=lambda: next(took)))
     session = Session()
 
     def drawn(strength: float) -> str:
@@ -458,6 +468,7 @@ def test_the_pace_is_measured_and_quick_pages_have_no_strips(studio, monkeypatch
 
 def test_the_strips_of_a_grid_have_a_limit():
     noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
+    noise = Image.fromarray(noise)
     sizes = [len(rendering.small_data_url(noise, most)) for most in (10**6, 50_000, 7_000)]
     assert sizes[0] > 50_000 >= sizes[1] > 7_000 >= sizes[2]
     assert rendering.small_data_url(noise, 10**6) == rendering.data_url(noise, rendering.CELL_SIDE)
@@ -466,7 +477,9 @@ def test_the_strips_of_a_grid_have_a_limit():
 # ---- downloads
 
 
-def test_all_cells_as_an_archive(studio, session):
+@pytest.mark.parametrize("look, side", [("model", 32), ("photograph", 256)])
+def test_all_cells_as_an_archive(studio, session, look, side):
+    session.view.look = look
     name, data = content(downloads.download_cells(studio, session))
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         assert (
@@ -475,14 +488,14 @@ def test_all_cells_as_an_archive(studio, session):
             and "1-dan/2-ben.png" in archive.namelist()
         )
         with Image.open(io.BytesIO(archive.read("1-dan/2-ben.png"))) as image:
-            assert image.size == (studio.models.size,) * 2
+            assert image.size == (side, side)
 
 
 def test_nothing_to_keep_is_told(studio, messages):
     assert downloads.download_cells(studio, Session()) == SKIP and messages
     assert (
         compare.download_sweep(studio, Session())
-        == compare.download_picture(studio, Session(), 1)
+        == compare.download_picture(studio, Session(), 1, False)
         == SKIP
     )
 
@@ -492,8 +505,9 @@ def test_the_large_view_is_kept_at_its_own_strength(studio, session):
         list(session.items.targets.values())[0],
         list(session.items.sources.values())[0],
     )
+    session.view.look = "model"
     compare.open_view(studio, session, target.id, source.id)
-    name, data = content(compare.download_picture(studio, session, -0.4))
+    name, data = content(compare.download_picture(studio, session, -0.4, False))
     with Image.open(io.BytesIO(data)) as image:
         wanted = studio.models.render((source.source.w - 0.4 * target.essence.delta)[None])[0]
         assert name == "ada-dan.png" and np.abs(np.asarray(image).astype(int) - wanted).max() <= 1

@@ -132,7 +132,7 @@ def test_figures_and_the_large_view_are_of_its_pictures(studio, session):
     cell = session.view.cells[made, first]
     assert strip["likeness"] == [pytest.approx(cell.figures[1], abs=1e-3)] * 2
     assert compare.download_sweep(studio, session) == SKIP
-    _, png = content(compare.download_picture(studio, session, 1.0))
+    _, png = content(compare.download_picture(studio, session, 1.0, False))
     assert Image.open(io.BytesIO(png)).tobytes() == negative(session).tobytes()
 
 

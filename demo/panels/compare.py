@@ -12,10 +12,11 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from essence import Studio, encode_picture
+from essence import Studio, paste, picture_animation, xmp_packet
 
-from ..blending import Figures, cell_pixels, figures_of
+from ..blending import Figures, figures_of
 from ..events import NOW, Components, Page, bind
+from ..looks import before, edited, row_pictures
 from ..messages import SKIP
 from ..rendering import data_element, data_url, download_link, render
 from ..session import STRONGEST, WEAKEST, Session, SourceItem, TargetItem, nearest_strength
@@ -24,6 +25,7 @@ from .grid import LIMITS
 
 # Strengths of the pictures that the large view runs through, and of the animation.
 STRENGTHS = tuple(np.arange(WEAKEST, STRONGEST + 0.01, 0.25).round(2).tolist())
+LARGE_SIDE = 512  # pixels of the large view and of the animation
 SWEEP = tuple(np.linspace(WEAKEST, STRONGEST, 29).round(3).tolist())
 
 
@@ -36,7 +38,8 @@ def connect(page: Page, parts: Components) -> None:
     grid.save(bind(pool, downloads.download_result, id=str), session, outbox, **NOW)
     grid.grid(bind(pool, downloads.download_grid), session, outbox, **NOW)
     grid.cells(bind(pool, downloads.download_cells), session, outbox, **NOW)
-    compare.picture(bind(pool, download_picture, strength=float), session, outbox, **NOW)
+    picture = bind(pool, download_picture, strength=float, whole=lambda on: on == "1")
+    compare.picture(picture, session, outbox, **NOW)
     compare.sweep(bind(pool, download_sweep), session, outbox, **NOW)
 
 
@@ -51,7 +54,9 @@ def open_view(studio: Studio, session: Session, target_id: str, source_id: str) 
         "compare.html",
         source=source,
         target=target,
-        after=data_url(cell_pixels(studio, target, [source])[0]),
+        photograph=session.in_photograph(source),
+        before=data_url(before(session, source), LARGE_SIDE),
+        after=data_url(row_pictures(studio, session, target, [source], LARGE_SIDE)[0]),
         strength=f"{target.strength:g}",
         limits=Markup(LIMITS),
     )
@@ -79,46 +84,59 @@ def measure_strengths(studio: Studio, session: Session) -> Any:
         return SKIP
     target, item = found
     if target.pictures is None:
-        pictures = at_strengths(studio, target, item, STRENGTHS)
-        figures = figures_of(studio, target, [item] * len(STRENGTHS), pictures)
+        pictures = at_strengths(studio, session, target, item, STRENGTHS, LARGE_SIDE)
+        figures = figures_of(studio, session, target, [item] * len(STRENGTHS), pictures)
         return strip_html(STRENGTHS, pictures, figures)
-    pictures = cell_pixels(studio, target, [item])
-    figures = figures_of(studio, target, [item], pictures)
-    return strip_html((0.0, 1.0), pictures.repeat(2, axis=0), figures * 2)
+    pictures = row_pictures(studio, session, target, [item], LARGE_SIDE)
+    figures = figures_of(studio, session, target, [item], pictures)
+    return strip_html((0.0, 1.0), pictures * 2, figures * 2)
 
 
 def at_strengths(
-    studio: Studio, target: TargetItem, item: SourceItem, strengths: Sequence[float]
-) -> np.ndarray:
-    """One source at several strengths: uint8 [K, H, W, 3]."""
-    essences = [target.limited()] * len(strengths)
-    return studio.blend([item.source], essences, strengths)[:, 0]
+    studio: Studio,
+    session: Session,
+    target: TargetItem,
+    item: SourceItem,
+    strengths: Sequence[float],
+    size: int | None,
+) -> list[Image.Image]:
+    """One source at several strengths."""
+    rows = edited(studio, session, [target] * len(strengths), [item], strengths, size)
+    return [row[0] for row in rows]
 
 
-def strip_html(strengths: Sequence[float], pictures: np.ndarray, figures: Sequence[Figures]) -> str:
+def strip_html(
+    strengths: Sequence[float], pictures: Sequence[Image.Image], figures: Sequence[Figures]
+) -> str:
     """Strengths, pictures, and what to read at each, as data for the page's script."""
     strip = {
         "strengths": list(strengths),
-        "frames": [data_url(pixels) for pixels in pictures],
+        "frames": [data_url(picture) for picture in pictures],
         "identity": [None if math.isnan(a) else round(a, 3) for a, _ in figures],
         "likeness": [b if b is None else round(b, 3) for _, b in figures],
     }
     return data_element("strip", strip)
 
 
-def download_picture(studio: Studio, session: Session, strength: float) -> Any:
-    """The picture of the large view, at the strength chosen there."""
+def download_picture(studio: Studio, session: Session, strength: float, whole: bool) -> Any:
+    """The picture of the large view, at the strength chosen there and its own resolution; `whole`:
+    pasted back into the photograph that it was cut from.
+    """
     found = looked_at(session)
     if found is None:
         return SKIP
     target, item = found
+    strength = nearest_strength(strength)
     if target.pictures is None:
-        pixels = at_strengths(studio, target, item, [nearest_strength(strength)])[0]
+        picture = at_strengths(studio, session, target, item, [strength], None)[0]
     else:
-        pixels = cell_pixels(studio, target, [item])[0]
-    name = downloads.file_name(f"{item.name} {target.name}")
-    data = encode_picture(Image.fromarray(pixels), "PNG")
-    return download_link(f"{name}.png", data, "image/png")
+        picture, whole = row_pictures(studio, session, target, [item], None)[0], False
+    if whole and item.photo is not None and session.in_photograph(item):
+        photograph = item.photo.picture().convert("RGB")
+        picture = paste(photograph, item.square, item.source.crop, picture)
+    photograph = session.in_photograph(item) and target.pictures is None
+    xmp = xmp_packet([target.name], [strength], photograph)
+    return downloads.picture_link(f"{item.name} {target.name}", picture, xmp)
 
 
 def download_sweep(studio: Studio, session: Session) -> Any:
@@ -128,5 +146,6 @@ def download_sweep(studio: Studio, session: Session) -> Any:
         return SKIP
     target, item = found
     name = downloads.file_name(f"{item.name} {target.name}")
-    data = studio.sweep(item.source, target.limited(), SWEEP)
-    return download_link(f"{name}.webp", data, "image/webp")
+    frames = at_strengths(studio, session, target, item, SWEEP, LARGE_SIDE)
+    xmp = xmp_packet([target.name], [STRONGEST], session.in_photograph(item))
+    return download_link(f"{name}.webp", picture_animation(frames, xmp=xmp), "image/webp")

@@ -26,7 +26,7 @@ CONTROLS = {
     "zoom": (0.5, 2.0, 0.02, "Zoom"),
     "right": (-0.5, 0.5, 0.01, "Left, right"),
     "down": (-0.5, 0.5, 0.01, "Up, down"),
-    "turn": (-45.0, 45.0, 1.0, "Turn"),
+    "turn": (-180.0, 180.0, 1.0, "Turn"),
 }
 
 
@@ -75,6 +75,7 @@ def edit_crop(studio: Studio, session: Session, id: str) -> Any:
         others=others,
         centre=chosen.centre,
         across=chosen.across,
+        turn=chosen.turn,
         controls=controls,
     )
 
@@ -89,7 +90,7 @@ def nudge_crop(studio: Studio, session: Session, id: str, values: Mapping[str, o
         item.nudge, item.nudged = wanted, None
         if wanted != Nudge():
             square = item.photo.squares[item.chosen].nudged(wanted)
-            item.nudged = studio.cut(item.photo.picture(), square)
+            item.nudged = studio.cut(item.photo.picture(), square, item.largest)
         if isinstance(item, TargetItem):
             item.take(None)
     return show(studio, session)

@@ -7,20 +7,22 @@ import io
 import re
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from essence import Essence, Pictures, Studio, encode_picture, picture_grid
+from essence import Essence, Pictures, Studio, encode_picture, picture_grid, xmp_packet
 
-from ..blending import cell_pixels
+from ..looks import before, row_pictures
 from ..messages import SKIP, warn
 from ..rendering import download_link
 from ..session import Session, SourceItem, TargetItem
 
-# Pixels; larger cells go into the archive as JPEG, or it would be too much for a link.
+# Pixels; larger pictures go as JPEG, or they would be too much for a link.
 LOSSLESS_SIDE = 512
+GRID_SIDE = 512  # of a cell of the grid as one picture
 
 
 def download_grid(studio: Studio, session: Session) -> Any:
@@ -29,12 +31,13 @@ def download_grid(studio: Studio, session: Session) -> Any:
     if found is None:
         return SKIP
     sources, targets = found
-    rows: list[list[Image.Image | None]] = [[None, *(item.source.inversion for item in sources)]]
+    rows: list[list[Image.Image | None]] = [[None, *(before(session, s) for s in sources)]]
     for target in targets:
-        pictures = map(Image.fromarray, cell_pixels(studio, target, sources))
+        pictures = row_pictures(studio, session, target, sources, GRID_SIDE)
         rows.append([target.result.thumbnail, *pictures])
-    sheet = picture_grid(rows, cell=studio.models.size)
-    return download_link("essence-grid.png", encode_picture(sheet, "PNG"), "image/png")
+    side = max(picture.width for picture in rows[-1][1:])
+    data = encode_picture(picture_grid(rows, cell=side), "PNG", packet(session, targets, sources))
+    return download_link("essence-grid.png", data, "image/png")
 
 
 def download_cells(studio: Studio, session: Session) -> Any:
@@ -43,16 +46,30 @@ def download_cells(studio: Studio, session: Session) -> Any:
     if found is None:
         return SKIP
     sources, targets = found
-    kind = "PNG" if studio.models.size <= LOSSLESS_SIDE else "JPEG"
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for i, target in enumerate(targets, 1):
-            pictures = cell_pixels(studio, target, sources)
-            for j, (source, pixels) in enumerate(zip(sources, pictures, strict=True), 1):
+            pictures = row_pictures(studio, session, target, sources, None)
+            for j, (source, picture) in enumerate(zip(sources, pictures, strict=True), 1):
                 folder, name = f"{i}-{file_name(target.name)}", f"{j}-{file_name(source.name)}"
-                data = encode_picture(Image.fromarray(pixels), kind)
+                kind = "PNG" if picture.width <= LOSSLESS_SIDE else "JPEG"
+                data = encode_picture(picture, kind, packet(session, [target], [source]))
                 archive.writestr(f"{folder}/{name}.{kind.lower()}", data)
     return download_link("essence-cells.zip", buffer.getvalue(), "application/zip")
+
+
+def packet(session: Session, targets: Sequence[TargetItem], sources: Sequence[SourceItem]) -> bytes:
+    """What pictures of these say about themselves."""
+    photographs = any(session.in_photograph(source) for source in sources)
+    names, strengths = [t.name for t in targets], [t.strength for t in targets]
+    return xmp_packet(names, strengths, photographs)
+
+
+def picture_link(name: str, picture: Image.Image, xmp: bytes) -> str:
+    """A link to one picture; large ones go as JPEG."""
+    kind = "PNG" if picture.width <= LOSSLESS_SIDE else "JPEG"
+    data = encode_picture(picture, kind, xmp)
+    return download_link(f"{file_name(name)}.{kind.lower()}", data, f"image/{kind.lower()}")
 
 
 def shown_cells(session: Session) -> tuple[list[SourceItem], list[TargetItem]] | None:

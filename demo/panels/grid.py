@@ -22,7 +22,7 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from essence import Studio, StudioPool, UserError
+from essence import LOOKS, REGIONS, Studio, StudioPool, UserError
 
 from ..blending import STRIP_STRENGTHS, draw_cells, make_strips, measure_cells
 from ..events import EVERY, NOW, QUIET, Components, Page, bind
@@ -54,7 +54,7 @@ EXPLANATION = (
     "target: higher is more alike."
 )
 GRID_JS = """essence.clicks(element, trigger,
-  ['look', 'save', 'grid', 'cells', 'band', 'mixing', 'figures']);
+  ['look', 'save', 'grid', 'cells', 'band', 'part', 'mixing', 'figures', 'appearance']);
 essence.grid(element, trigger, watch, server, 'ask');
 essence.together(element);"""
 COMPARE_JS = """essence.compare(element, watch);
@@ -88,6 +88,8 @@ def connect(page: Page, parts: Components) -> None:
     grid.ask(update, session, answers, concurrency_limit=None, **EVERY, **QUIET)
     band = bind(pool, switch_band, id=str, band=str)
     grid.band(band, session, grid, **EVERY, **NOW)
+    grid.part(bind(pool, switch_part, id=str, part=str), session, grid, **NOW)
+    grid.appearance(bind(pool, switch_look, look=str), session, grid, **NOW)
     grid.mixing(bind(pool, switch_mixing, mixing=lambda on: on == "1"), session, grid, **NOW)
     grid.figures(bind(pool, switch_figures), session, grid, **NOW)
 
@@ -194,6 +196,21 @@ def switch_band(studio: Studio, session: Session, id: str, band: str) -> str:
     return show_grid(studio, session)
 
 
+def switch_part(studio: Studio, session: Session, id: str, part: str) -> str:
+    """Let an essence change this part of photographs, beside others chosen so, or not."""
+    target = session.items.targets.get(id)
+    if target is not None and part in REGIONS:
+        target.where = target.where ^ {part}
+    return show_grid(studio, session)
+
+
+def switch_look(studio: Studio, session: Session, look: str) -> str:
+    """Photographs in their own detail, or the model's pictures."""
+    if look in LOOKS:
+        session.view.look = look
+    return show_grid(studio, session)
+
+
 def switch_mixing(studio: Studio, session: Session, mixing: bool) -> str:
     session.view.mixing = mixing
     return show_grid(studio, session)
@@ -222,6 +239,8 @@ def grid_html(session: Session) -> str:
         shared=strengths.pop() if len(strengths) == 1 else 1.0,
         limits=Markup(LIMITS),
         bands=BANDS,
+        regions=REGIONS if any(map(session.in_photograph, columns)) else (),
+        has_photographs=any(item.source.has_photograph for item in columns),
         explanation=Markup(EXPLANATION),
         figures_html=figures_html,
     )

@@ -79,16 +79,26 @@ class Cropped:
 
 
 def cut_faces(
-    studio: Studio, picture: Image.Image, aligned: bool = False, required: bool = False
+    studio: Studio,
+    picture: Image.Image,
+    aligned: bool = False,
+    required: bool = False,
+    largest: int | None = None,
 ) -> Cropped:
-    """Raises NoFaceFound where a face is `required`."""
+    """`largest`: pixels, at their own resolution up to this, else as the models want them. Raises
+    NoFaceFound where a face is `required`.
+    """
     located = studio.locate(picture, aligned, required)
-    faces = tuple(studio.cut(picture, square) for square in located.squares)
-    found = located.face_found or aligned or not studio.has_faces
-    return Cropped(Photo.of(picture, located.squares), faces, found)
+    faces = tuple(studio.cut(picture, square, largest) for square in located.squares)
+    return Cropped(Photo.of(picture, located.squares), faces, located.face_found)
 
 
 def tell_faces(item: Item) -> None:
+    if item.square is not None and item.square.turn:
+        inform(
+            f"{item.name} was turned by {item.square.turn}°, so that the face stands upright. "
+            "Its crop can be turned back."
+        )
     if len(item.faces) > 1:
         inform(
             f"{item.name}: {len(item.faces)} faces found. The largest was taken; click another one "

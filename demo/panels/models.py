@@ -205,8 +205,10 @@ def recut(studio: Studio, item: Item, same: bool) -> Mapping[str, Any]:
         return fields | ({"found": cropped.found} if isinstance(item, TargetItem) else {})
     squares, nudged = item.photo.squares, None
     if item.nudge != Nudge():
-        nudged = studio.cut(picture, squares[item.chosen].nudged(item.nudge))
-    return {"faces": tuple(studio.cut(picture, square) for square in squares), "nudged": nudged}
+        square = squares[item.chosen].nudged(item.nudge)
+        nudged = studio.cut(picture, square, item.largest)
+    faces = tuple(studio.cut(picture, square, item.largest) for square in squares)
+    return {"faces": faces, "nudged": nudged}
 
 
 def exchange_models(

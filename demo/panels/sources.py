@@ -90,7 +90,7 @@ def add_sources(
             yield sources_html(session, pending=name), SKIP, SKIP
             with errors_told(name):
                 check_room(session.items.sources, "sources")
-                cropped = cut_faces(studio, load_image(file), aligned, required=True)
+                cropped = cut_faces(studio, load_image(file), aligned, True, SourceItem.largest)
                 item = SourceItem(name, cropped.faces, photo=cropped.photo)
                 tell_faces(item)
                 session.items.sources[item.id] = item

@@ -100,3 +100,14 @@ def fid(real: Tensor, made: Tensor) -> float:
 def _standardised(real: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
     mean, deviation = real.mean(0), real.std(0) + 1e-6
     return (real.double() - mean) / deviation, (made.double() - mean) / deviation
+
+
+# ---- detail
+
+
+def sharpness(pictures: np.ndarray) -> np.ndarray:
+    """Variance of the Laplacian of the grey picture, [N]; uint8 [N, H, W, 3]."""
+    grey = pictures.astype(np.float32).mean(-1)
+    inner = grey[:, 1:-1, 1:-1]
+    around = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
+    return (around - 4 * inner).var(axis=(1, 2))

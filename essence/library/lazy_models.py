@@ -17,12 +17,19 @@ from . import loading, manifest
 class LazyModelSet:
     """Models by name, loaded once when they are needed. Safe to share between threads."""
 
-    def __init__(self, model: str | None, device: str | None, progress: loading.Progress | None):
+    def __init__(
+        self,
+        model: str | None,
+        device: str | None,
+        progress: loading.Progress | None,
+        lent: bool = False,
+    ):
         """`model`: a model set by name or path, None for the default. `progress(what, done,
-        total)` is called during long work while loading.
+        total)` is called during long work while loading. A device that is `lent` need not be here
+        now.
         """
         self.model = model or loading.default_model()
-        self.device = hardware.device(device)
+        self.device = device if lent and device else hardware.device(device)
         self._models: ModelSet | None = None
         self._progress = progress
         # (what, done, total) of long work while the models load

@@ -11,13 +11,17 @@ from PIL import Image
 from .tensors import resize, square_crop
 
 
-def animation(frames: Sequence[Image.Image | np.ndarray], milliseconds: int = 80) -> bytes:
-    """An endless WebP that runs through the pictures and back."""
+def animation(
+    frames: Sequence[Image.Image | np.ndarray], milliseconds: int = 80, xmp: bytes | None = None
+) -> bytes:
+    """An endless WebP that runs through the pictures and back, and what it says about itself."""
     pictures = [
         frame if isinstance(frame, Image.Image) else Image.fromarray(frame) for frame in frames
     ]
     rest = pictures[1:] + pictures[-2:0:-1]
     options = {"save_all": True, "append_images": rest, "duration": milliseconds, "loop": 0}
+    if xmp is not None:
+        options["xmp"] = xmp
     buffer = io.BytesIO()
     pictures[0].save(buffer, "WEBP", quality=88, **options)
     return buffer.getvalue()

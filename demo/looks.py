@@ -1,0 +1,116 @@
+"""Edited pictures in the look that the visitor chose: photographs in their own detail, or the
+model's pictures.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from essence import Change, Essence, Source, Studio
+
+from .session import Session, SourceItem, TargetItem
+
+PACES = 5  # measurements that count
+
+
+def edited(
+    studio: Studio,
+    session: Session,
+    targets: Sequence[TargetItem],
+    items: Sequence[SourceItem],
+    strengths: Sequence[float],
+    size: int | None,
+) -> list[list[Image.Image]]:
+    """Each target's essence, at its strength, on each source: rows of pictures, photographs at most
+    `size` pixels wide (None: as large as they were cut out).
+    """
+    rows: list[list[Image.Image | None]] = [[None] * len(items) for _ in targets]
+    columns = [i for i, item in enumerate(items) if not session.in_photograph(item)]
+    if columns and targets:
+        essences = [target.limited() for target in targets]
+        sources = [items[i].source for i in columns]
+        blends = timed_blend(studio, session, sources, essences, strengths)
+        for row, pictures in zip(rows, blends, strict=True):
+            for i, pixels in zip(columns, pictures, strict=True):
+                row[i] = Image.fromarray(pixels)
+    photographs = [item for item in items if session.in_photograph(item)]
+    for row, target, strength in zip(rows, targets, strengths, strict=True):
+        found = iter(changes(studio, session, target, photographs, strength))
+        for i, item in enumerate(items):
+            if row[i] is None:
+                where = studio.mask(item.source, sorted(target.where))
+                times = strength / anchor_of(session, strength)
+                row[i] = studio.photograph(item.source, next(found), times, size, where)
+    return rows
+
+
+def changes(
+    studio: Studio,
+    session: Session,
+    target: TargetItem,
+    items: Sequence[SourceItem],
+    strength: float,
+) -> list[Change]:
+    """What the essence does to each photograph, found once for all strengths above zero and once
+    for those below, and kept as long as neither changes. Where each call borrows a GPU one has to
+    do for both.
+    """
+    anchor = anchor_of(session, strength)
+    kept, essence = session.view.changes, target.limited()
+    key = (target.essence, target.bands)
+    lacking = []
+    for item in items:
+        known = kept.get((target.id, item.id, anchor))
+        if known is None or known[0] is not item.source or known[1] != key:
+            lacking.append(item)
+    if lacking:
+        found = studio.changes([item.source for item in lacking], essence, anchor)
+        for item, change in zip(lacking, found, strict=True):
+            kept[target.id, item.id, anchor] = (item.source, key, change)
+    return [kept[target.id, item.id, anchor][2] for item in items]
+
+
+def anchor_of(session: Session, strength: float) -> float:
+    """The strength at which the change is found that serves for this one."""
+    return -1.0 if strength < 0 and not session.run.lent else 1.0
+
+
+def timed_blend(
+    studio: Studio,
+    session: Session,
+    sources: Sequence[Source],
+    essences: Sequence[Essence],
+    strengths: Sequence[float],
+) -> np.ndarray:
+    """`Studio.blend`; the session notes how long a picture took."""
+    began = time.monotonic()
+    pictures = studio.blend(sources, essences, strengths)
+    pace = (time.monotonic() - began) / (len(sources) * len(essences))
+    session.run.paces = (*session.run.paces, pace)[-PACES:]
+    return pictures
+
+
+def row_pictures(
+    studio: Studio,
+    session: Session,
+    target: TargetItem,
+    items: Sequence[SourceItem],
+    size: int | None,
+) -> list[Image.Image]:
+    """A row of the grid as it stands; a source without a picture in it shows its inversion."""
+    if target.pictures is None:
+        return edited(studio, session, [target], items, [target.strength], size)[0]
+    made = [target.picture_of(item.source) for item in items]
+    return [
+        item.source.inversion if pixels is None else Image.fromarray(pixels)
+        for item, pixels in zip(items, made, strict=True)
+    ]
+
+
+def before(session: Session, item: SourceItem) -> Image.Image:
+    """What a source is compared with."""
+    return item.source.crop if session.in_photograph(item) else item.source.inversion
