@@ -368,8 +368,10 @@ window.essence = {
     element.addEventListener("input", draw);
     element.addEventListener("change", send);
     element.addEventListener("click", (click) => {
-      if (!("reset" in click.target.dataset)) return;
+      const { reset, turn } = click.target.dataset;
+      if (reset === undefined && turn === undefined) return;
       controls().forEach((each) => (each.value = each.dataset.rest));
+      slider("turn").value = turn ?? 0;
       draw();
       send();
     });

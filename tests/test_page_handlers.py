@@ -115,7 +115,7 @@ def test_another_crop_of_a_target_is_another_essence(studio, session):
 @pytest.mark.parametrize(
     "values, nudge",
     [
-        ({"zoom": 99, "right": -7, "down": 0.2, "turn": 1e9}, Nudge(2, -0.5, 0.2, 45)),
+        ({"zoom": 99, "right": -7, "down": 0.2, "turn": 1e9}, Nudge(2, -0.5, 0.2, 180)),
         ({"zoom": "1", "right": None, "down": float("nan"), "turn": [], "more": 1}, Nudge()),
     ],
 )

@@ -31,7 +31,7 @@ from .items import (
 )
 
 PICTURE_TYPES = [
-    *(".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif"),
+    *(".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif"),
 ]
 SEEDS = 2**31
 
