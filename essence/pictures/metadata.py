@@ -17,6 +17,8 @@ GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMe
 SOFTWARE = "Essence"
 # EXIF tags; maker notes may hold previews of the original.
 ORIENTATION, SOFTWARE_TAG, MAKER_NOTE = 0x0112, 0x0131, 0x927C
+# Says that the colours are sRGB (1), or not; and how cameras mark those of Adobe RGB.
+COLOUR_SPACE, INTEROPERABILITY = 0xA001, 0xA005
 FOLDERS = (0x8769, 0x8825)  # EXIF keeps exposure and place in tables of their own
 
 
@@ -47,7 +49,8 @@ def xmp_packet(names: Sequence[str], strengths: Sequence[float], photograph: boo
 
 def save_options(kind: str, xmp: bytes | None, exif: Image.Exif | None = None) -> dict:
     """Arguments of Pillow's `save` for a PNG, JPEG or WEBP that carries the packet, and the EXIF of
-    the photograph that it was: upright now, and without a thumbnail of what it showed before.
+    the photograph that it was: upright and in sRGB now, and without a thumbnail of what it showed
+    before.
     """
     options: dict = {}
     if exif is not None:
@@ -56,6 +59,8 @@ def save_options(kind: str, xmp: bytes | None, exif: Image.Exif | None = None) -
             kept[tag] = value if tag not in FOLDERS else dict(exif.get_ifd(tag))
         if isinstance(kept.get(FOLDERS[0]), dict):
             kept[FOLDERS[0]].pop(MAKER_NOTE, None)
+            kept[FOLDERS[0]].pop(INTEROPERABILITY, None)
+            kept[FOLDERS[0]][COLOUR_SPACE] = 1
         kept.pop(ORIENTATION, None)
         kept[SOFTWARE_TAG] = SOFTWARE
         options["exif"] = kept.tobytes()
