@@ -5,11 +5,14 @@ closed or take no Unicode.
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import platformdirs
 import pytest
 import torch
+from PIL import Image
 
 from essence.errors import UserError
 from essence.ops import build
@@ -126,3 +129,55 @@ def test_a_device_that_is_not_there(monkeypatch):
     assert hardware.device("cuda:1") == "cuda:1"
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert hardware.device("mps") == "mps"
+
+
+# -- streams
+
+
+def align(folder: Path, *words: str, **options) -> subprocess.CompletedProcess:
+    """Cut out a picture with a name that few encodings have, as a process of its own."""
+    name = "\N{GRINNING FACE}.png"
+    Image.effect_mandelbrot((64, 64), (-2, -1.5, 1, 1.5), 20).save(folder / name)
+    surroundings = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
+    program = [sys.executable, "-m", "essence", "align", "--aligned", "--image", name]
+    return subprocess.run(
+        [*program, *words],
+        cwd=folder,
+        env=surroundings,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options,
+    )
+
+
+def test_a_name_that_the_output_cannot_spell(tmp_path):
+    done = align(tmp_path, "--out", "\N{CAT FACE}.png", env={"PYTHONIOENCODING": "cp1252"})
+    assert done.returncode == 0 and b"\\U0001f431.png" in done.stdout and done.stderr == b""
+    assert (tmp_path / "\N{CAT FACE}.png").exists()
+
+
+@posix_only
+def test_closed_streams_are_nowhere_and_in_no_file(tmp_path):
+    def close() -> None:
+        for number in (0, 1, 2):
+            os.close(number)
+
+    streams = {"stdin": None, "stdout": None, "stderr": None}
+    done = align(tmp_path, "--out", "o.png", preexec_fn=close, **streams)
+    assert done.returncode == 0
+    with Image.open(tmp_path / "o.png") as picture:
+        picture.load()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_an_output_that_is_full_is_one_line(tmp_path):
+    with open("/dev/full", "w") as full:
+        done = align(tmp_path, "--out", "o.png", stdout=full)
+    assert done.returncode == 2 and done.stderr.splitlines() == [
+        b"essence: the output: No space left on device"
+    ]
+
+
+@posix_only
+def test_a_picture_to_the_output_is_alone_there(tmp_path):
+    done = align(tmp_path, "--out", "/dev/stdout")
+    assert done.returncode == 0 and b"/dev/stdout" in done.stderr
+    assert done.stdout.startswith(b"\x89PNG") and done.stdout.endswith(b"IEND\xaeB`\x82")

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from ..errors import UserError
 from . import align, apply, convert, demo, doctor, evaluate, extract, fetch, grid, invert, train
@@ -35,6 +35,8 @@ COMMANDS: dict[str, ModuleType] = {
     "convert": convert,
     "doctor": doctor,
 }
+# Results that go there would be mixed with the words about them.
+STDOUT = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 # These find nothing but hand all their words, --help among them, to a program of its own.
 PROGRAMS: dict[str, ModuleType] = {"train": train, "evaluate": evaluate, "demo": demo}
 
@@ -44,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = make_parser().parse_args(argv)
         result, left_out = arguments.run(arguments), arguments.left_out.names
-        print_result(result | ({"left_out": left_out} if left_out else {}), arguments.json)
+        result |= {"left_out": left_out} if left_out else {}
+        taken = str(getattr(arguments, "out", "")) in STDOUT
+        print_result(result, arguments.json, sys.stderr if taken else sys.stdout)
         sys.stdout.flush()
         return 3 if left_out else 0
     except UserError as error:
@@ -144,16 +148,16 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def print_result(result: dict, as_json: bool) -> None:
+def print_result(result: dict, as_json: bool, stream: TextIO) -> None:
     if as_json:
-        print(json.dumps(result))
+        print(json.dumps(result), file=stream)
         return
     width = max(map(len, result), default=0)
     for key, value in result.items():
         if value is None:
             continue
         values = value if isinstance(value, list) else [value]
-        print(f"{key:{width}}  {', '.join(map(in_words, values))}")
+        print(f"{key:{width}}  {', '.join(map(in_words, values))}", file=stream)
 
 
 def in_words(value: object) -> str:
