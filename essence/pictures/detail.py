@@ -22,6 +22,7 @@ from torch import Tensor
 RADIUS = 5 / 128  # of the guided filter's windows, in sides
 REGULARISATION = 0.01  # on the affine factors, for colours in [-1, 1]
 SMOOTHING = 1e-2  # of the thin-plate spline: landmarks are found to a pixel or so
+FINE_SIDE = 512  # pixels: smaller pictures are warped on a finer grid
 FIELD = 64  # side of the displacement's grid
 BORDER_POINTS = 4  # fixed points on each edge of the square
 # What the fit cannot explain is structure where it is this strong (mean over windows), and noise
@@ -85,8 +86,8 @@ def find_change(
         rest = after - before - (factors * guide).sum(1) - offsets
         strength = window_mean(rest.abs().mean(0, keepdim=True), round(RADIUS * rest.shape[-1]))
         certain = ((strength / STRUCTURE) - 0.5).clamp(0, 1)
-        oval = face_oval(landmarks[2] + landmarks[1] - landmarks[0], rest.shape[-1])
-        structure = oval * certain * believed * rest
+        around_mouth = mouth_oval(landmarks[2] + landmarks[1] - landmarks[0], rest.shape[-1])
+        structure = around_mouth * certain * believed * rest
     return Change(displacement, factors, offsets, structure)
 
 
@@ -109,10 +110,10 @@ def apply_change(photograph: Tensor, change: Change, strength: float = 1.0) -> T
         edited[channel] += strength * (factors * warped).sum(0)
         edited[channel] += strength * enlarge(added[channel : channel + 1], size)[0]
     flattened = (-change.factors.sum(1).mean(0, keepdim=True)).clamp(min=0)  # of grey detail
-    if min(size) > flattened.shape[-1] and flattened.any():
-        grey = warped.mean(0, keepdim=True)
-        coarse = enlarge(F.interpolate(grey[None], flattened.shape[-2:], mode="area")[0], size)
-        edited += strength * enlarge(flattened, size) * (grey - coarse)
+    side = min(flattened.shape[-1] // 2, min(size))
+    if strength > 0 and flattened.any():
+        coarse = enlarge(F.interpolate(warped[None], (side, side), mode="area")[0], size)
+        edited += strength * enlarge(flattened, size) * (warped - coarse)
     return edited.clamp(-1, 1)
 
 
@@ -179,9 +180,29 @@ def warp(picture: Tensor, displacement: Tensor) -> Tensor:
     height, width = picture.shape[-2:]
     places = grid_points(height, width).to(picture)
     places = places + enlarge(displacement, (height, width)).permute(1, 2, 0).to(picture)
+    if max(height, width) <= FINE_SIDE:  # cubic interpolation alone would soften small pictures
+        picture = double(picture)
     return F.grid_sample(picture[None], places[None], "bicubic", "reflection", align_corners=False)[
         0
     ]
+
+
+def double(picture: Tensor) -> Tensor:
+    """Twice as many pixels along each side, [C, 2H, 2W], by the ideal (sinc) interpolation."""
+    border = 8  # the transform is periodic: its edges meet in what is cut off again
+    padded = F.pad(picture[None], (border,) * 4, "reflect")[0]
+    height, width = padded.shape[-2:]
+    spectrum = torch.fft.rfft2(padded)
+    wide = torch.zeros(len(picture), 2 * height, width + 1, dtype=spectrum.dtype)
+    half = height // 2
+    wide[:, :half, : width // 2 + 1] = spectrum[:, :half]
+    wide[:, -half:, : width // 2 + 1] = spectrum[:, -half:]
+    # Samples of the finer grid lie a quarter of a pixel before and behind the old centres.
+    rows = torch.fft.fftfreq(2 * height, 1 / (2 * height))[:, None] / height
+    columns = torch.arange(width + 1) / width
+    wide = wide * torch.exp(-0.5j * torch.pi * (rows + columns))
+    fine = 4 * torch.fft.irfft2(wide, s=(2 * height, 2 * width))
+    return fine[:, 2 * border : -2 * border, 2 * border : -2 * border]
 
 
 def enlarge(field: Tensor, size: tuple[int, int]) -> Tensor:
@@ -237,6 +258,19 @@ def face_oval(landmarks: Tensor, size: int, softness: float = 0.12) -> Tensor:
     half = torch.stack([(right - left) / 2, (bottom - top) / 2]).clamp(min=1e-3)
     distance = ((grid_points(size, size).to(landmarks) - centre) / half).norm(dim=-1)
     return torch.sigmoid((1 - distance) / (softness / 2))[None]
+
+
+def mouth_oval(landmarks: Tensor, size: int) -> Tensor:
+    """A soft mask [1, S, S] around the mouth, where beards, moustaches and teeth appear: elsewhere
+    what the fit cannot explain shows as blotches.
+    """
+    lips, nose, chin = landmarks[LIPS], landmarks[33], landmarks[8]
+    centre = torch.stack([lips[:, 0].mean(), (nose[1] + chin[1]) / 2])
+    half = torch.stack([0.9 * (lips[:, 0].max() - lips[:, 0].min()), 0.55 * (chin[1] - nose[1])])
+    distance = ((grid_points(size, size).to(landmarks) - centre) / half.clamp(min=1e-3)).norm(
+        dim=-1
+    )
+    return torch.sigmoid((1 - distance) / 0.1)[None]
 
 
 def trust(photograph: Tensor, inversion: Tensor, tolerance: float = TOLERANCE) -> Tensor:
