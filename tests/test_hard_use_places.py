@@ -109,6 +109,27 @@ def test_a_library_in_a_cache_that_is_only_read_is_taken(asked_anew, tmp_path): 
     assert build.cpu_library()
 
 
+def test_a_killed_build_for_a_gpu_is_not_waited_for_nor_taken_for_finished(monkeypatch, tmp_path):
+    def load(name, sources, build_directory, **_):
+        """As torch's and ninja's: waits for a lock, and leaves what is there."""
+        assert not (Path(build_directory) / "lock").exists(), "it would wait for ever"
+        library = Path(build_directory) / f"{name}.so"
+        if not library.exists():
+            builds.append(library)
+            library.write_bytes(b"a whole library")
+
+    builds: list[Path] = []
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    monkeypatch.setattr(build, "cuda_toolkit", lambda: tmp_path)
+    monkeypatch.setattr("torch.utils.cpp_extension.load", load)
+    library = Path(build.compile_cuda(["sm_90"]))
+    assert build.compile_cuda(["sm_90"]) == str(library) and len(builds) == 1
+    library.write_bytes(library.read_bytes()[:5])
+    (library.parent / "lock").touch()
+    build.compile_cuda(["sm_90"])
+    assert len(builds) == 2 and build.is_sealed(library)
+
+
 # -- devices
 
 

@@ -24,6 +24,7 @@ FLOORS = [
     ("studio_pool",),
     ("train",),
     ("evaluate",),
+    ("public",),
     ("cli", "__init__", "__main__"),
 ]
 RANK = {name: rank for rank, names in enumerate(FLOORS) for name in names}

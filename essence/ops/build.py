@@ -21,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
+from filelock import FileLock
 
 from ..runtime import folders
 
@@ -135,9 +136,14 @@ def compile_cuda(architectures: Sequence[str]) -> str:
     library = folder / f"{name}.so"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not is_sealed(library):
-            library.unlink(missing_ok=True)  # else ninja would take it for finished
-        with _compiling_for(cpp_extension, home, architectures):
+        with (
+            FileLock(folder / "building"),
+            _compiling_for(cpp_extension, home, architectures),
+        ):
+            # Torch's own lock outlives a build that is killed, and would be waited for in vain.
+            (folder / "lock").unlink(missing_ok=True)
+            if not is_sealed(library):
+                library.unlink(missing_ok=True)  # else ninja would take it for finished
             cpp_extension.load(
                 name,
                 [str(CUDA_SOURCE)],
@@ -146,8 +152,8 @@ def compile_cuda(architectures: Sequence[str]) -> str:
                 build_directory=str(folder),
                 is_python_module=False,
             )
-        if not is_sealed(library):
-            seal(library)
+            if not is_sealed(library):
+                seal(library)
     # ValueError: an architecture that torch does not know.
     except (RuntimeError, ValueError, OSError, subprocess.SubprocessError) as error:
         raise BuildError(f"the compiler failed: {str(error).strip()[-600:]}") from error
