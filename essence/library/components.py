@@ -125,10 +125,11 @@ def _measured_axes(context: LoadContext) -> LatentAxes | None:
     if generator.config.n_mlp == 0:
         return None
     name = f"latents-{context.fingerprint}.safetensors"
-    beside, cached = context.generator_path.with_name(name), folders.cache_folder() / name
-    path = next((place for place in (beside, cached) if place.is_file()), None)
+    beside, writable = context.generator_path.with_name(name), folders.writable_cache_folder()
+    places = (beside, folders.cache_folder() / name, writable / name)
+    path = next((place for place in places if place.is_file()), None)
     if path is None:
-        path = beside if folders.is_writable(beside) else cached
+        path = beside if folders.is_writable(beside) else writable / name
 
         def tell(done: int, total: int) -> None:
             if context.progress is not None:
