@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from essence import Change, Essence, Source, Studio
+from essence import Change, Essence, PhotographEdit, Source, Studio
 
 from .session import Session, SourceItem, TargetItem
 
@@ -37,15 +37,15 @@ def edited(
         for row, pictures in zip(rows, blends, strict=True):
             for i, pixels in zip(columns, pictures, strict=True):
                 row[i] = Image.fromarray(pixels)
-    photographs = [item for item in items if session.in_photograph(item)]
-    for row, target, strength in zip(rows, targets, strengths, strict=True):
-        found = iter(changes(studio, session, target, photographs, strength))
-        for i, item in enumerate(items):
-            if row[i] is None:
-                where = studio.mask(item.source, sorted(target.where))
-                times = strength / anchor_of(session, strength)
-                row[i] = studio.photograph(item.source, next(found), times, size, where)
-    return rows
+    photographs, edits = [item for item in items if session.in_photograph(item)], []
+    for target, strength in zip(targets, strengths, strict=True):
+        found = changes(studio, session, target, photographs, strength)
+        times = strength / anchor_of(session, strength)
+        for item, change in zip(photographs, found, strict=True):
+            where = studio.mask(item.source, sorted(target.where))
+            edits.append(PhotographEdit(item.source, change, times, where))
+    made = iter(studio.photographs(edits, size))
+    return [[next(made) if picture is None else picture for picture in row] for row in rows]
 
 
 def changes(

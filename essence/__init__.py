@@ -27,6 +27,7 @@ __all__ = [
     "OptimizeOptions",
     "OversizedImage",
     "PRESETS",
+    "PhotographEdit",
     "Pictures",
     "ProgressBar",
     "REGIONS",

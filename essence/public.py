@@ -15,7 +15,7 @@ from .library import manifest
 from .methods import METHODS, PRESETS
 from .methods.base import adjusted
 from .methods.optimize import OptimizeOptions
-from .methods.photograph import LOOKS
+from .methods.photograph import LOOKS, PhotographEdit
 from .methods.refine import RefineOptions
 from .pictures.align import Located, Nudge, Square
 from .pictures.detail import Change

@@ -24,9 +24,10 @@ from .methods import PRESETS, method_of
 from .methods.base import latents_of
 from .methods.invert import invert, source_of
 from .methods.photograph import (
+    PhotographEdit,
     PreparedPhotograph,
     edit_photograph,
-    find_changes,
+    find_change,
     prepare_photograph,
 )
 from .methods.refine import RefineOptions
@@ -36,11 +37,11 @@ from .pictures.detail import Change
 from .pictures.grids import animation
 from .pictures.grids import grid as picture_grid
 from .pictures.loading import load_image
-from .pictures.regions import face_regions
 from .pictures.tensors import to_tensor
 from .runtime import hardware, memory
 from .runtime.device_queue import DeviceQueue, in_background
 from .runtime.lending import Lend, device_work, lend_methods
+from .runtime.worker_pool import WorkerPool
 from .values import Essence, Pictures, Source, Step, Target
 
 LARGEST_CROP = 2048  # pixels, side of a photograph's crop
@@ -71,6 +72,7 @@ class Studio(LazyModelSet):
         memory.keep_memory()
         super().__init__(model, device, progress, lent=lend is not None)
         self.queue = queue or DeviceQueue()
+        self._workers = WorkerPool()
         self._prepared: WeakKeyDictionary[Source, PreparedPhotograph] = WeakKeyDictionary()
         if lend is not None:
             _ = self.models  # before the first fork, so that no process loads them again
@@ -248,21 +250,16 @@ class Studio(LazyModelSet):
         if not have:
             return [None] * len(sources)
         edited = self.blend(have, [essence], [strength])[0]
-        found = iter(find_changes([self._prepare(source) for source in have], edited))
+        pairs = zip(map(self._prepare, have), edited, strict=True)
+        found = iter(self._workers.map(lambda pair: find_change(*pair), pairs))
         return [next(found) if source.has_photograph else None for source in sources]
 
-    def photograph(
-        self,
-        source: Source,
-        change: Change | None,
-        strength: float = 1.0,
-        size: int | None = None,
-        where: torch.Tensor | None = None,
-    ) -> Image.Image:
-        """A source's photograph, changed; see `methods.photograph.edit_photograph`."""
-        if change is None:
-            raise UserError(f"There is no photograph of '{source.name}', only the model's picture.")
-        return edit_photograph(self._prepare(source), change, strength, size, where)
+    def photographs(
+        self, edits: Sequence[PhotographEdit], size: int | None = None
+    ) -> list[Image.Image]:
+        """Sources' photographs, changed, at most `size` pixels wide; several at a time."""
+        jobs = [(self._prepare(edit.source), edit) for edit in edits]
+        return self._workers.map(lambda job: edit_photograph(*job, size), jobs)
 
     def mask(self, source: Source, regions: Sequence[str]) -> torch.Tensor | None:
         """Where parts of a photograph lie (see `REGIONS`), [1, S, S] in [0, 1]; None for none
@@ -270,10 +267,9 @@ class Studio(LazyModelSet):
         """
         if not regions:
             return None
-        prepared = self._prepare(source)
-        if prepared.landmarks is None:
+        masks = self._prepare(source).regions
+        if not masks:
             raise UserError("Parts of a picture are known in faces only.")
-        masks = face_regions(prepared.guide, prepared.landmarks[1])
         return sum(masks[name] for name in regions)
 
     def _prepare(self, source: Source) -> PreparedPhotograph:

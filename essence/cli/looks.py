@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from ..errors import UserError
-from ..methods.photograph import LOOKS
+from ..methods.photograph import LOOKS, PhotographEdit
 from ..pictures.loading import load_image
 from ..pictures.regions import REGIONS
 from ..pictures.tensors import to_tensor
@@ -97,7 +97,8 @@ def edited_picture(
     if arguments.mask:
         drawn = read_mask(arguments.mask, source.inversion.width)
         where = drawn if where is None else where * drawn
-    return studio.photograph(source, change, abs(strength), arguments.size, where), True
+    edit = PhotographEdit(source, change, abs(strength), where)
+    return studio.photographs([edit], arguments.size)[0], True
 
 
 def read_mask(path: Path, side: int) -> torch.Tensor:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from ..methods import PRESETS
+from ..methods.photograph import PhotographEdit
 from ..methods.refine import RefineOptions
 from ..pictures.grids import grid
 from ..pictures.loading import load_image
@@ -89,7 +90,8 @@ def print_table(
         for strength in STRENGTHS:
             model = studio.blend(sources, [essence], [strength])[0]
             pairs = zip(sources, changes, strict=True)
-            edited = [studio.photograph(s, change, strength, SIDE) for s, change in pairs]
+            edits = [PhotographEdit(source, change, strength) for source, change in pairs]
+            edited = studio.photographs(edits, SIDE)
             looks = {"model": list(map(Image.fromarray, model)), "photograph": edited}
             for look, made in looks.items():
                 pictures = compared(made)

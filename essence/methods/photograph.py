@@ -7,8 +7,8 @@ size without the models.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -16,15 +16,22 @@ from PIL import Image
 from torch import Tensor
 
 from ..pictures import detail
-from ..pictures.detail import Change, LandmarkSpline
+from ..pictures.detail import (
+    FINE_SIDE,
+    Change,
+    LandmarkSpline,
+    apply_change,
+    fine_picture,
+)
 from ..pictures.faces import aligned_landmarks
+from ..pictures.regions import face_regions
 from ..pictures.tensors import from_uint8, resample, to_pil, to_tensor
 from ..values import Source
 
 LOOKS = ("photograph", "model")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class PreparedPhotograph:
     """All of a source's photograph that does not depend on the essence."""
 
@@ -33,10 +40,30 @@ class PreparedPhotograph:
     inversion: Tensor  # [3, S, S], G(w)
     landmarks: tuple[Tensor, Tensor] | None  # of inversion and photograph; None without faces
     splines: tuple[LandmarkSpline, LandmarkSpline] | None  # through them
+    sizes: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    @cached_property
+    def regions(self) -> dict[str, Tensor]:
+        """Masks of the parts of the face, see `face_regions`; none without a face."""
+        return face_regions(self.guide, self.landmarks[1]) if self.landmarks else {}
+
+    def sized(self, size: int | None) -> tuple[Tensor, Tensor]:
+        """The photograph with at most `size` pixels a side, and what its warping samples; kept for
+        small sizes, which are asked for again and again.
+        """
+        own = self.photograph.shape[-1]
+        side = own if size is None else min(size, own)
+        if side in self.sizes:
+            return self.sizes[side]
+        picture = resample(self.photograph, side, "antialias")
+        found = picture, fine_picture(picture)
+        if side <= FINE_SIDE:
+            self.sizes[side] = found
+        return found
 
 
 def prepare_photograph(source: Source, has_faces: bool) -> PreparedPhotograph:
-    """A source as `find_changes` and `edit_photograph` want it."""
+    """A source as `find_change` and `edit_photograph` want it."""
     photograph, inversion = to_tensor(source.crop)[0], to_tensor(source.inversion)[0]
     guide = resample(photograph, inversion.shape[-1], "antialias")
     if not has_faces:
@@ -47,34 +74,34 @@ def prepare_photograph(source: Source, has_faces: bool) -> PreparedPhotograph:
     return PreparedPhotograph(photograph, guide, inversion, landmarks, splines)
 
 
-def find_changes(prepared: Sequence[PreparedPhotograph], edited: np.ndarray) -> list[Change]:
-    """What the edits do: `edited` G(w + b), uint8 [N, S, S, 3], one for each photograph."""
-    changes = []
-    for each, pixels in zip(prepared, edited, strict=True):
-        landmarks = None
-        if each.landmarks is not None:
-            first, own = each.landmarks
-            second = torch.tensor(aligned_landmarks(Image.fromarray(pixels))).float()
-            landmarks = (first, second, own)
-        after = from_uint8(pixels[None])[0]
-        change = detail.find_change(each.inversion, after, each.guide, landmarks, each.splines)
-        changes.append(change)
-    return changes
+@dataclass(frozen=True, eq=False)
+class PhotographEdit:
+    """One edit of a source's photograph."""
+
+    source: Source
+    change: Change
+    strength: float = 1.0  # in strengths at which the change was found
+    where: Tensor | None = None  # [1, S, S] in [0, 1]: limits it to parts of the picture
+
+
+def find_change(prepared: PreparedPhotograph, edited: np.ndarray) -> Change:
+    """What an edit does: `edited` G(w + b), uint8 [S, S, 3]."""
+    landmarks = None
+    if prepared.landmarks is not None:
+        first, own = prepared.landmarks
+        second = torch.tensor(aligned_landmarks(Image.fromarray(edited))).float()
+        landmarks = (first, second, own)
+    after = from_uint8(edited[None])[0]
+    before, guide = prepared.inversion, prepared.guide
+    return detail.find_change(before, after, guide, landmarks, prepared.splines)
 
 
 def edit_photograph(
-    prepared: PreparedPhotograph,
-    change: Change,
-    strength: float,
-    size: int | None = None,
-    where: Tensor | None = None,
+    prepared: PreparedPhotograph, edit: PhotographEdit, size: int | None = None
 ) -> Image.Image:
-    """The edited photograph, at its own resolution or at `size` pixels a side if that is smaller.
-    `where` [1, S, S] in [0, 1] limits the edit to parts of the picture.
+    """The edited photograph, at its own resolution or at `size` pixels a side if that is
+    smaller.
     """
-    photograph = prepared.photograph
-    if size is not None and size < photograph.shape[-1]:
-        photograph = resample(photograph, size, "antialias")
-    if where is not None:
-        change = change.scaled(where)
-    return to_pil(detail.apply_change(photograph, change, strength))
+    change = edit.change if edit.where is None else edit.change.scaled(edit.where)
+    photograph, fine = prepared.sized(size)
+    return to_pil(apply_change(photograph, change, edit.strength, fine))
