@@ -11,6 +11,7 @@ import torch
 
 from essence import METHODS, PRESETS, UserError, adjusted
 from essence.models.latents import mean_and_covariance
+from essence.runtime.device_queue import DeviceQueue
 from essence.runtime.memory import BatchHalving
 
 from . import fakes
@@ -39,6 +40,7 @@ def said(text: str, kind: type[Exception] = RuntimeError):
         said("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
         said("CUDA out of memory", torch.OutOfMemoryError),
         said("std::bad_alloc"),
+        said("could not create a primitive"),
         said("", MemoryError),
     ],
 )
@@ -54,6 +56,17 @@ def test_a_batch_that_does_not_fit_is_halved_whatever_the_memory_says(fail):
     assert BatchHalving(12)(work) == 3 and asked == [12, 6, 3]
     with pytest.raises(UserError, match="Not even one picture"):
         BatchHalving(2)(fail)
+
+
+@pytest.mark.parametrize("single_thread", [True, False])
+def test_work_that_cannot_be_halved_is_told(single_thread):
+    """Inversion, for one, and pictures of a grid."""
+    queue = DeviceQueue(single_thread)
+    with pytest.raises(UserError, match="DefaultCPUAllocator.*fewer pictures"):
+        queue.run(lambda: cpu_out_of_memory(1))
+    with pytest.raises(RuntimeError, match="shape"):
+        queue.run(lambda: said("a wrong shape")(1))
+    assert queue.run(lambda: 3) == 3
 
 
 def test_other_errors_are_not_taken_for_memory():

@@ -7,11 +7,14 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
+from .memory import exhaustion_told
+
 T = TypeVar("T")
 
 
 class DeviceQueue:
-    """Serialises work on the device: `run` blocks until it is the caller's turn.
+    """Serialises work on the device: `run` blocks until it is the caller's turn. Raises UserError
+    where the memory does not suffice.
 
     Not re-entrant: work must not call `run` again.
     """
@@ -26,7 +29,7 @@ class DeviceQueue:
         self._executor = ThreadPoolExecutor(1, "device") if single_thread else None
 
     def run(self, work: Callable[[], T]) -> T:
-        with self._lock:
+        with self._lock, exhaustion_told():
             if self._executor is None:
                 return work()
             future = self._executor.submit(work)

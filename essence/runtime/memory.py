@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,10 +18,12 @@ from ..errors import UserError
 T = TypeVar("T")
 MEMINFO = Path("/proc/meminfo")
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # parameters of mallopt, from malloc.h
-# How allocators say it that have no exception of their own: torch's for CPUs and for MPS, C++'s,
-# cuBLAS's and cuDNN's.
+# How those say it that have no exception of their own: torch's allocators for CPUs and for MPS,
+# C++'s, cuBLAS, cuDNN and oneDNN.
 EXHAUSTED = re.compile(
-    r"out of memory|not enough memory|can't allocate memory|bad_alloc|ALLOC_FAILED", re.IGNORECASE
+    r"out of memory|not enough memory|can't allocate memory|bad_alloc|ALLOC_FAILED"
+    r"|could not create a (primitive|memory)",
+    re.IGNORECASE,
 )
 
 
@@ -29,6 +32,27 @@ def is_exhausted(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and EXHAUSTED.search(str(error)) is not None
+
+
+@contextmanager
+def exhaustion_told() -> Iterator[None]:
+    """UserError instead of whatever says that the memory is used up."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_exhausted(error):
+            raise
+        raise UserError(
+            f"The memory does not suffice: {_reason(error)}. Take fewer pictures at once, or close "
+            "what else uses it."
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """The sentence of a library's message that says so."""
+    sentences = str(error).split(". ")
+    said = next(filter(EXHAUSTED.search, sentences), sentences[0])
+    return said.strip().rstrip(".") or type(error).__name__
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -89,9 +113,8 @@ class BatchHalving:
                 if not is_exhausted(error):
                     raise
                 if self.batch == 1:
-                    reason = str(error).split(". ")[0].rstrip(".") or type(error).__name__
                     raise UserError(
-                        f"Not even one picture at a time fits into the memory: {reason}. "
+                        f"Not even one picture at a time fits into the memory: {_reason(error)}. "
                         "Close what else uses it, or choose a smaller loss_resolution."
                     ) from error
             # Only after the except block is the error's traceback gone, and with it the tensors
