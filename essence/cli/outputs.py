@@ -27,9 +27,8 @@ def check_output(path: Path, suffixes: Sequence[str], flag: str = "--out") -> No
         raise UserError(f"{flag} {path} is a folder: name a file in it, such as {inside}.")
     if not is_stream(path):
         check_suffix(path, suffixes, flag)
-        path = Path(os.path.realpath(path))
     try:
-        try_to_write(path)
+        try_to_write(path if is_stream(path) else Path(os.path.realpath(path)))
     except OSError as error:
         raise UserError(f"{flag} {path} cannot be written: {error.strerror or error}.") from None
 
