@@ -311,6 +311,8 @@ def test_churches_run_end_to_end_on_the_command_line(church, tmp_path, monkeypat
         "0",
         "--essence",
         "e.safetensors",
+        "--look",
+        "model",
     ]
     assert cli.main([*words, "--out", "o.png"]) == 0
     assert (
