@@ -1,0 +1,127 @@
+"""Photographs in their own detail on the page: the switch, parts, downloads, a phone."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import expect
+
+from demo.panels import compare, grid, sources, targets
+from demo.session import Session
+from essence import bundled
+
+from . import fakes, pictures
+from .browsing import DESKTOP, PHONE, settled
+from .test_demo import content, give_essences, move_sliders, only, run
+
+pytest_plugins = ["tests.browsing"]
+
+
+@pytest.fixture
+def looked(tmp_path):
+    """A studio, and a session with a photograph, a random face and an essence, its cell open."""
+    studio, session = fakes.studio(), Session()
+    run(sources.add_sources(studio, session, [pictures.photograph(tmp_path / "a.jpg")], False, 0))
+    sources.add_random_face(studio, session)
+    run(targets.add_targets(studio, session, [pictures.SOURCES[3]], True))
+    give_essences(studio, session)
+    grid.show_grid(studio, session)
+    target, source = only(session.items.targets), next(iter(session.items.sources.values()))
+    compare.open_view(studio, session, target.id, source.id)
+    return studio, session, target, source
+
+
+def cell_image(session, target, source) -> np.ndarray:
+    url = session.view.cells[target.id, source.id].url
+    with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as image:
+        return np.asarray(image, float)
+
+
+def test_photographs_and_the_models_pictures_stand_side_by_side(looked):
+    studio, session, target, source = looked
+    other = list(session.items.sources.values())[1]
+    assert cell_image(session, target, source).shape[0] == 256
+    assert cell_image(session, target, other).shape[0] == 32
+    html = grid.switch_look(studio, session, "model")
+    assert cell_image(session, target, source).shape[0] == 32 and "data-part" not in html
+    grid.switch_look(studio, session, "oil")
+    assert session.view.look == "model"
+
+
+def test_at_strength_zero_the_cell_is_the_photograph(looked):
+    studio, session, target, source = looked
+    move_sliders(studio, session, {target.id: 0.0})
+    plain = np.asarray(source.source.crop.resize((256, 256), Image.Resampling.LANCZOS), float)
+    assert np.abs(cell_image(session, target, source) - plain).mean() < 4  # but for JPEG
+
+
+def test_a_drag_needs_no_model(looked, monkeypatch):
+    studio, session, target, source = looked
+    before = cell_image(session, target, source)
+    session.items.sources.pop(list(session.items.sources)[1])  # the random face
+    monkeypatch.setattr(studio, "blend", None)
+    answer = grid.update_grid(studio, session, {"strengths": {target.id: 0.4}})
+    assert len(answer["cells"]) == 1
+    assert np.abs(cell_image(session, target, source) - before).max() > 1
+
+
+def test_parts_of_the_face_are_chosen_one_by_one(looked):
+    studio, session, target, _ = looked
+    html = grid.switch_part(studio, session, target.id, "hair")
+    assert target.where == {"hair"}
+    assert html.count('data-part="') == 5 and html.count(
+        'data-part="hair"\n    aria-pressed="true"'
+    )
+    grid.switch_part(studio, session, target.id, "nose")
+    assert target.where == {"hair"}
+    grid.switch_part(studio, session, target.id, "hair")
+    assert not target.where
+
+
+def test_the_whole_photograph_comes_back_with_the_face_in_it(looked):
+    studio, session, target, source = looked
+    whole = source.photo.picture()
+    name, data = content(compare.download_picture(studio, session, 1.0, True))
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.size == whole.size
+        packet = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp").encode()
+        changed = np.abs(np.asarray(image, float) - np.asarray(whole, float)).max(2)
+    assert b"compositeWithTrainedAlgorithmicMedia" in packet
+    xs, ys = zip(*source.square.corners(), strict=True)
+    left, top, right, bottom = (int(f(v)) for v, f in ((xs, min), (ys, min), (xs, max), (ys, max)))
+    left, top = max(left, 0), max(top, 0)
+    inside = changed[top:bottom, left:right]
+    assert inside.max() > 10
+    outside = changed.copy()
+    outside[max(top - 1, 0) : bottom + 2, max(left - 1, 0) : right + 2] = 0
+    assert outside.max() <= 12 * (name.endswith("jpeg"))  # JPEG rounds everywhere
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_in_the_browser(visit, viewport, tmp_path):
+    page = visit(viewport=viewport)
+    pictures.photograph(tmp_path / "ann.jpg")
+    page.set_input_files("#sources-upload input[type=file]", tmp_path / "ann.jpg")
+    settled(page, 1)
+    page.set_input_files("#targets-upload input[type=file]", bundled("essences")[0])
+    cell = page.locator("#board .cell img")
+    expect(cell).to_have_count(1)
+    photograph = cell.get_attribute("src")
+    page.click("#board [data-event=appearance][data-look=model]")
+    expect(cell).not_to_have_attribute("src", photograph)
+    expect(page.locator("#board [data-event=part]")).to_have_count(0)
+    page.click("#board [data-event=appearance][data-look=photograph]")
+    expect(cell).to_have_attribute("src", re.compile("^data:image/jpeg"))
+    expect(page.locator("#board [data-event=part]")).to_have_count(5)
+    page.click("#board .cell")
+    with page.expect_download() as waiting:
+        page.click("dialog.compare [data-whole]")
+    with Image.open(waiting.value.path()) as image, Image.open(tmp_path / "ann.jpg") as given:
+        assert image.size == given.size
+    overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert page.evaluate(overflow) <= 0
