@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
-from .memory import exhaustion_told
+from .memory import explain_memory_errors
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ class DeviceQueue:
         self._executor = ThreadPoolExecutor(1, "device") if single_thread else None
 
     def run(self, work: Callable[[], T]) -> T:
-        with self._lock, exhaustion_told():
+        with self._lock, explain_memory_errors():
             if self._executor is None:
                 return work()
             future = self._executor.submit(work)

@@ -35,7 +35,7 @@ def is_exhausted(error: BaseException) -> bool:
 
 
 @contextmanager
-def exhaustion_told() -> Iterator[None]:
+def explain_memory_errors() -> Iterator[None]:
     """UserError instead of whatever says that the memory is used up."""
     try:
         yield
