@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -43,12 +44,14 @@ def start(tmp_path):
         process.communicate()
 
 
-def read_until(stream, text: str) -> str:
-    """What is read from a stream up to `text`."""
+def read_until(stream, pattern: str) -> str:
+    """What is read from a stream up to a regular expression. Progress bars skip steps that come
+    quickly: ask for any number, not for a certain one.
+    """
     read = ""
-    while text not in read:
+    while not re.search(pattern, read):
         piece = stream.read(1)
-        assert piece, f"ended without {text!r}: {read}"
+        assert piece and len(read) < 100_000, f"ended without {pattern!r}: {read[-2000:]}"
         read += piece
     return read
 
@@ -59,7 +62,7 @@ LEARN = ("extract", "--model", "mini", "--target", str(GRIN), "--refine", "0", "
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_learning_and_keeps_the_essence(start, tmp_path, number):
     work = start(*LEARN, "--out", "e.safetensors", stdin=subprocess.DEVNULL)
-    read_until(work.stderr, "| 2/100000")
+    read_until(work.stderr, r"\| [1-9]\d*/100000")
     work.send_signal(number)
     out, err = work.communicate(timeout=120)
     assert work.returncode == 0 and "Stopped at step" in err and "Traceback" not in err
@@ -92,7 +95,7 @@ def test_what_nobody_may_interrupt_is_not_interrupted(start, tmp_path):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     work = start(*LEARN[:-1], "4", "--out", "e.safetensors", preexec_fn=ignore)
-    read_until(work.stderr, "| 2/4")
+    read_until(work.stderr, r"\| [1-9]/4")
     work.send_signal(signal.SIGHUP)
     work.send_signal(signal.SIGINT)
     _, err = work.communicate(timeout=120)
