@@ -11,13 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..pictures.align import ffhq_square
+from ..pictures.faces import ALIGNED_BOX, PREDICTOR, ffhq_square
 from ..runtime.folders import package_file
 
 SIDE = 128
-# Where dlib's detector puts its box (left, top, right, bottom as parts of the side): the alignment
-# is exact, so the box may be fixed.
-ALIGNED_BOX = (0.234, 0.294, 0.794, 0.854)
 # In dlib's face chips with 25 % padding, as FairFace has them.
 TIGHT_BOX = (0.076, 0.076, 0.892, 0.892)
 
@@ -26,7 +23,7 @@ TIGHT_BOX = (0.076, 0.076, 0.892, 0.892)
 def predictor() -> Any:
     import dlib  # heavy, and only recipes need it here
 
-    return dlib.shape_predictor(str(package_file("shape_predictor_68_face_landmarks.dat")))
+    return dlib.shape_predictor(str(package_file(PREDICTOR)))
 
 
 def landmarks(
