@@ -194,17 +194,31 @@ def test_a_second_derivative_is_refused_and_never_wrong():
 
 @needs_compiler
 def test_a_generator_makes_the_same_pictures_and_gradients(kernels):
-    config = GeneratorConfig(64, 16, 2, {4: 32, 8: 32, 16: 32, 32: 32, 64: 16})
-    generator = Generator(config).requires_grad_(False)
-    for layer in (generator.conv1, *generator.convs):
-        layer.noise.weight.fill_(0.1)
-    w = normal(3, config.layers, 16).requires_grad_()
-    found = []
-    for taken in (True, False):
-        kernels(taken)
+    """At weights where no pixel is so near the activation's kink that rounding decides its slope:
+    torch's own gradient jumps there, by up to 2 %, when w is moved by a rounding.
+    """
+    config = GeneratorConfig(32, 16, 2, {4: 32, 8: 32, 16: 32, 32: 16})
+    w, nudge = normal(3, config.layers, 16), 1e-5 * normal(config.layers, 16, 3).view(3, -1, 16)
+
+    def picture_and_gradient(w: torch.Tensor) -> list[torch.Tensor]:
+        w = w.clone().requires_grad_()
         picture = generator.synthesis(w)
-        found.append([picture, *torch.autograd.grad(picture.square().sum(), w)])
-    agree(*found)
+        return [picture.detach(), *torch.autograd.grad(picture.square().sum(), w)]
+
+    for seed in range(50):
+        torch.manual_seed(seed)
+        generator = Generator(config).requires_grad_(False)
+        for layer in (generator.conv1, *generator.convs):
+            layer.noise.weight.fill_(0.1)
+        kernels(False)
+        expected = picture_and_gradient(w)
+        nudged = [picture_and_gradient(w + sign * nudge)[1] for sign in (1, -1)]
+        if all((n - expected[1]).abs().max() < 2e-5 * expected[1].abs().max() for n in nudged):
+            break
+    else:
+        pytest.fail("every seed has a pixel at the kink")
+    kernels(True)
+    agree(picture_and_gradient(w), expected)
 
 
 @needs_compiler
