@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from essence.pictures import detail
 
@@ -13,7 +14,7 @@ SIDE = 64
 def smooth(seed: int, channels: int = 3, size: int = SIDE) -> torch.Tensor:
     """A soft random picture in [-.5, .5]."""
     noise = torch.rand(channels, 6, 6, generator=torch.Generator().manual_seed(seed)) - 0.5
-    return detail.enlarge(noise, (size, size))
+    return F.interpolate(noise[None], (size, size), mode="bilinear")[0]
 
 
 def face(shift: tuple[float, float] = (0.0, 0.0)) -> torch.Tensor:
@@ -116,3 +117,25 @@ def test_the_oval_lies_on_the_face_and_trust_where_pictures_agree():
     inversion[:, :, 48:] = 1
     believed = detail.trust(photograph, inversion)[0]
     assert believed[:, :40].min() > 0.95 and believed[:, 56:].max() < 0.05
+
+
+@pytest.mark.parametrize("height, width", [(200, 200), (33, 50), (7, 300)])
+def test_fields_are_enlarged_as_torch_does(height, width):
+    field = smooth(3, 2)
+    whole = F.interpolate(field[None], (height, width), mode="bilinear")[0]
+    wide = field @ detail.linear_taps(SIDE, width).T
+    for rows in (slice(0, height), slice(2, 5), slice(height - 1, height)):
+        torch.testing.assert_close(detail.enlarge_rows(wide, height, rows), whole[:, rows])
+
+
+def test_large_photographs_are_edited_in_bands_that_do_not_show(monkeypatch):
+    model, edited, photograph = smooth(0), smooth(1), smooth(2, size=200)
+    guide = F.interpolate(photograph[None], (SIDE, SIDE), mode="area")[0]
+    change, found = (
+        detail.find_change(model, edited, guide, (face(), face((0.1, 0.05)), face())),
+        [],
+    )
+    for pixels in (1 << 20, 1300):
+        monkeypatch.setattr(detail, "BAND_PIXELS", pixels)
+        found.append(detail.apply_change(photograph, change, 0.8))
+    torch.testing.assert_close(*found, atol=1e-5, rtol=0)

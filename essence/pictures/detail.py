@@ -14,6 +14,7 @@ with pixel edges at -1 and 1 (`grid_sample` with align_corners=False).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,7 @@ RADIUS = 5 / 128  # of the guided filter's windows, in sides
 REGULARISATION = 0.01  # on the affine factors, for colours in [-1, 1]
 SMOOTHING = 1e-2  # of the thin-plate spline: landmarks are found to a pixel or so
 FINE_SIDE = 512  # pixels: smaller pictures are warped on a finer grid
+BAND_PIXELS = 1 << 15  # worked on at a time
 FIELD = 64  # side of the displacement's grid
 BORDER_POINTS = 4  # fixed points on each edge of the square
 # What the fit cannot explain is structure where it is this strong (mean over windows), and noise
@@ -104,19 +106,21 @@ def apply_change(
     if strength == 0:
         return photograph
     warped = warp(photograph, strength * change.displacement, fine)
-    size = photograph.shape[-2:]
-    edited = warped.clone()
-    added = change.offsets + change.structure
-    for channel in range(3):  # one at a time: the factors of a large picture take much memory
-        factors = enlarge(change.factors[channel], size)
-        edited[channel] += strength * (factors * warped).sum(0)
-        edited[channel] += strength * enlarge(added[channel : channel + 1], size)[0]
+    height, width = photograph.shape[-2:]
     flattened = (-change.factors.sum(1).mean(0, keepdim=True)).clamp(min=0)  # of grey detail
-    side = min(flattened.shape[-1] // 2, min(size))
-    if strength > 0 and flattened.any():
-        coarse = enlarge(F.interpolate(warped[None], (side, side), mode="area")[0], size)
-        edited += strength * enlarge(flattened, size) * (warped - coarse)
-    return edited.clamp(-1, 1)
+    side = min(flattened.shape[-1] // 2, height, width)
+    coarse = F.interpolate(warped[None], (side, side), mode="area")[0]
+    fields = [change.factors.flatten(0, 1), change.offsets + change.structure, flattened, coarse]
+    wide = [field @ linear_taps(field.shape[-1], width).T for field in fields]
+    edited = torch.empty_like(warped)
+    for rows in row_bands(height, width):
+        factors, added, lost, blurred = (enlarge_rows(field, height, rows) for field in wide)
+        colour = warped[:, rows]
+        difference = added + (factors.unflatten(0, (3, 3)) * colour).sum(1)
+        if strength > 0:
+            difference += lost * (colour - blurred)
+        edited[:, rows] = (colour + strength * difference).clamp(-1, 1)
+    return edited
 
 
 # -- geometry
@@ -182,10 +186,15 @@ def warp(picture: Tensor, displacement: Tensor, fine: Tensor | None = None) -> T
     if not displacement.any():
         return picture
     height, width = picture.shape[-2:]
-    places = grid_points(height, width).to(picture)
-    places = places + enlarge(displacement, (height, width)).permute(1, 2, 0).to(picture)
     fine = fine_picture(picture) if fine is None else fine
-    return F.grid_sample(fine[None], places[None], "bilinear", "reflection", align_corners=False)[0]
+    wide = displacement @ linear_taps(displacement.shape[-1], width).T
+    points, warped = grid_points(height, width), torch.empty_like(picture)
+    for rows in row_bands(height, width):
+        places = points[rows] + enlarge_rows(wide, height, rows).permute(1, 2, 0)
+        warped[:, rows] = F.grid_sample(
+            fine[None], places[None], "bilinear", "reflection", align_corners=False
+        )[0]
+    return warped
 
 
 def fine_picture(picture: Tensor) -> Tensor:
@@ -211,11 +220,27 @@ def double(picture: Tensor) -> Tensor:
     return fine[:, 2 * border : -2 * border, 2 * border : -2 * border]
 
 
-def enlarge(field: Tensor, size: tuple[int, int]) -> Tensor:
-    """A smooth field [C, h, w] at another size, bilinearly."""
-    if tuple(field.shape[-2:]) == tuple(size):
-        return field
-    return F.interpolate(field[None], tuple(size), mode="bilinear", align_corners=False)[0]
+def row_bands(height: int, width: int) -> list[slice]:
+    """The rows of a picture in pieces that stay in a processor's cache while they are worked on."""
+    step = max(1, BAND_PIXELS // width)
+    return [slice(top, min(top + step, height)) for top in range(0, height, step)]
+
+
+def enlarge_rows(field: Tensor, height: int, rows: slice) -> Tensor:
+    """Some rows of a smooth field [C, h, W] that is enlarged, bilinearly, to `height`."""
+    taps = linear_taps(field.shape[-2], height)[rows]
+    seen = taps.any(0).nonzero()
+    first, last = int(seen[0]), int(seen[-1]) + 1
+    return taps[:, first:last] @ field[:, first:last]
+
+
+@lru_cache(maxsize=32)
+def linear_taps(size: int, enlarged: int) -> Tensor:
+    """The matrix [enlarged, size] of linear interpolation along an axis, pixel centres between 0
+    and 1.
+    """
+    unit = torch.eye(size)[None]
+    return F.interpolate(unit, enlarged, mode="linear", align_corners=False)[0].T.contiguous()
 
 
 # -- appearance
