@@ -259,7 +259,10 @@ class Studio(LazyModelSet):
     ) -> list[Image.Image]:
         """Sources' photographs, changed, at most `size` pixels wide; several at a time."""
         jobs = [(self._prepare(edit.source), edit) for edit in edits]
-        return self._workers.map(lambda job: edit_photograph(*job, size), jobs)
+        pictures = self._workers.map(lambda job: edit_photograph(*job, size), jobs)
+        if size is None:
+            memory.release_memory()
+        return pictures
 
     def mask(self, source: Source, regions: Sequence[str]) -> torch.Tensor | None:
         """Where parts of a photograph lie (see `REGIONS`), [1, S, S] in [0, 1]; None for none
@@ -277,6 +280,7 @@ class Studio(LazyModelSet):
         prepared = self._prepared.get(source)
         if prepared is None:
             prepared = self._prepared[source] = prepare_photograph(source, self.has_faces)
+            memory.release_memory()
         return prepared
 
     def sweep(self, source: Source, essence: Essence, strengths: Sequence[float]) -> bytes:

@@ -10,6 +10,7 @@ from ..pictures.loading import load_image
 from ..pictures.metadata import xmp_packet
 from ..pictures.paste import paste
 from ..pictures.saving import write_picture
+from ..runtime.memory import release_memory
 from .inputs import (
     FILE,
     PICTURE,
@@ -55,7 +56,10 @@ def run(arguments: argparse.Namespace) -> dict:
         with Image.open(arguments.source) as original:
             exif = original.getexif()
     if arguments.whole:
+        del studio  # a large photograph needs the memory of the models
+        release_memory()
         photograph = load_image(arguments.source)
+        release_memory()  # what decoding took
         picture = paste(photograph, source.square, source.crop, picture)
     xmp = xmp_packet([essence.name], [strength], is_photograph)
     write_picture(picture, arguments.out, xmp, exif)

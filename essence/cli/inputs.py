@@ -21,6 +21,7 @@ from ..pictures.loading import load_image
 from ..runtime import hardware
 from ..runtime.device_queue import in_background
 from ..runtime.folders import bundled
+from ..runtime.memory import release_memory
 from ..runtime.progress import ProgressBar
 from ..studio import LARGEST_CROP, Studio, last
 from ..values import Source
@@ -179,6 +180,7 @@ def cut_photographs(
                 cut, whole = cut | ready, {}
     finally:
         wait([models])
+    release_memory()
     return cut
 
 

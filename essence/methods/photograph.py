@@ -12,6 +12,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -35,7 +36,7 @@ LOOKS = ("photograph", "model")
 class PreparedPhotograph:
     """All of a source's photograph that does not depend on the essence."""
 
-    photograph: Tensor  # [3, H, W], the crop at its own resolution
+    crop: Image.Image  # the photograph's square at its own resolution
     guide: Tensor  # [3, S, S], the same at the generator's size
     inversion: Tensor  # [3, S, S], G(w)
     landmarks: tuple[Tensor, Tensor] | None  # of inversion and photograph; None without faces
@@ -51,11 +52,12 @@ class PreparedPhotograph:
         """The photograph with at most `size` pixels a side, and what its warping samples; kept for
         small sizes, which are asked for again and again.
         """
-        own = self.photograph.shape[-1]
-        side = own if size is None else min(size, own)
+        side = self.crop.width if size is None else min(size, self.crop.width)
         if side in self.sizes:
             return self.sizes[side]
-        picture = resample(self.photograph, side, "antialias")
+        picture = to_tensor(self.crop)[0]
+        if side < self.crop.width:
+            picture = F.interpolate(picture[None], side, mode="bilinear", antialias=True)[0]
         found = picture, fine_picture(picture)
         if side <= FINE_SIDE:
             self.sizes[side] = found
@@ -64,14 +66,14 @@ class PreparedPhotograph:
 
 def prepare_photograph(source: Source, has_faces: bool) -> PreparedPhotograph:
     """A source as `find_change` and `edit_photograph` want it."""
-    photograph, inversion = to_tensor(source.crop)[0], to_tensor(source.inversion)[0]
-    guide = resample(photograph, inversion.shape[-1], "antialias")
+    inversion = to_tensor(source.inversion)[0]
+    guide = resample(to_tensor(source.crop)[0], inversion.shape[-1], "antialias")
     if not has_faces:
-        return PreparedPhotograph(photograph, guide, inversion, None, None)
+        return PreparedPhotograph(source.crop, guide, inversion, None, None)
     pictures = (source.inversion, source.crop)
     landmarks = tuple(torch.tensor(aligned_landmarks(each)).float() for each in pictures)
     splines = tuple(map(LandmarkSpline, landmarks))
-    return PreparedPhotograph(photograph, guide, inversion, landmarks, splines)
+    return PreparedPhotograph(source.crop, guide, inversion, landmarks, splines)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,4 +106,6 @@ def edit_photograph(
     """
     change = edit.change if edit.where is None else edit.change.scaled(edit.where)
     photograph, fine = prepared.sized(size)
-    return to_pil(apply_change(photograph, change, edit.strength, fine))
+    edited = apply_change(photograph, change, edit.strength, fine)
+    del photograph, fine  # where they are large, the rest needs their memory
+    return to_pil(edited)

@@ -195,8 +195,9 @@ def _draw(image: Image.Image, centre: np.ndarray, x: np.ndarray, size: int) -> I
         drawn = band.convert("F").transform(
             (fine, fine), Image.Transform.AFFINE, transform, Image.Resampling.BICUBIC
         )
-        bands.append(np.asarray(drawn.resize((size, size), Image.Resampling.LANCZOS)))
-    return _to_image(np.stack(bands, -1))
+        pixels = np.asarray(drawn.resize((size, size), Image.Resampling.LANCZOS))
+        bands.append(_to_image(pixels))
+    return Image.merge("RGB", bands)
 
 
 def _to_image(pixels: np.ndarray) -> Image.Image:

@@ -105,17 +105,16 @@ def apply_change(
     """
     if strength == 0:
         return photograph
-    warped = warp(photograph, strength * change.displacement, fine)
+    edited = warp(photograph, strength * change.displacement, fine)
     height, width = photograph.shape[-2:]
     flattened = (-change.factors.sum(1).mean(0, keepdim=True)).clamp(min=0)  # of grey detail
     side = min(flattened.shape[-1] // 2, height, width)
-    coarse = F.interpolate(warped[None], (side, side), mode="area")[0]
+    coarse = F.interpolate(edited[None], (side, side), mode="area")[0]
     fields = [change.factors.flatten(0, 1), change.offsets + change.structure, flattened, coarse]
     wide = [field @ linear_taps(field.shape[-1], width).T for field in fields]
-    edited = torch.empty_like(warped)
     for rows in row_bands(height, width):
         factors, added, lost, blurred = (enlarge_rows(field, height, rows) for field in wide)
-        colour = warped[:, rows]
+        colour = edited[:, rows]
         difference = added + (factors.unflatten(0, (3, 3)) * colour).sum(1)
         if strength > 0:
             difference += lost * (colour - blurred)
@@ -180,11 +179,11 @@ def grid_points(height: int, width: int) -> Tensor:
 
 
 def warp(picture: Tensor, displacement: Tensor, fine: Tensor | None = None) -> Tensor:
-    """A picture [C, H, W] sampled at its own points plus the displacement [2, F, F]; `fine` is the
-    same picture with more pixels, see `fine_picture`.
+    """A picture [C, H, W] sampled at its own points plus the displacement [2, F, F], a new tensor;
+    `fine` is the same picture with more pixels, see `fine_picture`.
     """
     if not displacement.any():
-        return picture
+        return picture.clone()
     height, width = picture.shape[-2:]
     fine = fine_picture(picture) if fine is None else fine
     wide = displacement @ linear_taps(displacement.shape[-1], width).T

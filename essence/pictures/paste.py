@@ -5,10 +5,11 @@ from __future__ import annotations
 from math import ceil, floor, hypot
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
 from .align import Square
 
+STRIP = 256  # rows of the photograph that are worked on at a time
 FADE = 0.06  # of the square's side: over this much of its border the edit fades out
 
 
@@ -19,8 +20,7 @@ def paste(
     `square`, added where the square lies. Outside of it no pixel changes, and inside every pixel
     keeps its own detail where the two are alike.
     """
-    difference = np.asarray(edited, np.int16) - np.asarray(crop, np.int16)
-    if not difference.any():
+    if ImageChops.difference(edited, crop).getbbox() is None:
         return photograph.copy()
     left, top, right, bottom = bounds(photograph, square)
     if left >= right or top >= bottom:
@@ -29,33 +29,31 @@ def paste(
     side, (cx, cy), (x, y) = crop.width, square.centre, square.across
     scale = side / (2 * (x * x + y * y))
     a, b = scale * x, scale * y
-    origin_x, origin_y = left - cx, top - cy
-    transform = (
-        a,
-        b,
-        a * origin_x + b * origin_y + side / 2,
-        -b,
-        a,
-        -b * origin_x + a * origin_y + side / 2,
-    )
-    faded = difference * fade_mask(side)[..., None]
-    result, size = photograph.copy(), (right - left, bottom - top)
-    shrunk = max(1, floor(hypot(a, b)))  # the crop is finer than the photograph: average first
-    bands = []
+    # Where the crop is finer than the photograph, its pixels are averaged first.
+    shrunk = max(1, floor(hypot(a, b)))
+    fading, bands = fade_mask(side), []
     for channel in range(3):
-        band = Image.fromarray(faded[..., channel].astype(np.float32))
-        matrix = transform
-        if shrunk > 1:
-            band = band.reduce(shrunk)
-            matrix = tuple(value / shrunk for value in transform)
-        bands.append(
+        before, after = (
+            np.asarray(each.getchannel(channel), np.float32) for each in (crop, edited)
+        )
+        band = Image.fromarray((after - before) * fading)
+        bands.append(band.reduce(shrunk) if shrunk > 1 else band)
+    result = photograph.copy()
+    for strip in range(top, bottom, STRIP):  # the whole in floats would take much memory
+        box = (left, strip, right, min(strip + STRIP, bottom))
+        origin_x, origin_y = left - cx, strip - cy
+        offset_x = a * origin_x + b * origin_y + side / 2
+        offset_y = -b * origin_x + a * origin_y + side / 2
+        matrix = tuple(value / shrunk for value in (a, b, offset_x, -b, a, offset_y))
+        size = (box[2] - box[0], box[3] - box[1])
+        drawn = [
             np.asarray(
                 band.transform(size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
             )
-        )
-    area = np.asarray(result.crop((left, top, right, bottom)), np.float32)
-    pixels = (area + np.stack(bands, -1)).round().clip(0, 255).astype(np.uint8)
-    result.paste(Image.fromarray(pixels), (left, top))
+            for band in bands
+        ]
+        area = np.asarray(result.crop(box), np.float32) + np.stack(drawn, -1)
+        result.paste(Image.fromarray(area.round().clip(0, 255).astype(np.uint8)), box[:2])
     return result
 
 

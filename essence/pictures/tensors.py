@@ -26,14 +26,16 @@ def to_tensor(images: Image.Image | Sequence[Image.Image], size: int | None = No
             "pass `size`"
         )
     pixels = np.stack([np.asarray(image.convert("RGB")) for image in images])
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(127.5).sub_(1).contiguous()
+    pixels = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+    return pixels.float().div_(127.5).sub_(1)
 
 
 def to_uint8(images: torch.Tensor) -> np.ndarray:
     """`[..., 3, H, W]` in [-1, 1] -> `[..., H, W, 3]` uint8, rounded; values outside are clipped,
     NaN is grey.
     """
-    pixels = images.detach().float().nan_to_num(0).clamp(-1, 1).add(1).mul(127.5).round()
+    pixels = images.detach().float().nan_to_num(0)  # a copy, in which the rest happens
+    pixels.clamp_(-1, 1).add_(1).mul_(127.5).round_()
     return pixels.to(torch.uint8).movedim(-3, -1).cpu().numpy()
 
 
