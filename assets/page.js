@@ -296,6 +296,69 @@ window.essence = {
     });
   },
 
+  // Painting where the change counts, in the large view: a soft brush on a small canvas, sent after
+  // each stroke. Where nothing limits the change yet, the first stroke decides: "add" begins with
+  // nothing, "take away" with everything.
+  brush(element, trigger, event) {
+    const radius = 0.08;
+    const canvas = () => element.querySelector("canvas.brush");
+    const pressed = () => element.querySelector("[data-brush][aria-pressed=true]")?.dataset.brush;
+    const fillWith = (colour) => {
+      const context = canvas().getContext("2d");
+      context.fillStyle = colour;
+      context.fillRect(0, 0, canvas().width, canvas().height);
+    };
+    const begin = async () => {
+      if (canvas().dataset.begun) return;
+      canvas().dataset.begun = "1";
+      fillWith(pressed() === "add" ? "black" : "white");
+      if (!canvas().dataset.mask) return;
+      const image = new Image();
+      image.src = canvas().dataset.mask;
+      await image.decode();
+      canvas().getContext("2d").drawImage(image, 0, 0, canvas().width, canvas().height);
+    };
+    const dab = (move) => {
+      const box = canvas().getBoundingClientRect();
+      const side = canvas().width;
+      const x = ((move.clientX - box.left) / box.width) * side;
+      const y = ((move.clientY - box.top) / box.height) * side;
+      const context = canvas().getContext("2d");
+      const colour = pressed() === "add" ? "255, 255, 255" : "0, 0, 0";
+      const soft = context.createRadialGradient(x, y, 0, x, y, radius * side);
+      soft.addColorStop(0, `rgba(${colour}, 0.6)`);
+      soft.addColorStop(1, `rgba(${colour}, 0)`);
+      context.fillStyle = soft;
+      context.fillRect(0, 0, side, side);
+    };
+    const strength = () => element.querySelector("[data-event=picture]").dataset.strength;
+    element.addEventListener("click", (click) => {
+      const chosen = click.target.closest("[data-brush]");
+      if (chosen) {
+        const on = chosen.getAttribute("aria-pressed") !== "true";
+        for (const each of element.querySelectorAll("[data-brush]")) {
+          each.setAttribute("aria-pressed", String(on && each === chosen));
+        }
+        canvas().hidden = !on;
+      } else if (click.target.closest("[data-event=paint]")) {
+        canvas().dataset.mask = canvas().dataset.begun = "";
+        canvas().getContext("2d").clearRect(0, 0, canvas().width, canvas().height);
+      }
+    });
+    element.addEventListener("pointerdown", async (down) => {
+      if (!down.target.matches("canvas.brush")) return;
+      const painted = down.target;
+      painted.setPointerCapture(down.pointerId);
+      await begin();
+      dab(down);
+      painted.onpointermove = dab;
+      painted.onpointerup = painted.onpointercancel = () => {
+        painted.onpointermove = painted.onpointerup = painted.onpointercancel = null;
+        trigger(event, { strength: strength(), mask: painted.toDataURL("image/png") });
+      };
+    });
+  },
+
   // The strip of the large view.
   strip(element, watch) {
     watch("value", () => {
@@ -304,7 +367,8 @@ window.essence = {
       if (!dialog || !data) return;
       dialog.strip = JSON.parse(data);
       dialog.querySelectorAll("[data-own]").forEach((own) => (own.disabled = false));
-      essence.read(dialog);
+      if (dialog.querySelector("[data-own]")) essence.scrub(dialog);
+      else essence.read(dialog);
     });
   },
 
@@ -312,7 +376,7 @@ window.essence = {
     const own = dialog.querySelector("[data-own]");
     const value = Number(own.value);
     essence.fade(...dialog.querySelectorAll("img.after"), dialog.strip, value);
-    dialog.querySelector("[data-event=picture]").dataset.strength = value;
+    for (const each of dialog.querySelectorAll("[data-strength]")) each.dataset.strength = value;
     dialog.querySelector(".own output").value = value.toFixed(2);
     essence.fill(own);
     essence.read(dialog);

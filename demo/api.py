@@ -5,8 +5,6 @@ a model set of the page by name, its first one without.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,11 +30,11 @@ from essence import (
     load_image,
 )
 
+from .encoding import base64_text, read_base64
 from .panels.downloads import saved_bytes
 from .presets import DEFAULT, options_of, preset_values, presets
 from .session import MAX_ITEMS
 
-LONGEST = 28_000_000  # characters of one picture or essence: 20 MB
 MAX_REFINE_STEPS, MAX_LEARN_STEPS = 100, 1000
 ONE_AT_A_TIME = {"concurrency_id": "gpu", "concurrency_limit": 1}
 
@@ -165,21 +163,6 @@ def studio_of(pool: StudioPool, model: object) -> Studio:
     return pool.of(model)
 
 
-def read_base64(value: object, what: str) -> bytes:
-    """Bytes of base64 text, in one line or many, with or without a "data:" head."""
-    if not isinstance(value, str):
-        raise UserError(f"{what} must be a file as base64 text, not a {type(value).__name__}.")
-    if len(value) > LONGEST:
-        raise UserError(
-            f"{what} is too large: {len(value)} characters of base64, the limit is {LONGEST}."
-        )
-    text = value.partition(",")[2] if value.startswith("data:") else value
-    try:
-        return base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise UserError(f"{what} is no base64 text ({error}).") from None
-
-
 def checked_number(value: object, what: str) -> float:
     if not isinstance(value, (int, float)) or not isfinite(value):
         raise UserError(f"{what} must be a number, not {str(value)[:40]!r}.")
@@ -215,10 +198,6 @@ def read_sources(studio: Studio, latents: object) -> list[Source]:
 
 
 # ---- values out
-
-
-def base64_text(data: bytes) -> str:
-    return base64.b64encode(data).decode()
 
 
 def png(picture: Image.Image) -> str:

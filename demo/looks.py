@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
-from essence import Change, Essence, PhotographEdit, Source, Studio
+from essence import Change, Essence, PhotographEdit, Source, Studio, drawn_mask
 
 from .session import Session, SourceItem, TargetItem
 
@@ -42,7 +43,7 @@ def edited(
         found = changes(studio, session, target, photographs, strength)
         times = strength / anchor_of(session, strength)
         for item, change in zip(photographs, found, strict=True):
-            where = studio.mask(item.source, sorted(target.where))
+            where = mask_of(studio, target, item)
             edits.append(PhotographEdit(item.source, change, times, where))
     made = iter(studio.photographs(edits, size))
     return [[next(made) if picture is None else picture for picture in row] for row in rows]
@@ -72,6 +73,13 @@ def changes(
         for item, change in zip(lacking, found, strict=True):
             kept[target.id, item.id, anchor] = (item.source, key, change)
     return [kept[target.id, item.id, anchor][2] for item in items]
+
+
+def mask_of(studio: Studio, target: TargetItem, item: SourceItem) -> Tensor | None:
+    """Where the essence may change the photograph, [1, S, S] in [0, 1]; None: everywhere."""
+    if (painted := target.painted.get(item.id)) is not None:
+        return drawn_mask(painted, studio.models.size)
+    return studio.mask(item.source, sorted(target.where))
 
 
 def anchor_of(session: Session, strength: float) -> float:

@@ -5,6 +5,7 @@ of a GPU.
 from __future__ import annotations
 
 import io
+import math
 import secrets
 import uuid
 from collections.abc import Sequence
@@ -97,6 +98,7 @@ class SourceItem(Item):
 
     source: Source | None = None  # once inverted
     progress: float = 0.0  # of its inversion, 0 ... 1
+    distance: float = math.nan  # of the model's face to the photograph's, once it is inverted
 
     @property
     def stale(self) -> bool:
@@ -119,6 +121,8 @@ class TargetItem(Item):
     share: float = 0.5  # in the mixture
     bands: frozenset[str] = ALL_BANDS  # the layers it may change
     where: frozenset[str] = frozenset()  # the parts of photographs; empty: everywhere
+    # By source's id: where the change counts on its photograph, instead of the parts.
+    painted: dict[str, Image.Image] = field(default_factory=dict)
     # By model set: an essence, and the crop that it is of.
     aside: dict[str, tuple[Essence, int, Nudge]] = field(default_factory=dict)
 
@@ -298,7 +302,7 @@ class Session:
 
     def recipe(self, target: TargetItem, item: SourceItem) -> tuple[Any, ...]:
         """What, beside the source, a cell is made of; the strength comes last."""
-        return self.in_photograph(item), *target.recipe()
+        return self.in_photograph(item), target.painted.get(item.id), *target.recipe()
 
     def forget_cells(self) -> None:
         """Drop the cells of sources and targets that are gone."""

@@ -46,6 +46,7 @@ __all__ = [
     "UserError",
     "adjusted",
     "bundled",
+    "drawn_mask",
     "encode_picture",
     "load_image",
     "manifest",

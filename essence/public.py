@@ -24,7 +24,7 @@ from .pictures.grids import grid as picture_grid
 from .pictures.loading import load_image
 from .pictures.metadata import xmp_packet
 from .pictures.paste import paste
-from .pictures.regions import REGIONS
+from .pictures.regions import REGIONS, drawn_mask
 from .pictures.saving import encode_picture
 from .runtime.folders import ASSETS, bundled
 from .runtime.progress import ProgressBar

@@ -148,7 +148,7 @@ def test_latents_are_measured_on_a_device_without_float64():
     "wrapped", [base64.encodebytes, lambda data: b" " + base64.b64encode(data)]
 )
 def test_line_wrapped_base64_is_read(wrapped):
-    from demo.api import read_base64
+    from demo.encoding import read_base64
 
     data = bytes(range(256))
     text = wrapped(data).decode()

@@ -83,6 +83,83 @@ def test_parts_of_the_face_are_chosen_one_by_one(looked):
     assert not target.where
 
 
+def brush_url(mask: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(mask).convert("RGBA").save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def test_the_brush_decides_where_a_photograph_changes(looked):
+    studio, session, target, source = looked
+    everywhere = cell_image(session, target, source)
+    move_sliders(studio, session, {target.id: 0.0})
+    plain = cell_image(session, target, source)
+    move_sliders(studio, session, {target.id: 1.0})
+    mask = np.zeros((compare.MASK_SIDE,) * 2, np.uint8)
+    mask[:, mask.shape[1] // 2 :] = 255
+    compare.paint_mask(studio, session, 1.0, brush_url(mask))
+    compare.show_painted(studio, session)
+    painted = cell_image(session, target, source)
+    side = plain.shape[1]
+    assert np.abs(painted - plain)[:, : side // 4].max() < 12  # but for JPEG
+    right = np.s_[:, 3 * side // 4 :]
+    assert np.abs(painted - plain)[right].mean() > 3 * np.abs(painted - everywhere)[right].mean()
+    compare.paint_mask(studio, session, 1.0, "")
+    compare.show_painted(studio, session)
+    assert not target.painted
+    assert np.array_equal(cell_image(session, target, source), everywhere)
+
+
+def test_the_brush_begins_with_the_parts_and_parts_chosen_later_replace_it(looked):
+    studio, session, target, source = looked
+    assert compare.brush_mask(studio, target, source) == ""
+    mask = np.full((compare.MASK_SIDE,) * 2, 255, np.uint8)
+    compare.paint_mask(studio, session, 1.0, brush_url(mask))
+    assert compare.brush_mask(studio, target, source).startswith("data:image/")
+    grid.switch_part(studio, session, target.id, "hair")
+    assert not target.painted
+    assert compare.brush_mask(studio, target, source).startswith("data:image/")
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        "data:image/png;base64,####",
+        "data:image/png;base64,AAAA",
+        brush_url(np.zeros((999, 999), np.uint8)),
+    ],
+)
+def test_a_mask_that_is_none_is_refused_and_told(looked, monkeypatch, mask):
+    studio, session, target, _ = looked
+    told = []
+    monkeypatch.setattr("gradio.Warning", lambda text, **_: told.append(text))
+    compare.paint_mask(studio, session, 1.0, mask)
+    assert not target.painted and len(told) == 1
+
+
+def test_random_faces_have_no_brush(looked):
+    studio, session, target, _ = looked
+    other = list(session.items.sources.values())[1]
+    assert "brush" not in compare.open_view(studio, session, target.id, other.id)
+    assert (
+        compare.paint_mask(studio, session, 1.0, brush_url(np.zeros((128, 128), np.uint8)))
+        is not None
+    )
+    assert not target.painted
+
+
+def test_a_card_says_how_well_the_model_knows_the_face(looked, monkeypatch):
+    studio, session, _, source = looked
+    monkeypatch.setattr(studio, "identity_distances", lambda before, after: [0.7] * len(before))
+    monkeypatch.setattr(type(studio), "has_faces", True)
+    sources.measure_inversions(studio, session, list(session.items.sources.values())[:1])
+    assert source.distance == 0.7
+    assert "another face" in sources.sources_html(session)
+    session.run.lent, source.distance = True, float("nan")
+    sources.measure_inversions(studio, session, [source])
+    assert "understood" not in sources.sources_html(session)
+
+
 def test_the_whole_photograph_comes_back_with_the_face_in_it(looked):
     studio, session, target, source = looked
     whole = source.photo.picture()
@@ -125,3 +202,29 @@ def test_in_the_browser(visit, viewport, tmp_path):
         assert image.size == given.size
     overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert page.evaluate(overflow) <= 0
+
+
+def test_painting_in_the_browser(visit, tmp_path):
+    page = visit()
+    pictures.photograph(tmp_path / "ann.jpg")
+    page.set_input_files("#sources-upload input[type=file]", tmp_path / "ann.jpg")
+    settled(page, 1)
+    page.set_input_files("#targets-upload input[type=file]", bundled("essences")[0])
+    cell = page.locator("#board .cell img")
+    expect(cell).to_have_count(1)
+    whole = cell.get_attribute("src")
+    page.click("#board .cell")
+    after = page.locator("dialog.compare img.after").first
+    expect(page.locator("dialog.compare [data-own]")).to_be_enabled()
+    opened = after.get_attribute("src")
+    page.click("dialog.compare [data-brush=take]")
+    box = page.locator("canvas.brush").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 3
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 40, y + 60, steps=5)
+    page.mouse.up()
+    expect(after).not_to_have_attribute("src", opened)
+    expect(cell).not_to_have_attribute("src", whole)
+    page.click("dialog.compare [data-event=paint]")
+    expect(cell).to_have_attribute("src", whole)

@@ -12,19 +12,21 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from essence import Studio, paste, picture_animation, xmp_packet
+from essence import Studio, load_image, paste, picture_animation, xmp_packet
 
 from ..blending import Figures, figures_of
-from ..events import NOW, Components, Page, bind
-from ..looks import before, edited, row_pictures
-from ..messages import SKIP
+from ..encoding import read_base64
+from ..events import EVERY, NOW, Components, Page, bind
+from ..looks import before, edited, mask_of, row_pictures
+from ..messages import SKIP, errors_told
 from ..rendering import data_element, data_url, download_link, render
 from ..session import STRONGEST, WEAKEST, Session, SourceItem, TargetItem, nearest_strength
 from . import downloads
-from .grid import LIMITS
+from .grid import LIMITS, show_grid
 
 # Strengths of the pictures that the large view runs through, and of the animation.
 STRENGTHS = tuple(np.arange(WEAKEST, STRONGEST + 0.01, 0.25).round(2).tolist())
+MASK_SIDE = 128  # pixels of what the brush paints
 LARGE_SIDE = 512  # pixels of the large view and of the animation
 SWEEP = tuple(np.linspace(WEAKEST, STRONGEST, 29).round(3).tolist())
 
@@ -40,6 +42,9 @@ def connect(page: Page, parts: Components) -> None:
     grid.cells(bind(pool, downloads.download_cells), session, outbox, **NOW)
     picture = bind(pool, download_picture, strength=float, whole=lambda on: on == "1")
     compare.picture(picture, session, outbox, **NOW)
+    paint = bind(pool, paint_mask, strength=float, mask=str)
+    painted = compare.paint(paint, session, parts["strip"], **EVERY, **NOW)
+    painted.then(bind(pool, show_painted), session, [parts["strip"], grid], **NOW)
     compare.sweep(bind(pool, download_sweep), session, outbox, **NOW)
 
 
@@ -59,6 +64,8 @@ def open_view(studio: Studio, session: Session, target_id: str, source_id: str) 
         after=data_url(row_pictures(studio, session, target, [source], LARGE_SIDE)[0]),
         strength=f"{target.strength:g}",
         limits=Markup(LIMITS),
+        mask_side=MASK_SIDE,
+        mask=brush_mask(studio, target, source),
     )
 
 
@@ -73,6 +80,38 @@ def looked_at(session: Session) -> tuple[TargetItem, SourceItem] | None:
     if target.pictures is not None and target.picture_of(item.source) is None:
         return None
     return target, item
+
+
+def brush_mask(studio: Studio, target: TargetItem, item: SourceItem) -> str:
+    """Where the change counts now, as what the brush begins with; empty: everywhere."""
+    mask = mask_of(studio, target, item) if item.source.has_photograph else None
+    if mask is None:
+        return ""
+    pixels = (255 * mask[0]).round().byte().numpy()
+    return data_url(Image.fromarray(pixels).convert("RGB"))
+
+
+def paint_mask(studio: Studio, session: Session, strength: float, mask: str) -> Any:
+    """The brush painted where the change counts on this photograph, white on black, as a data URL;
+    an empty one wipes it all off. The picture at this strength at once; `show_painted` follows.
+    """
+    found = looked_at(session)
+    if found is None or not session.in_photograph(found[1]) or found[0].pictures is not None:
+        return SKIP
+    target, item = found
+    target.painted.pop(item.id, None)
+    if mask:
+        with errors_told():
+            picture = load_image(read_base64(mask, "The mask"), MASK_SIDE * MASK_SIDE)
+            target.painted[item.id] = picture.convert("L")
+    strength = nearest_strength(strength)
+    picture = at_strengths(studio, session, target, item, [strength], LARGE_SIDE)[0]
+    return strip_html((0.0, 1.0), [picture] * 2, [(math.nan, None)] * 2)
+
+
+def show_painted(studio: Studio, session: Session) -> tuple[Any, Any]:
+    """What the brush painted at all strengths, and in the grid."""
+    return measure_strengths(studio, session), show_grid(studio, session)
 
 
 def measure_strengths(studio: Studio, session: Session) -> Any:

@@ -58,7 +58,8 @@ GRID_JS = """essence.clicks(element, trigger,
 essence.grid(element, trigger, watch, server, 'ask');
 essence.together(element);"""
 COMPARE_JS = """essence.compare(element, watch);
-essence.clicks(element, trigger, ['picture', 'sweep']);"""
+essence.clicks(element, trigger, ['picture', 'sweep', 'paint']);
+essence.brush(element, trigger, 'paint');"""
 ANSWER_JS = "essence.answers(element, watch)"
 
 
@@ -200,7 +201,7 @@ def switch_part(studio: Studio, session: Session, id: str, part: str) -> str:
     """Let an essence change this part of photographs, beside others chosen so, or not."""
     target = session.items.targets.get(id)
     if target is not None and part in REGIONS:
-        target.where = target.where ^ {part}
+        target.where, target.painted = target.where ^ {part}, {}
     return show_grid(studio, session)
 
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-import torch
 from PIL import Image
 
 from ..errors import UserError
 from ..methods.photograph import LOOKS, PhotographEdit
 from ..pictures.loading import load_image
-from ..pictures.regions import REGIONS
-from ..pictures.tensors import to_tensor
+from ..pictures.regions import REGIONS, drawn_mask
 from ..studio import Studio
 from ..values import Essence, Source
 from .inputs import PICTURE, at_least
@@ -95,12 +92,7 @@ def edited_picture(
     (change,) = studio.changes([source], essence, 1.0 if strength >= 0 else -1.0)
     where = studio.mask(source, region_names(arguments.where))
     if arguments.mask:
-        drawn = read_mask(arguments.mask, source.inversion.width)
+        drawn = drawn_mask(load_image(arguments.mask), source.inversion.width)
         where = drawn if where is None else where * drawn
     edit = PhotographEdit(source, change, abs(strength), where)
     return studio.photographs([edit], arguments.size)[0], True
-
-
-def read_mask(path: Path, side: int) -> torch.Tensor:
-    """A picture as a mask [1, S, S]: white is 1, black 0."""
-    return (to_tensor(load_image(path).convert("L").convert("RGB"), side)[0, :1] + 1) / 2

@@ -20,6 +20,7 @@ from .detail import (
     guided_fit,
     window_mean,
 )
+from .tensors import to_tensor
 
 REGIONS = ("hair", "skin", "eyes", "mouth", "background")
 GROWTH = 0.04  # of eyes and lips around their landmarks, in sides
@@ -51,6 +52,11 @@ def face_regions(photograph: Tensor, landmarks: Tensor) -> dict[str, Tensor]:
     refined = ((factors * photograph).sum(1) + offsets).clamp(0, 1)
     refined = refined / refined.sum(0, keepdim=True).clamp(min=1e-6)
     return {name: refined[i : i + 1] for i, name in enumerate(REGIONS)}
+
+
+def drawn_mask(picture: Image.Image, size: int) -> Tensor:
+    """A picture of the aligned square, drawn by hand, as a mask [1, S, S]: white is 1, black 0."""
+    return (to_tensor(picture.convert("L").convert("RGB"), size)[0, :1] + 1) / 2
 
 
 def hull_mask(points: Tensor, size: int) -> Tensor:
