@@ -2,7 +2,8 @@
 browser, for grids of several sizes; and how many frames of a learning it shows each second.
 
 One hand: the next movement begins when the pictures of the last one are shown. A row's own slider
-changes the row, the shared one the grid.
+changes the row, the shared one the grid. Each grid in both looks: bundled faces as photographs in
+their own detail, and as the model's pictures.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from essence import LOOKS
+
 from .__main__ import machine_description
 from .load import ROOT, page, quantiles, table_row
 
 TARGET = ROOT / "assets" / "targets" / "grin.jpg"
 LEARNERS = 4  # sources of the learning
 ESSENCES = sorted((ROOT / "assets" / "essences").glob("*.safetensors"))
+PHOTOGRAPHS = sorted((ROOT / "assets" / "sources").glob("*.jpg"))
 SIDES = (2, 3, 4)
 ROW, ALL = ':not([data-strength="all"])', '[data-strength="all"]'  # sliders
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -84,8 +88,14 @@ def add_faces(visitor: Page, count: int) -> None:
 
 
 def fill(visitor: Page, side: int, essences: Sequence[Path]) -> None:
-    """`side` random faces and as many essences; waits for the grid."""
-    add_faces(visitor, side)
+    """`side` photographs and as many essences; waits for the grid."""
+    visitor.set_input_files("#sources-upload input[type=file]", PHOTOGRAPHS[:side])
+    visitor.wait_for_function(
+        """n => document.querySelectorAll('#sources .item').length === n
+            && !document.querySelector('#sources .busy')
+            && !document.querySelector('#sources').textContent.includes('refining')""",
+        arg=side,
+    )
     visitor.set_input_files("#targets-upload input[type=file]", essences)
     visitor.wait_for_function(
         "n => document.querySelectorAll('#board .cell img').length === n", arg=side * side
@@ -116,10 +126,11 @@ def rows(address: str, sides: Sequence[int], repeats: int) -> Iterator[str]:
         for side in sides:
             with tab(browser, address) as visitor:
                 fill(visitor, side, essences[:side])
-                for slider, count in ((ROW, side), (ALL, side * side)):
-                    yield table_row(
-                        [f"{side}x{side}", str(count), quantiles(measure(visitor, slider, repeats))]
-                    )
+                for look in LOOKS:
+                    visitor.click(f"#board [data-event=appearance][data-look={look}]")
+                    for slider, count in ((ROW, side), (ALL, side * side)):
+                        seconds = quantiles(measure(visitor, slider, repeats))
+                        yield table_row([f"{side}x{side}, {look}", str(count), seconds])
         with tab(browser, address) as visitor:
             add_faces(visitor, LEARNERS)
             between = frames(visitor)
