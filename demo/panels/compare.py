@@ -175,7 +175,10 @@ def download_picture(studio: Studio, session: Session, strength: float, whole: b
         picture = paste(photograph, item.square, item.source.crop, picture)
     photograph = session.in_photograph(item) and target.pictures is None
     xmp = xmp_packet([target.name], [strength], photograph)
-    return downloads.picture_link(f"{item.name} {target.name}", picture, xmp)
+    parent = item.photo.data if photograph and item.photo else None
+    with errors_told():
+        return downloads.picture_link(f"{item.name} {target.name}", picture, xmp, parent)
+    return SKIP
 
 
 def download_sweep(studio: Studio, session: Session) -> Any:

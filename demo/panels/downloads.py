@@ -65,10 +65,10 @@ def packet(session: Session, targets: Sequence[TargetItem], sources: Sequence[So
     return xmp_packet(names, strengths, photographs)
 
 
-def picture_link(name: str, picture: Image.Image, xmp: bytes) -> str:
-    """A link to one picture; large ones go as JPEG."""
+def picture_link(name: str, picture: Image.Image, xmp: bytes, parent: bytes | None = None) -> str:
+    """A link to one picture, an edit of `parent` if that is given; large ones go as JPEG."""
     kind = "PNG" if picture.width <= LOSSLESS_SIDE else "JPEG"
-    data = encode_picture(picture, kind, xmp)
+    data = encode_picture(picture, kind, xmp, parent=parent)
     return download_link(f"{file_name(name)}.{kind.lower()}", data, f"image/{kind.lower()}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from PIL import Image
 
@@ -10,6 +11,7 @@ from ..pictures.loading import load_image
 from ..pictures.metadata import xmp_packet
 from ..pictures.paste import paste
 from ..pictures.saving import write_picture
+from ..pictures.signing import credentials
 from ..runtime.memory import release_memory
 from .inputs import (
     FILE,
@@ -43,6 +45,7 @@ def run(arguments: argparse.Namespace) -> dict:
     # Before the work, not after it.
     check_output(arguments.out, PICTURES)
     check_look(arguments)
+    credentials()
     studio = open_studio(arguments)
     essence = studio.load_essence(arguments.essence)
     strength = essence.strength if arguments.strength is None else arguments.strength
@@ -51,8 +54,9 @@ def run(arguments: argparse.Namespace) -> dict:
     if arguments.whole:
         arguments.size = None
     picture, is_photograph = edited_picture(studio, source, essence, strength, arguments)
-    exif = None
+    exif = parent = None
     if is_photograph:
+        parent = Path(arguments.source).read_bytes()
         with Image.open(arguments.source) as original:
             exif = original.getexif()
     if arguments.whole:
@@ -62,6 +66,6 @@ def run(arguments: argparse.Namespace) -> dict:
         release_memory()  # what decoding took
         picture = paste(photograph, source.square, source.crop, picture)
     xmp = xmp_packet([essence.name], [strength], is_photograph)
-    write_picture(picture, arguments.out, xmp, exif)
+    write_picture(picture, arguments.out, xmp, exif, parent)
     look = "photograph" if is_photograph else "model"
     return {"out": str(arguments.out), "strength": strength, "look": look}

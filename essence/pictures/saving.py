@@ -10,6 +10,7 @@ from PIL import Image
 from ..errors import UserError
 from ..runtime.files import is_stream, write_bytes
 from .metadata import save_options
+from .signing import sign
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
@@ -31,20 +32,27 @@ def write_picture(
     path: str | Path,
     xmp: bytes | None = None,
     exif: Image.Exif | None = None,
+    parent: bytes | None = None,
 ) -> None:
     """Write a .png, .jpg or .webp, whole or not at all, with what it says about itself (see
-    `metadata`). Raises UserError for another suffix.
+    `encode_picture`). Raises UserError for another suffix.
     """
-    write_bytes(path, encode_picture(picture, picture_format(path), xmp, exif))
+    write_bytes(path, encode_picture(picture, picture_format(path), xmp, exif, parent))
 
 
 def encode_picture(
-    picture: Image.Image, kind: str, xmp: bytes | None = None, exif: Image.Exif | None = None
+    picture: Image.Image,
+    kind: str,
+    xmp: bytes | None = None,
+    exif: Image.Exif | None = None,
+    parent: bytes | None = None,
 ) -> bytes:
-    """A PNG, JPEG or WEBP file's bytes."""
+    """A PNG, JPEG or WEBP file's bytes, with what it says about itself (see `metadata`), and signed
+    as an edit of the picture file `parent` where there is a certificate (see `signing`).
+    """
     options = save_options(kind, xmp, exif)
     if kind != "PNG":
         options["quality"] = 95
     buffer = io.BytesIO()
     picture.save(buffer, kind, **options)
-    return buffer.getvalue()
+    return buffer.getvalue() if parent is None else sign(buffer.getvalue(), kind, parent)
