@@ -148,7 +148,7 @@ def measure(address: str, process: int, sessions: int, seconds: float, every: fl
         except httpx.HTTPError as error:
             log.errors.append(f"GET /: {error}")
         log.seconds["page"].append(time.monotonic() - asked)
-        time.sleep(max(0.0, min(1.0 - (time.monotonic() - asked), log.ends - time.monotonic())))
+        time.sleep(max(0.05, min(1.0 - (time.monotonic() - asked), log.ends - time.monotonic())))
     for thread in work:
         thread.join(max(0.0, log.ends + LAST - time.monotonic()))
     log.memory.append((time.monotonic() - began, resident(process)))

@@ -18,7 +18,7 @@ import torch
 
 from demo import spaces
 from demo.panels import learning, sources, targets
-from demo.session import Session
+from demo.session import Run, Session
 from essence import OptimizeOptions, RefineOptions, Studio
 from essence.library import loading
 
@@ -77,7 +77,7 @@ def test_elsewhere_the_studio_is_the_plain_one(monkeypatch):
 
 
 def test_on_zero_gpu_the_whole_job_crosses_the_fork_as_values(lent):
-    studios, session = spaces.open_pool("mini"), Session()
+    studios, session = spaces.open_pool("mini"), Session(run=Run(lent=True))
     studio = studios.of(session.run.model)
     assert list(studios.sets()) == ["fake"]  # nothing else to switch to
     run(sources.add_sources(studio, session, [pictures.SOURCES[0]], True, 2))

@@ -139,6 +139,13 @@ def test_a_folder_without_pictures_is_refused(folder, tmp_path, make):
         inverter.train(options(folder, tmp_path / "out", data=str(tmp_path / "data")))
 
 
+def test_listed_names_are_held_out_whatever_else_is_there():
+    listed = common.HELD_OUT.read_text().split()
+    assert len(listed) == len(set(listed)) > 100
+    names = [f"{listed[0]}.jpg", f"{listed[5]}.webp", "congress_new.jpg", "somebody.png"]
+    assert common.held_out(names) == set(names[:2])
+
+
 def test_held_out_follows_the_names_alone():
     names = [f"congress_{i:03d}.jpg" for i in range(400)] + [f"made_{i}.jpg" for i in range(2000)]
     held = common.held_out(names)

@@ -27,6 +27,8 @@ from ..pictures.tensors import resize, square_crop, to_tensor
 from ..runtime.hardware import bfloat16_pays
 from .parallel import rank
 
+# Stems of file names, one a line.
+HELD_OUT = Path(__file__).parent / "data" / "held_out.txt"
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 PHOTOGRAPHS = "congress"  # prefix of the file names that are photographs by real cameras
 HELD_PHOTOGRAPHS, HELD_OTHERS = 40, 100
@@ -52,10 +54,14 @@ def list_pictures(folder: str | Path) -> list[Path]:
 
 
 def held_out(names: Sequence[str]) -> set[str]:
-    """The file names that no recipe trains on: the first 40 photographs by name, and 100 others
-    drawn with seed 0. Of a small folder it is at most a tenth of each kind, so that something is
-    left to train on.
+    """The file names that no recipe trains on: those in `data/held_out.txt`, which no bundled
+    model has seen, whatever their suffix. Of pictures of which none is listed there the first 40
+    photographs by name, and 100 others drawn with seed 0; of a small folder at most a tenth of each
+    kind, so that something is left to train on.
     """
+    listed = set(HELD_OUT.read_text().split())
+    if found := {name for name in names if Path(name).stem in listed}:
+        return found
     photographs = sorted(name for name in names if name.startswith(PHOTOGRAPHS))
     others = sorted(name for name in names if not name.startswith(PHOTOGRAPHS))
     drawn = random.Random(0).sample(others, min(HELD_OTHERS, len(others) // 10))
