@@ -1,0 +1,106 @@
+"""Faces from words: random faces that the mapper turns into what a text says, and some steps of
+gradient descent for the rest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..models.model_set import ModelSet
+from ..pictures.tensors import to_pil, to_uint8
+from ..values import Step, Target
+from .base import check_at_least
+from .batching import batch_for, render_and_embed
+from .invert import source_of
+from .map import mapper_of
+from .refine import round_axes
+
+
+@dataclass(frozen=True)
+class ImagineOptions:
+    count: int = 4
+    seed: int = 0
+    variety: float = 0.7  # of the random faces: truncation
+    steps: int = 15  # of refinement; 0: the mapper alone
+    learning_rate: float = 0.05  # of u, in standard deviations
+    penalty: float = 0.002  # on |u|^2: how far a face goes for the words
+    preview_every: int = 5
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "count", "preview_every")
+        check_at_least(self, 0, "steps", "seed", "variety", "learning_rate", "penalty")
+
+
+def imagine(
+    models: ModelSet,
+    target: Target,
+    options: ImagineOptions = ImagineOptions(),  # noqa: B008 - frozen
+) -> Iterator[Step]:
+    """Make faces that look like the target, a text mostly. The first `Step` is the mapper's answer,
+    then comes one for each refinement; `result` is a tuple with the best of each `Source` so far.
+    "total" is the mean over the faces of 1 - cos between a face's embedding and its goal, which has
+    all of the target and keeps what is the face's own. Raises UserError for models without a
+    mapper.
+    """
+    axes = models.latents or round_axes(models)
+    w, goal = mapped_faces(models, target, options)
+    batch = batch_for(models, len(w), models.size)
+    u = torch.zeros(len(w), 1, len(axes.axes), device=w.device, requires_grad=True)
+    adam = torch.optim.Adam([u], lr=options.learning_rate)
+    sources, lowest = [], torch.full((len(w),), torch.inf)
+
+    for i in range(options.steps + 1):
+        moved = w + axes.shift(u, u.new_zeros(()))
+        images, e = render_and_embed(models, moved, models.size, batch)
+        each = 1 - F.cosine_similarity(e, goal, dim=1)
+        loss = each + options.penalty * u.square().sum((1, 2))
+        adam.zero_grad(set_to_none=True)
+        loss.sum().backward()
+        adam.step()
+        for n, value in enumerate(loss.tolist()):
+            if i == 0:
+                name = f"{target.name} {n + 1}"
+                sources.append(source_of(models, moved[n], name))
+            elif value < lowest[n]:
+                latents, picture = moved[n].detach().cpu(), to_pil(images[n].detach())[0]
+                sources[n] = dataclasses.replace(
+                    sources[n], w=latents, inversion=picture, crop=picture
+                )
+            lowest[n] = min(lowest[n], value)
+        shown = i % options.preview_every == 0 or i == options.steps
+        preview = to_uint8(images.detach()) if shown else None
+        total = each.mean().item()
+        del moved, images, e, each, loss  # the graph is not kept while the caller has us
+        yield Step(i + 1, options.steps + 1, tuple(sources), {"total": total}, preview)
+
+
+@torch.no_grad()
+def mapped_faces(
+    models: ModelSet, target: Target, options: ImagineOptions
+) -> tuple[Tensor, Tensor]:
+    """w+ [N, L, D] of random faces turned into what the target says, and the embeddings [N, E] that
+    they should have.
+
+    Of a random face's embedding, the component along the target is replaced by the target's; the
+    face moves by what the mapper makes of that difference, so that it keeps whatever it has of its
+    own.
+    """
+    mapper, generator = mapper_of(models), models.generator
+    random = torch.Generator().manual_seed(options.seed)
+    z = torch.randn(options.count, models.latent_shape[1], generator=random)
+    w = generator.mapping(z.to(models.device), options.variety)
+    parts = [
+        models.encode(models.images(generator.repeat(p))) for p in w.split(models.render_batch)
+    ]
+    own = mapper.residual(torch.cat(parts).float())  # [N, E]
+    wanted = mapper.residual(target.embedding.to(own))
+    along = F.normalize(wanted, dim=0)
+    changed = own + (wanted.norm() - own @ along)[:, None] * along
+    w = w + mapper(changed) - mapper(own)
+    return generator.repeat(w), mapper.centre + changed
