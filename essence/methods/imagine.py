@@ -21,12 +21,15 @@ from .invert import source_of
 from .map import mapper_of
 from .refine import round_axes
 
+CANDIDATES = 8  # random faces for each that is made
+
 
 @dataclass(frozen=True)
 class ImagineOptions:
     count: int = 4
     seed: int = 0
-    variety: float = 0.7  # of the random faces: truncation
+    variety: float = 0.4  # how much of random faces is in them: 0 is always the same one
+    truncation: float = 0.8  # draws them towards the mean face: with 1 some glow at the edges
     steps: int = 15  # of refinement; 0: the mapper alone
     learning_rate: float = 0.05  # of u, in standard deviations
     penalty: float = 0.002  # on |u|^2: how far a face goes for the words
@@ -34,7 +37,9 @@ class ImagineOptions:
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "count", "preview_every")
-        check_at_least(self, 0, "steps", "seed", "variety", "learning_rate", "penalty")
+        check_at_least(
+            self, 0, "steps", "seed", "variety", "truncation", "learning_rate", "penalty"
+        )
 
 
 def imagine(
@@ -68,7 +73,7 @@ def imagine(
                 name = f"{target.name} {n + 1}"
                 sources.append(source_of(models, moved[n], name))
             elif value < lowest[n]:
-                latents, picture = moved[n].detach().cpu(), to_pil(images[n].detach())[0]
+                latents, picture = moved[n].detach().cpu(), to_pil(images[n].detach())
                 sources[n] = dataclasses.replace(
                     sources[n], w=latents, inversion=picture, crop=picture
                 )
@@ -84,23 +89,28 @@ def imagine(
 def mapped_faces(
     models: ModelSet, target: Target, options: ImagineOptions
 ) -> tuple[Tensor, Tensor]:
-    """w+ [N, L, D] of random faces turned into what the target says, and the embeddings [N, E] that
-    they should have.
+    """w+ [N, L, D] of faces around the mapped target, and the embeddings [N, E] that they should
+    have.
 
-    Of a random face's embedding, the component along the target is replaced by the target's; the
-    face moves by what the mapper makes of that difference, so that it keeps whatever it has of its
-    own.
+    Each starts from a random face, that of a few which is nearest to the target. What its embedding
+    has beside the target is the face's own, and so is what no embedding says of its w; `variety` is
+    how much of both is kept.
     """
     mapper, generator = mapper_of(models), models.generator
     random = torch.Generator().manual_seed(options.seed)
-    z = torch.randn(options.count, models.latent_shape[1], generator=random)
-    w = generator.mapping(z.to(models.device), options.variety)
-    parts = [
-        models.encode(models.images(generator.repeat(p))) for p in w.split(models.render_batch)
-    ]
-    own = mapper.residual(torch.cat(parts).float())  # [N, E]
+    z = torch.randn(options.count * CANDIDATES, models.latent_shape[1], generator=random)
+    w = generator.mapping(z.to(models.device))
+    pictures = (models.images(part) for part in generator.repeat(w).split(models.render_batch))
+    own = mapper.residual(torch.cat([models.encode(part).float() for part in pictures]))  # [M, E]
     wanted = mapper.residual(target.embedding.to(own))
     along = F.normalize(wanted, dim=0)
-    changed = own + (wanted.norm() - own @ along)[:, None] * along
-    w = w + mapper(changed) - mapper(own)
-    return generator.repeat(w), mapper.centre + changed
+    near = (F.normalize(own, dim=1) @ along).view(options.count, CANDIDATES).argmax(1)
+    chosen = near + CANDIDATES * torch.arange(options.count, device=near.device)
+    w, own = w[chosen], own[chosen]
+
+    beside = own - (own @ along)[:, None] * along
+    mean = generator.latent_avg.mean(0)
+    unsaid = w - mean - mapper(own)
+    goal = wanted + options.variety * beside
+    w = mean + options.truncation * (mapper(goal) + options.variety * unsaid)
+    return generator.repeat(w), mapper.centre + goal
