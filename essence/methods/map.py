@@ -25,7 +25,7 @@ class MapOptions:
     seed: int = 0  # and nothing random in it
     # Of the mapped shift, which turns the mean face into the target's double: at this share others
     # come about as far from themselves as in a hundred steps of `optimize` (docs/LOG.md).
-    factor: float = 0.6
+    factor: float = 0.55
     # Standard deviations of w along b at which a source stops (`LatentAxes.hold`); None: nowhere.
     reach: float | None = 3.0
     preview_every: int = 1
