@@ -263,6 +263,15 @@ def test_words_all_the_way(run):
     assert code == 0 and 0 <= found["strength"] <= 2, err
 
 
+@pytest.mark.parametrize("choice", ["--method map", "--start mapper"])
+def test_without_a_mapper_the_work_does_not_begin(run, choice):
+    """Not even on sources that are not there."""
+    (folders.WEIGHTS / "mini" / "mapper.safetensors").unlink()
+    words = f"extract --text old --sources none.png --out e.safetensors {choice}"
+    code, _, err = run(words.split())
+    assert code == 2 and "no mapper" in err
+
+
 MISTAKES = [
     ("extract --out e.safetensors", "--target.*--text"),
     ("extract --text old --target t.png --out e.safetensors", "not allowed"),

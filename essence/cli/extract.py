@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..methods import METHODS, PRESETS, method_of
+from ..methods.map import mapper_of
 from ..methods.optimize import STARTS, OptimizeOptions
 from ..pictures.loading import load_image
 from ..runtime.files import is_stream
@@ -115,6 +116,8 @@ def run(arguments: argparse.Namespace) -> dict:
     if arguments.name and len(paths) > 1:
         raise UserError(f"--name is for one target, and there are {len(paths)}.")
     studio = open_studio(arguments)
+    if method_of(options)[1].needs == "mapper" or getattr(options, "start", "") == "mapper":
+        mapper_of(studio.models)
     start = Essence.load(arguments.previous) if arguments.previous else None
     if arguments.text is None:
         targets = load_targets(studio, paths, arguments)

@@ -17,6 +17,7 @@ from ..runtime.files import timestamp
 from ..values import Essence, Source, Step, Target
 from . import losses
 from .base import check_at_least, check_loss
+from .batching import early_resolution
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ def map_target(
     with torch.no_grad():
         shift = mapped_shift(models, target)
         double = models.generator.latent_avg + shift
-        goal = target.embedding.to(shift)
-        total = losses.transfer(models.encode(models.images(double[None])), goal).item()
+        seen = models.encode(models.images(double[None], early_resolution(models)))
+        total = losses.transfer(seen, target.embedding.to(seen)).item()
     check_loss(total, None, target)
     b = (options.factor * shift).expand(models.latent_shape)
     provenance = {"options": dataclasses.asdict(options), "created": timestamp()}
@@ -81,6 +82,7 @@ def mapped_shift(models: ModelSet, target: Target) -> Tensor:
 
 
 def mapper_of(models: ModelSet) -> Mapper:
+    """Raises UserError, which says how to get one, where the models have none."""
     mapper = models.extras.get("mapper")
     if mapper is None:
         raise UserError(

@@ -26,7 +26,7 @@ from ..runtime.memory import BatchHalving
 from ..values import Essence, Source, Step, Target
 from . import losses
 from .base import check_at_least, check_loss, initial_direction, latents_of
-from .batching import batch_for, render_and_embed, source_embeddings
+from .batching import batch_for, early_resolution, render_and_embed, source_embeddings
 from .map import MapOptions, mapped_shift
 
 SPACES = ("auto", "axes", "w+")
@@ -197,7 +197,7 @@ def loss_resolution(models: ModelSet, z: Tensor, options: OptimizeOptions) -> in
                 f"not {options.loss_resolution}."
             )
         return options.loss_resolution
-    early = next((side for side in sides if side >= models.clip.size), models.size)
+    early = early_resolution(models)
     if options.loss_resolution == 0 or early == models.size:
         return models.size
 

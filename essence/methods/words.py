@@ -10,6 +10,7 @@ from ..errors import UserError
 from ..models.model_set import ModelSet
 from ..pictures.tensors import to_tensor
 from ..values import Essence, Target
+from .batching import early_resolution
 
 # Texts that say nothing of anybody. Their mean is where texts begin, as the mean embedding of
 # pictures is where pictures do; the two are far apart, and to take the one for the other breaks
@@ -62,8 +63,7 @@ def picture_centre(models: ModelSet) -> Tensor:
         return models.extras["mapper"].centre
 
     def compute() -> Tensor:
-        sides = models.generator.config.resolutions
-        side = next((side for side in sides if side >= models.clip.size), models.size)
+        side = early_resolution(models)
         z = torch.randn(
             CENTRE_SAMPLES, models.latent_shape[1], generator=torch.Generator().manual_seed(0)
         )
