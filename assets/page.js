@@ -340,6 +340,8 @@ window.essence = {
           each.setAttribute("aria-pressed", String(on && each === chosen));
         }
         canvas().hidden = !on;
+        // What is painted shows in the result, which must not lie under the picture before.
+        if (on) element.querySelector(".stack").style.setProperty("--cut", "0%");
       } else if (click.target.closest("[data-event=paint]")) {
         canvas().dataset.mask = canvas().dataset.begun = "";
         canvas().getContext("2d").clearRect(0, 0, canvas().width, canvas().height);

@@ -7,21 +7,25 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from essence import PRESETS, OptimizeOptions, adjusted
+from essence import METHODS, PRESETS, OptimizeOptions, adjusted
 
 DEFAULT = "balanced"
 LABELS = {"paper": "as in the paper", "released": "as released"}  # other names speak for themselves
 
 
 def presets() -> dict[str, Any]:
-    """Options by name: "essence" with more or less patience, then every other preset there is."""
+    """Options by name: "essence" with more or less patience, then every other preset that works
+    with all models.
+    """
     essence = PRESETS["essence"]
     patience = {
         "quick": dataclasses.replace(essence, steps=40),
         DEFAULT: essence,
         "thorough": dataclasses.replace(essence, steps=300),
     }
-    return patience | {name: options for name, options in PRESETS.items() if name != "essence"}
+    anywhere = [method.presets for method in METHODS.values() if not method.needs]
+    others = {name for presets in anywhere for name in presets} - {"essence"}
+    return patience | {name: options for name, options in PRESETS.items() if name in others}
 
 
 def preset_values(preset: str) -> tuple[int, float]:

@@ -23,6 +23,7 @@ __all__ = [
     "Change",
     "Essence",
     "EssenceMismatch",
+    "ImagineOptions",
     "LOOKS",
     "Located",
     "METHODS",

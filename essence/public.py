@@ -14,6 +14,7 @@ from .errors import (
 from .library import manifest
 from .methods import METHODS, PRESETS
 from .methods.base import adjusted
+from .methods.imagine import ImagineOptions
 from .methods.optimize import OptimizeOptions
 from .methods.photograph import LOOKS, PhotographEdit
 from .methods.refine import RefineOptions

@@ -10,30 +10,24 @@ from concurrent.futures import wait
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from PIL import Image
 
-from .errors import UserError
 from .library import loading
 from .library.latent_files import check_latents, over_layers
 from .library.lazy_models import LazyModelSet
 from .methods import PRESETS, method_of
 from .methods.base import latents_of
+from .methods.imagine import ImagineOptions, imagine
 from .methods.invert import invert, source_of
-from .methods.photograph import (
-    PhotographEdit,
-    PreparedPhotograph,
-    edit_photograph,
-    find_change,
-    prepare_photograph,
-)
+from .methods.photograph import PhotographLook
 from .methods.refine import RefineOptions
+from .methods.strength import auto_strength
+from .methods.words import remembered_target, text_target
 from .models.model_set import ModelSet
 from .pictures import align
-from .pictures.detail import Change
 from .pictures.grids import animation
 from .pictures.grids import grid as picture_grid
 from .pictures.loading import load_image
@@ -41,7 +35,6 @@ from .pictures.tensors import to_tensor
 from .runtime import hardware, memory
 from .runtime.device_queue import DeviceQueue, in_background
 from .runtime.lending import Lend, device_work, lend_methods
-from .runtime.worker_pool import WorkerPool
 from .values import Essence, Pictures, Source, Step, Target
 
 LARGEST_CROP = 2048  # pixels, side of a photograph's crop
@@ -50,7 +43,7 @@ TRUNCATION = 0.7  # of random faces: less variety, fewer broken ones
 Picture = Image.Image | str | Path
 
 
-class Studio(LazyModelSet):
+class Studio(LazyModelSet, PhotographLook):
     """Models, loaded on first use, whose work takes turns on the device. Safe to share between
     threads.
     """
@@ -72,8 +65,7 @@ class Studio(LazyModelSet):
         memory.keep_memory()
         super().__init__(model, device, progress, lent=lend is not None)
         self.queue = queue or DeviceQueue()
-        self._workers = WorkerPool()
-        self._prepared: WeakKeyDictionary[Source, PreparedPhotograph] = WeakKeyDictionary()
+        PhotographLook.__init__(self)
         if lend is not None:
             _ = self.models  # before the first fork, so that no process loads them again
             lend_methods(self, lend)
@@ -193,6 +185,35 @@ class Studio(LazyModelSet):
 
         return self.queue.run(generate)
 
+    # -- words
+
+    @property
+    def phrases(self) -> tuple[str, ...]:
+        """What the image-text encoder was taught to say of a face; none for one that knows nearly
+        any word.
+        """
+        return self.models.clip.phrases
+
+    def unknown_words(self, text: str) -> list[str]:
+        """What a text says that the image-text encoder was not taught: ["purple hair"]."""
+        return self.models.clip.unknown_words(text)
+
+    @device_work
+    def text_target(self, text: str, neutral: str = "", name: str = "") -> Target:
+        """A target from words, "an old man with a beard"; what they say more than the `neutral`
+        ones, "a man", where those are given. Raises UserError for an empty text.
+        """
+        return self.queue.run(lambda: text_target(self.models, text, neutral, name))
+
+    @device_work
+    def imagine(
+        self,
+        target: Target,
+        options: ImagineOptions = ImagineOptions(),  # noqa: B008 - frozen
+    ) -> Iterator[Step]:
+        """Faces that look like a target, of words mostly; see `methods.imagine`."""
+        yield from self._in_turns(imagine(self.models, target, options))
+
     # -- essences
 
     @device_work
@@ -216,6 +237,21 @@ class Studio(LazyModelSet):
         essence.check(self.models.latent_shape, self.models.id)
         return essence
 
+    @device_work
+    def auto_strength(
+        self, source: Source, essence: Essence, target: Target | None = None
+    ) -> float:
+        """The strength that suits a source; see `methods.strength`. Without its `target` what the
+        essence remembers of it serves: words, or a small picture.
+        """
+        models = self.models
+
+        def search() -> float:
+            known = target or remembered_target(models, essence)
+            return auto_strength(models, source, essence, known)
+
+        return self.queue.run(search)
+
     # -- pictures out
 
     @device_work
@@ -237,51 +273,6 @@ class Studio(LazyModelSet):
             return pictures.reshape(len(rows), len(w), models.size, models.size, 3)
 
         return self.queue.run(render)
-
-    # -- the look "photograph"
-
-    def changes(
-        self, sources: Sequence[Source], essence: Essence, strength: float = 1.0
-    ) -> list[Change | None]:
-        """What an essence at `strength` does to each source's photograph, to be applied at any
-        other strength by `photograph`; None for a source without one.
-        """
-        have = [source for source in sources if source.has_photograph]
-        if not have:
-            return [None] * len(sources)
-        edited = self.blend(have, [essence], [strength])[0]
-        pairs = zip(map(self._prepare, have), edited, strict=True)
-        found = iter(self._workers.map(lambda pair: find_change(*pair), pairs))
-        return [next(found) if source.has_photograph else None for source in sources]
-
-    def photographs(
-        self, edits: Sequence[PhotographEdit], size: int | None = None
-    ) -> list[Image.Image]:
-        """Sources' photographs, changed, at most `size` pixels wide; several at a time."""
-        jobs = [(self._prepare(edit.source), edit) for edit in edits]
-        pictures = self._workers.map(lambda job: edit_photograph(*job, size), jobs)
-        if size is None:
-            memory.release_memory()
-        return pictures
-
-    def mask(self, source: Source, regions: Sequence[str]) -> torch.Tensor | None:
-        """Where parts of a photograph lie (see `REGIONS`), [1, S, S] in [0, 1]; None for none
-        named: everywhere.
-        """
-        if not regions:
-            return None
-        masks = self._prepare(source).regions
-        if not masks:
-            raise UserError("Parts of a picture are known in faces only.")
-        return sum(masks[name] for name in regions)
-
-    def _prepare(self, source: Source) -> PreparedPhotograph:
-        """Kept as long as the source is."""
-        prepared = self._prepared.get(source)
-        if prepared is None:
-            prepared = self._prepared[source] = prepare_photograph(source, self.has_faces)
-            memory.release_memory()
-        return prepared
 
     def sweep(self, source: Source, essence: Essence, strengths: Sequence[float]) -> bytes:
         """An animated WebP of one source that runs through the strengths and back."""

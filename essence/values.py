@@ -26,7 +26,7 @@ from .runtime.files import timestamp
 
 FORMAT = "essence/1"
 THUMBNAIL = 96
-HEADER_FIELDS = ("name", "model", "method", "strength", "reach")
+HEADER_FIELDS = ("name", "model", "method", "strength", "reach", "text", "neutral")
 # What the layers of w+ govern, two for each resolution: up to 8 pixels, 16 and 32, 64 and above
 # (Karras et al. 2019, figure 3).
 BANDS = {"coarse": slice(0, 4), "middle": slice(4, 8), "fine": slice(8, None)}
@@ -57,6 +57,9 @@ class Target:
     embedding: Tensor  # [E], float32, CPU, as the encoder gives it, not normalised
     picture: Image.Image | None = None  # the aligned square it was taken from
     text: str = ""  # or the words
+    neutral: str = ""  # the words that those are compared with, where there are any
+    # Then the way from the one to the other in CLIP's space [E], in lengths of unit embeddings.
+    direction: Tensor | None = None
     face_found: bool = True  # False: searched for in vain, and the centred square was taken
     turn: int = 0  # degrees clockwise that its picture was turned by to stand the face upright
 
@@ -75,6 +78,9 @@ class Essence:
     thumbnail: Image.Image | None = None  # the target
     # Standard deviations of w along b at which a source stops (`LatentAxes.hold`); None: nowhere.
     reach: float | None = None
+    # What the target was in words, and what they were compared with.
+    text: str = ""
+    neutral: str = ""
 
     def __post_init__(self) -> None:
         delta = torch.as_tensor(self.delta)
@@ -169,6 +175,8 @@ class Essence:
                 dict(header.get("provenance", {})),
                 decode_thumbnail(header.get("thumbnail")),
                 read_reach(header.get("reach")),
+                str(header.get("text", "")),
+                str(header.get("neutral", "")),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             if isinstance(error, UserError):

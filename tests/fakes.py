@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 
 from essence.library import checkpoints, loading
-from essence.library.components import COMPONENTS
+from essence.library.components import COMPONENTS, fingerprint
 from essence.methods.refine import RefineOptions
 from essence.models.clip import ImageText
 from essence.models.e4e import Encoder4Editing, EncoderConfig, Inverter
 from essence.models.identity import face_descriptor
 from essence.models.latents import LatentAxes
+from essence.models.mapper import Mapper, new_mapper
 from essence.models.model_set import ModelSet
 from essence.models.stylegan2 import Generator, GeneratorConfig
 from essence.pictures.tensors import to_pil
@@ -48,8 +49,34 @@ def model_set(with_axes: bool = True) -> ModelSet:
         )
         clip = ImageText.from_config(CLIP, OpenClip(**CLIP).state_dict())
         spread = torch.randn(8, 8)
-    axes = LatentAxes.of(torch.zeros(8), spread @ spread.T) if with_axes else None
-    return ModelSet("fake", "fake-0", generator, inverter, clip, face_descriptor(), axes)
+        axes = LatentAxes.of(torch.zeros(8), spread @ spread.T)
+        extras = {"mapper": mapper(generator, clip, axes)}
+    return ModelSet(
+        "fake",
+        "fake-0",
+        generator,
+        inverter,
+        clip,
+        face_descriptor(),
+        axes if with_axes else None,
+        extras=extras,
+    )
+
+
+@torch.no_grad()
+def mapper(generator: Generator, clip: ImageText, axes: LatentAxes, styles: bool = False) -> Mapper:
+    """Untrained, for these two."""
+    w = axes.sample(16, torch.Generator().manual_seed(0))
+    made = new_mapper(
+        axes,
+        clip.embed_images(generator.synthesis(w)),
+        width=16,
+        depth=1,
+        styles=generator.styles(w) if styles else [],
+        generator=fingerprint(generator),
+        clip=fingerprint(clip),
+    )
+    return made.eval().requires_grad_(False)
 
 
 def studio(with_axes: bool = True) -> Studio:
@@ -97,6 +124,9 @@ def files(folder: Path, seed: int = 0) -> Path:
         CLIP, models.clip.model.state_dict(), folder / "clip.safetensors", half=False
     )
     checkpoints.save_latents(torch.zeros(8), torch.eye(8), folder / "latents.safetensors", 1)
+    clip = checkpoints.load_clip(folder / "clip.safetensors")
+    made = mapper(generator, clip, LatentAxes.of(torch.zeros(8), torch.eye(8)))
+    checkpoints.save_mapper(made, folder / "mapper.safetensors", half=False)
     return folder
 
 

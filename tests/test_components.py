@@ -16,48 +16,48 @@ from essence.library.safe_files import read_safetensors, write_safetensors
 from . import fakes
 
 
-def load_mapper(path, file):
+def load_judge(path, file):
     tensors, header = read_safetensors(path)
-    if header.get("kind") != "mapper":
-        raise BadFile(f"{path.name} is no mapper.")
+    if header.get("kind") != "judge":
+        raise BadFile(f"{path.name} is no judge.")
     return tensors["weight"]
 
 
-def check_mapper(mapper, context):
-    if mapper.shape[-1] != context.generator.config.style_dim:
-        raise BadFile(f"The mapper of '{context.name}' does not fit its generator.")
+def check_judge(judge, context):
+    if judge.shape[-1] != context.generator.config.style_dim:
+        raise BadFile(f"The judge of '{context.name}' does not fit its generator.")
 
 
-MAPPER = Component(
-    load=load_mapper,
-    save=lambda mapper, path, half: write_safetensors(path, {"weight": mapper}, {"kind": "mapper"}),
-    found_in=lambda path: "mapper" in Path(path).name,
-    check=check_mapper,
+JUDGE = Component(
+    load=load_judge,
+    save=lambda judge, path, half: write_safetensors(path, {"weight": judge}, {"kind": "judge"}),
+    found_in=lambda path: "judge" in Path(path).name,
+    check=check_judge,
 )
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """Where the mapper of the set "one" belongs; the set's other files are there."""
-    monkeypatch.setitem(COMPONENTS, "mapper", MAPPER)
+    """Where the judge of the set "one" belongs; the set's other files are there."""
+    monkeypatch.setitem(COMPONENTS, "judge", JUDGE)
     fakes.write_manifest(tmp_path, monkeypatch, {"one": "square"})
-    return tmp_path / "one" / "mapper.safetensors"
+    return tmp_path / "one" / "judge.safetensors"
 
 
 def test_a_kind_that_is_not_here_is_listed_and_the_set_goes_without_it(place):
     spec = manifest.model_sets()["one"]
-    assert spec.missing == ("mapper",) and spec.missing_required == ()
+    assert spec.missing == ("judge",) and spec.missing_required == ()
     models = loading.load_model_set("one", half=False)
-    assert not models.extras and models.component("inverter") is models.inverter
-    with pytest.raises(UserError, match="'one' has no mapper"):
-        models.component("mapper")
+    assert "judge" not in models.extras and models.component("inverter") is models.inverter
+    with pytest.raises(UserError, match="'one' has no judge"):
+        models.component("judge")
 
 
 def test_a_kind_that_is_needed_says_how_to_get_it(place, monkeypatch):
-    needed = Component(MAPPER.load, MAPPER.save, required=True)
-    monkeypatch.setitem(COMPONENTS, "mapper", needed)
-    assert manifest.model_sets()["one"].missing_required == ("mapper",)
-    with pytest.raises(UserError, match="mapper of 'one' is not here.*essence fetch one"):
+    needed = Component(JUDGE.load, JUDGE.save, required=True)
+    monkeypatch.setitem(COMPONENTS, "judge", needed)
+    assert manifest.model_sets()["one"].missing_required == ("judge",)
+    with pytest.raises(UserError, match="judge of 'one' is not here.*essence fetch one"):
         loading.load_model_set("one")
 
 
@@ -65,44 +65,42 @@ def test_a_kind_has_a_stand_in(place, monkeypatch):
     def stand_in(context):
         return torch.zeros(context.generator.config.style_dim)
 
-    monkeypatch.setitem(
-        COMPONENTS, "mapper", Component(MAPPER.load, MAPPER.save, stand_in=stand_in)
-    )
-    assert torch.equal(loading.load_model_set("one").component("mapper"), torch.zeros(8))
+    monkeypatch.setitem(COMPONENTS, "judge", Component(JUDGE.load, JUDGE.save, stand_in=stand_in))
+    assert torch.equal(loading.load_model_set("one").component("judge"), torch.zeros(8))
 
 
 def test_a_kind_is_saved_loaded_and_checked(place):
-    COMPONENTS["mapper"].save(torch.ones(3, 8), place, False)
+    COMPONENTS["judge"].save(torch.ones(3, 8), place, False)
     assert not manifest.model_sets()["one"].missing
     models = loading.load_model_set("one", half=False)
-    assert torch.equal(models.component("mapper"), torch.ones(3, 8))
-    COMPONENTS["mapper"].save(torch.ones(3, 9), place, False)
-    with pytest.raises(BadFile, match="mapper of 'one' does not fit"):
+    assert torch.equal(models.component("judge"), torch.ones(3, 8))
+    COMPONENTS["judge"].save(torch.ones(3, 9), place, False)
+    with pytest.raises(BadFile, match="judge of 'one' does not fit"):
         loading.load_model_set("one", half=False)
 
 
 def test_a_kind_is_fetched_by_name_and_what_arrives_is_checked(place, tmp_path, capsys):
     own = tmp_path / "own.safetensors"
     write_safetensors(own, {"weight": torch.ones(8)}, {"kind": "something"})
-    arguments = ["fetch", "one", "--part", "mapper", "--from", str(own)]
+    arguments = ["fetch", "one", "--part", "judge", "--from", str(own)]
     assert cli.main(arguments) == 2
-    assert "it is not the mapper that it should be" in capsys.readouterr().err
+    assert "it is not the judge that it should be" in capsys.readouterr().err
     assert not place.exists()
-    MAPPER.save(torch.ones(8), own, False)
+    JUDGE.save(torch.ones(8), own, False)
     assert cli.main(arguments) == 0 and place.is_file()
-    assert import_files(manifest.model_sets()["one"], place, "mapper")[0].how == "here already"
+    assert import_files(manifest.model_sets()["one"], place, "judge")[0].how == "here already"
 
 
 def test_a_kind_is_converted_and_found_in_a_folder_of_ones_own(place, tmp_path):
-    checkpoint, out = tmp_path / "mapper-public.safetensors", tmp_path / "own" / "out.safetensors"
-    MAPPER.save(torch.ones(8), checkpoint, False)
-    assert convert_checkpoint(checkpoint, out) == {"mapper": out}
-    assert torch.equal(load_mapper(out, None), torch.ones(8))
-    out.rename(out.with_name("mapper.safetensors"))
-    assert list(manifest.find_model_set(str(out.parent)).components) == ["mapper"]
+    checkpoint, out = tmp_path / "judge-public.safetensors", tmp_path / "own" / "out.safetensors"
+    JUDGE.save(torch.ones(8), checkpoint, False)
+    assert convert_checkpoint(checkpoint, out) == {"judge": out}
+    assert torch.equal(load_judge(out, None), torch.ones(8))
+    out.rename(out.with_name("judge.safetensors"))
+    assert list(manifest.find_model_set(str(out.parent)).components) == ["judge"]
 
 
-@pytest.mark.parametrize("kind", ["generator", "inverter", "clip", "latents"])
+@pytest.mark.parametrize("kind", ["generator", "inverter", "clip", "latents", "mapper"])
 def test_what_is_saved_is_what_was_loaded(tmp_path, kind):
     component, folder = COMPONENTS[kind], fakes.files(tmp_path / "set")
     file = manifest.ModelFile(str(folder / f"{kind}.safetensors"))

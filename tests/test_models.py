@@ -264,3 +264,23 @@ def test_without_a_reach_or_a_way_nothing_is_held():
     assert torch.equal(
         still.grad, torch.full((6, 5), float(len(w)))
     )  # the first step of learning goes anywhere
+
+
+@torch.no_grad()
+def test_pictures_from_styles_are_those_of_their_latents(monkeypatch):
+    """By both ways through the generator, at every resolution."""
+    generator = fakes.model_set().generator
+    w_plus = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    styles = generator.styles(w_plus)
+    assert [s.shape[1] for s in styles] == [8, 8, 8, 8, 8, 8, 8, 8, 8, 4, 4]
+    for resolution in generator.config.resolutions:
+        made = generator.synthesis_from_styles(styles, resolution)
+        fused = generator.synthesis(w_plus, resolution)
+        torch.testing.assert_close(made, fused, atol=1e-5, rtol=1e-4)
+    monkeypatch.setattr(FusedSynthesis, "applies", lambda self: False)
+    assert torch.equal(generator.synthesis(w_plus), generator.synthesis_from_styles(styles))
+    assert torch.equal(
+        generator.styles(w_plus[:, 0])[3], generator.styles(generator.repeat(w_plus[:, 0]))[3]
+    )
+    styles[4] = styles[4] + 1  # no latent says that
+    assert not torch.allclose(generator.synthesis_from_styles(styles), made)

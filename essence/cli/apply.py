@@ -14,13 +14,14 @@ from ..pictures.saving import write_picture
 from ..pictures.signing import credentials
 from ..runtime.memory import release_memory
 from .inputs import (
+    AUTO,
     FILE,
     PICTURE,
     add_model_arguments,
     add_source_arguments,
     load_source,
     open_studio,
-    strength_value,
+    strength_or_auto,
 )
 from .looks import add_look_arguments, check_look, check_photographs, edited_picture
 from .outputs import PICTURES, check_output
@@ -30,7 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     parser.add_argument("--source", required=True, **PICTURE)
     parser.add_argument("--essence", required=True, **FILE)
-    parser.add_argument("--strength", type=strength_value, help="default: the essence's own")
+    parser.add_argument(
+        "--strength",
+        type=strength_or_auto,
+        help="a number, or auto: as much as the face bears (default: the essence's own)",
+    )
     parser.add_argument("--out", required=True, **FILE)
     parser.add_argument(
         "--whole",
@@ -50,6 +55,8 @@ def run(arguments: argparse.Namespace) -> dict:
     essence = studio.load_essence(arguments.essence)
     strength = essence.strength if arguments.strength is None else arguments.strength
     source = load_source(studio, arguments.source, arguments)
+    if strength == AUTO:
+        strength = studio.auto_strength(source, essence)
     check_photographs(studio, [source], arguments)
     if arguments.whole:
         arguments.size = None

@@ -12,7 +12,8 @@ from typing import Any
 
 from ..errors import UserError
 from ..methods import METHODS, PRESETS, method_of
-from ..methods.optimize import OptimizeOptions
+from ..methods.map import mapper_of
+from ..methods.optimize import STARTS, OptimizeOptions
 from ..pictures.loading import load_image
 from ..runtime.files import is_stream
 from ..studio import Studio
@@ -28,6 +29,7 @@ from .inputs import (
     load_sources,
     note_turn,
     open_studio,
+    words_target,
 )
 from .outputs import (
     ESSENCE,
@@ -42,18 +44,25 @@ from .progress import print_note, with_progress
 DEFAULT_PRESET = "essence"
 MAX_SEED = 2**63 - 1  # of torch's generators
 # Arguments that are fields of a method's options; a method need not have all of them.
-OPTIONS = ("steps", "seed", "lambda_consistency", "space", "loss_resolution")
+OPTIONS = ("steps", "seed", "lambda_consistency", "start", "space", "loss_resolution")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     default = OptimizeOptions()
     add_model_arguments(parser)
-    parser.add_argument(
+    targets = parser.add_mutually_exclusive_group(required=True)
+    targets.add_argument(
         "--target",
         nargs="+",
-        required=True,
         help="a picture; for several, or a folder, OUT is a folder or gets their names",
         **PICTURE,
+    )
+    targets.add_argument("--text", help='a target in words: "an old man with a beard"')
+    parser.add_argument(
+        "--from",
+        dest="neutral",
+        metavar="TEXT",
+        help='what --text is compared with: "a man" (default: anybody)',
     )
     parser.add_argument(
         "--sources",
@@ -81,6 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lambda-consistency", type=float, help=f"default {default.lambda_consistency}"
     )
+    parser.add_argument("--start", choices=STARTS, help=f"default {default.start}")
     parser.add_argument("--space", choices=("auto", "axes", "w+"), help=f"default {default.space}")
     parser.add_argument(
         "--loss-resolution",
@@ -95,17 +105,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> dict:
     # Whatever may be wrong with the arguments shows before the work, not after it.
     options = chosen_options(arguments)
-    paths = expand(arguments.target, picture_suffixes())
+    if arguments.neutral and arguments.text is None:
+        raise UserError("--from belongs to --text: what the words are compared with.")
+    paths = expand(arguments.target or [], picture_suffixes()) or [arguments.text]
     outputs = [arguments.out]
-    if paths != arguments.target or len(paths) > 1:
+    if arguments.target and (paths != arguments.target or len(paths) > 1):
         outputs = output_for_each(arguments.out, [path.stem for path in paths])
     for out in outputs:
         check_output(out, method_suffixes(options))
     if arguments.name and len(paths) > 1:
         raise UserError(f"--name is for one target, and there are {len(paths)}.")
     studio = open_studio(arguments)
+    if method_of(options)[1].needs == "mapper" or getattr(options, "start", "") == "mapper":
+        mapper_of(studio.models)
     start = Essence.load(arguments.previous) if arguments.previous else None
-    targets = load_targets(studio, paths, arguments)
+    if arguments.text is None:
+        targets = load_targets(studio, paths, arguments)
+    else:
+        targets = {0: words_target(studio, arguments.text, arguments.neutral, arguments.name)}
     sources = load_sources(studio, arguments)
     found, stopped = [], False
     for i, target in targets.items():

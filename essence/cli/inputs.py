@@ -24,13 +24,14 @@ from ..runtime.folders import bundled
 from ..runtime.memory import release_memory
 from ..runtime.progress import ProgressBar
 from ..studio import LARGEST_CROP, Studio, last
-from ..values import Source
+from ..values import Source, Target
 from .files import expand, picture_suffixes
 from .progress import print_note, with_progress
 
 DEFAULT_SOURCES = 4  # how many bundled or random faces serve where none are given
 MAX_STEPS = 100_000  # hours on any device, for nothing that a thousand would not show
 MAX_STRENGTH = 100  # 1 is the whole essence; nothing is left of a face long before
+AUTO = "auto"  # as a strength: the one that suits
 LATENTS = (".npy", ".npz", ".pt", ".pth")
 # How an argument that names a picture or a file is declared.
 PICTURE = {"type": Path, "metavar": "PICTURE"}
@@ -85,6 +86,11 @@ def strength_value(text: str) -> float:
             f"must be between {-MAX_STRENGTH} and {MAX_STRENGTH}, not {text}"
         )
     return value
+
+
+def strength_or_auto(text: str) -> float | str:
+    """For `add_argument(type=...)`: a strength, or "auto"."""
+    return text if text == AUTO else strength_value(text)
 
 
 # -- what they stand for
@@ -182,6 +188,19 @@ def cut_photographs(
         wait([models])
     release_memory()
     return cut
+
+
+def words_target(
+    studio: Studio, text: str, neutral: str | None = None, name: str | None = None
+) -> Target:
+    """Words as a target, and a note where some of them are beyond the image-text encoder."""
+    unknown = studio.unknown_words(f"{text} {neutral or ''}")
+    if unknown:
+        print_note(
+            f"The image-text encoder of '{studio.name}' never learned {', '.join(unknown)}. What "
+            f"it knows: {', '.join(studio.phrases)}. `--model ffhq` knows nearly every word."
+        )
+    return studio.text_target(text, neutral or "", name or "")
 
 
 def note_turn(path: Path, turn: int) -> None:

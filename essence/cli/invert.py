@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import io
 
 import numpy as np
 
 from ..pictures.saving import write_picture
 from ..pictures.tensors import resize
-from ..runtime.files import write_bytes
 from .inputs import (
     FILE,
     PICTURE,
@@ -18,7 +16,7 @@ from .inputs import (
     load_source,
     open_studio,
 )
-from .outputs import PICTURES, check_output
+from .outputs import PICTURES, check_output, write_latents
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,9 +36,7 @@ def run(arguments: argparse.Namespace) -> dict:
     source = load_source(studio, arguments.image, arguments)
     write_picture(source.inversion, arguments.out)
     if latents:
-        buffer = io.BytesIO()
-        np.save(buffer, source.w.numpy())
-        write_bytes(latents, buffer.getvalue())
+        write_latents(source.w, latents)
     distance = None
     if studio.models.has_faces:
         crop, inversion = (

@@ -19,7 +19,20 @@ from types import ModuleType
 from typing import NoReturn, TextIO
 
 from ..errors import UserError
-from . import align, apply, convert, demo, doctor, evaluate, extract, fetch, grid, invert, train
+from . import (
+    align,
+    apply,
+    convert,
+    demo,
+    doctor,
+    evaluate,
+    extract,
+    fetch,
+    grid,
+    imagine,
+    invert,
+    train,
+)
 from .files import LeftOut
 from .progress import print_note
 
@@ -31,6 +44,7 @@ COMMANDS: dict[str, ModuleType] = {
     "extract": extract,
     "apply": apply,
     "grid": grid,
+    "imagine": imagine,
     "fetch": fetch,
     "convert": convert,
     "doctor": doctor,

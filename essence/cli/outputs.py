@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from torch import Tensor
+
 from ..errors import UserError
 from ..pictures.saving import FORMATS
 from ..runtime import folders
-from ..runtime.files import is_stream
+from ..runtime.files import is_stream, write_bytes
 from ..values import Essence, Pictures
 
 PICTURES = tuple(FORMATS)
@@ -51,6 +55,13 @@ def check_suffix(path: Path, suffixes: Sequence[str], flag: str = "--out") -> No
         *most, last = suffixes
         allowed = f"{', '.join(most)} or {last}" if most else last
         raise UserError(f"{flag} takes a {allowed} file, not '{path.name}'.")
+
+
+def write_latents(w: Tensor, path: Path) -> None:
+    """w+ [L, D], or [N, L, D] of several pictures, as .npy."""
+    buffer = io.BytesIO()
+    np.save(buffer, w.numpy())
+    write_bytes(path, buffer.getvalue())
 
 
 def save_or_keep(result: Essence | Pictures, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Train generator, teeth, inverter, clip: see `python -m essence train --help`."""
+"""Train generator, teeth, inverter, clip, mapper: see `python -m essence train --help`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ RECIPES = {
     "teeth": "train.mouth_colour",
     "inverter": "train.inverter",
     "clip": "train.clip",
+    "mapper": "train.mapper",
 }
 
 

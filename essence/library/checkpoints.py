@@ -15,6 +15,7 @@ from ..errors import BadFile, UserError
 from ..models.clip import ImageText
 from ..models.e4e import Encoder4Editing, EncoderConfig, Inverter
 from ..models.latents import LatentAxes
+from ..models.mapper import Mapper, MapperConfig
 from ..models.stylegan2 import BLUR, Generator, GeneratorConfig
 from . import nvidia
 from .network_pickle import read_pickle
@@ -187,6 +188,29 @@ def save_clip(
         _halved(state, half, ("running_", "logit_scale")),
         {"kind": "clip", "name": name, "config": dict(config)},
     )
+
+
+def load_mapper(path: str | Path) -> Mapper:
+    """A mapper of our recipe. Frozen, on the CPU. Raises BadFile."""
+    path = Path(path)
+    tensors, header = read_safetensors(path)
+    if header.get("kind") != "mapper":
+        raise BadFile(f"{path.name} is no mapper: `train mapper` makes one.")
+    state = network_state(tensors, "", path.name)
+    try:
+        known = dict(header["config"])
+        config = MapperConfig(**known | {"styles": tuple(known["styles"])})
+        bound = str(header["generator"]), str(header["clip"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadFile(f"The header of {path.name} is damaged ({error}).") from None
+    return _build(lambda: Mapper(config, *bound), state, path.name)
+
+
+def save_mapper(mapper: Mapper, path: str | Path, half: bool = True) -> None:
+    header = {"kind": "mapper", "config": asdict(mapper.config)}
+    header |= {"generator": mapper.generator, "clip": mapper.clip}
+    exact = ("centre", "spread", "deviation_")
+    write_safetensors(path, _halved(mapper.state_dict(), half, exact), header)
 
 
 def _public_config(architecture: str) -> Mapping:

@@ -1,7 +1,7 @@
 """The kinds of component that a model set is made of, in one table.
 
 The manifest, folders of one's own, downloads, `convert`, loading and `fetch --part` all follow
-`COMPONENTS`: a new kind of model, a mapper for instance, is one entry here.
+`COMPONENTS`: a new kind of model is one entry here.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ..models import latents
 from ..models.clip import ImageText
 from ..models.e4e import Inverter, MeanInverter
 from ..models.latents import LatentAxes
+from ..models.mapper import Mapper
 from ..models.stylegan2 import Generator
 from ..runtime import folders
 from . import checkpoints
@@ -146,6 +147,17 @@ def _measured_axes(context: LoadContext) -> LatentAxes | None:
     return checkpoints.load_latents(path)
 
 
+def _check_mapper(mapper: Mapper, context: LoadContext) -> None:
+    """It maps the embeddings of one encoder to the latents of one generator."""
+    for kind, wanted in (("generator", mapper.generator), ("clip", mapper.clip)):
+        found = fingerprint(context.loaded[kind])
+        if wanted != found:
+            raise BadFile(
+                f"The mapper of '{context.name}' was trained for another {kind} ({wanted}; this "
+                f"one is {found}): train one for it (`python -m essence train mapper`)."
+            )
+
+
 # In the order in which they are loaded: the generator first, since the others must fit it.
 COMPONENTS: dict[str, Component] = {
     "generator": Component(
@@ -172,15 +184,20 @@ COMPONENTS: dict[str, Component] = {
         save=_save_axes,
         stand_in=_measured_axes,
     ),
+    "mapper": Component(
+        load=lambda path, file: checkpoints.load_mapper(path),
+        save=checkpoints.save_mapper,
+        check=_check_mapper,
+    ),
 }
 
 
-def fingerprint(generator: nn.Module) -> str:
-    """Eight digits that tell one generator's weights from another's, the same whether they were
+def fingerprint(network: nn.Module) -> str:
+    """Eight digits that tell one network's weights from another's, the same whether they were
     stored in full or half precision.
     """
     digest = hashlib.sha256()
-    for name, value in sorted(generator.state_dict().items()):
+    for name, value in sorted(network.state_dict().items()):
         digest.update(f"{name}{tuple(value.shape)}".encode())
         digest.update(value.cpu().half().numpy().tobytes())
     return digest.hexdigest()[:8]

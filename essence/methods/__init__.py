@@ -6,6 +6,7 @@ from typing import Any
 
 from ..values import Essence
 from .base import Method
+from .map import MapOptions, map_target
 from .optimize import OptimizeOptions, optimize
 from .released import ReleasedOptions, released
 
@@ -30,6 +31,13 @@ METHODS: dict[str, Method] = {
             ),
         },
         Essence,
+    ),
+    "map": Method(
+        "the target mapped to a direction, at once (CSLA; for models with a mapper)",
+        map_target,
+        {"instant": MapOptions()},
+        Essence,
+        needs="mapper",
     ),
     "released": Method(
         "the authors' released code, its defects included",

@@ -49,6 +49,8 @@ class Method:
     presets: Mapping[str, Any]
     # What its steps have as their result, where that is known before the first one.
     result: type[Essence] | type[Pictures] | None = None
+    # The kind of component that it cannot do without and some model sets do; empty: none.
+    needs: str = ""
 
     @property
     def options(self) -> Any:

@@ -31,6 +31,14 @@ def batch_for(models: ModelSet, count: int, resolution: int) -> int:
     return max(1, min(count, int(SHARE * free / each)))
 
 
+def early_resolution(models: ModelSet) -> int:
+    """The smallest side at which synthesis can stop that covers CLIP's input; the full one where
+    none does.
+    """
+    sides = models.generator.config.resolutions
+    return next((side for side in sides if side >= models.clip.size), models.size)
+
+
 def render_and_embed(
     models: ModelSet,
     w: Tensor,

@@ -15,8 +15,10 @@ SHORTEST = 1e-3
 
 
 def transfer(edited: Tensor, target: Tensor) -> Tensor:
-    """1 - mean_i cos(e'_i, e_t), paper eq. 6. `edited` [N, E], `target` [1, E] or [E]."""
-    return 1 - F.cosine_similarity(edited, target.view(1, -1), dim=-1).mean()
+    """1 - mean_i cos(e'_i, e_t), paper eq. 6. `edited` [N, E], `target` [E] or [1, E]; [N, E]: one
+    for each.
+    """
+    return 1 - F.cosine_similarity(edited, target.view(-1, edited.shape[-1]), dim=-1).mean()
 
 
 def consistency(differences: Tensor) -> Tensor:

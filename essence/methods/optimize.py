@@ -26,8 +26,11 @@ from ..runtime.memory import BatchHalving
 from ..values import Essence, Source, Step, Target
 from . import losses
 from .base import check_at_least, check_loss, initial_direction, latents_of
-from .batching import batch_for, render_and_embed, source_embeddings
+from .batching import batch_for, early_resolution, render_and_embed, source_embeddings
+from .map import MapOptions, mapped_shift
 
+SPACES = ("auto", "axes", "w+")
+STARTS = ("zero", "centred", "inverted", "random", "mapper")
 TERMS = ("total", "transfer", "consistency", "penalty")
 # loss_resolution None: the early picture is used where every source's embedding has at least this
 # cosine to that of the full picture.
@@ -42,7 +45,7 @@ class OptimizeOptions:
     # "auto": axes where the models bring them.
     space: str = "auto"
     # Of b: "zero", "centred" (the target's w minus the mean), "inverted" (its w, as released),
-    # "random" (a truncated w, as released).
+    # "random" (a truncated w, as released), "mapper" (the instant essence).
     start: str = "centred"
     lambda_transfer: float = 1.0
     lambda_consistency: float = 0.5
@@ -64,8 +67,7 @@ class OptimizeOptions:
     preview_every: int = 4
 
     def __post_init__(self) -> None:
-        starts, spaces = ("zero", "centred", "inverted", "random"), ("auto", "axes", "w+")
-        for name, allowed in (("space", spaces), ("start", starts)):
+        for name, allowed in (("space", SPACES), ("start", STARTS)):
             if getattr(self, name) not in allowed:
                 raise UserError(
                     f"{name} must be one of {', '.join(allowed)}, not '{getattr(self, name)}'."
@@ -127,6 +129,8 @@ def optimize(
                     provenance=provenance,
                     thumbnail=target.picture,
                     reach=options.reach,
+                    text=target.text,
+                    neutral=target.neutral,
                 ),
                 loss["total"],
             )
@@ -143,11 +147,16 @@ def schedule(t: float) -> float:
 
 
 class Objective:
-    """The paper's loss for a set of sources and a target (eq. 6-8)."""
+    """The paper's loss for a set of sources and a target (eq. 6-8).
+
+    Where the target is the way from one text to another, each source has a goal of its own: where
+    it is, and from there that way.
+    """
 
     def __init__(self, models: ModelSet, z: Tensor, target: Target, options: OptimizeOptions):
         self.models, self.z, self.options = models, z, options
         self.e_t = target.embedding.to(z.device)[None]
+        self.way = None if target.direction is None else target.direction.to(z.device)
         with torch.no_grad():
             self.resolution = loss_resolution(models, z, options)
         self.e = cache(lambda batch: source_embeddings(models, z, self.resolution, batch))
@@ -161,7 +170,8 @@ class Objective:
             d = F.normalize(e_edited, dim=-1) - F.normalize(e, dim=-1)
         else:
             d = e_edited - e
-        transfer, consistency = losses.transfer(e_edited, self.e_t), losses.consistency(d)
+        goal = self.e_t if self.way is None else F.normalize(e, dim=-1) + self.way
+        transfer, consistency = losses.transfer(e_edited, goal), losses.consistency(d)
         penalty = direction.penalty()
         total = (
             options.lambda_transfer * transfer + options.lambda_consistency * consistency + penalty
@@ -187,7 +197,7 @@ def loss_resolution(models: ModelSet, z: Tensor, options: OptimizeOptions) -> in
                 f"not {options.loss_resolution}."
             )
         return options.loss_resolution
-    early = next((side for side in sides if side >= models.clip.size), models.size)
+    early = early_resolution(models)
     if options.loss_resolution == 0 or early == models.size:
         return models.size
 
@@ -287,6 +297,9 @@ def first_direction(models: ModelSet, target: Target, options: OptimizeOptions) 
     """b to start from, [L, D]. In the axes a centred start is the origin: the penalty would pull
     the target's own latents back there at once.
     """
+    if options.start == "mapper":
+        shift = mapped_shift(models, target)
+        return (MapOptions().factor * shift).expand(models.latent_shape).detach()
     centred_in_axes = options.start == "centred" and uses_axes(models, options)
     start = "zero" if centred_in_axes else options.start
     return initial_direction(models, target, start, options.seed)

@@ -7,8 +7,10 @@ size without the models.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from ..errors import UserError
 from ..pictures import detail
 from ..pictures.detail import (
     FINE_SIDE,
@@ -27,7 +30,9 @@ from ..pictures.detail import (
 from ..pictures.faces import aligned_landmarks
 from ..pictures.regions import face_regions
 from ..pictures.tensors import from_uint8, resample, to_pil, to_tensor
-from ..values import Source
+from ..runtime.memory import release_memory
+from ..runtime.worker_pool import WorkerPool
+from ..values import Essence, Source
 
 LOOKS = ("photograph", "model")
 
@@ -109,3 +114,61 @@ def edit_photograph(
     edited = apply_change(photograph, change, edit.strength, fine)
     del photograph, fine  # where they are large, the rest needs their memory
     return to_pil(edited)
+
+
+class PhotographLook:
+    """The part of a studio that edits sources' photographs; the models' part is `blend`."""
+
+    has_faces: bool
+
+    def __init__(self) -> None:
+        self._workers = WorkerPool()
+        self._prepared: WeakKeyDictionary[Source, PreparedPhotograph] = WeakKeyDictionary()
+
+    def blend(
+        self, sources: Sequence[Source], essences: Sequence[Essence], strengths: Sequence[float]
+    ) -> np.ndarray:
+        raise NotImplementedError
+
+    def changes(
+        self, sources: Sequence[Source], essence: Essence, strength: float = 1.0
+    ) -> list[Change | None]:
+        """What an essence at `strength` does to each source's photograph, to be applied at any
+        other strength by `photograph`; None for a source without one.
+        """
+        have = [source for source in sources if source.has_photograph]
+        if not have:
+            return [None] * len(sources)
+        edited = self.blend(have, [essence], [strength])[0]
+        pairs = zip(map(self._prepare, have), edited, strict=True)
+        found = iter(self._workers.map(lambda pair: find_change(*pair), pairs))
+        return [next(found) if source.has_photograph else None for source in sources]
+
+    def photographs(
+        self, edits: Sequence[PhotographEdit], size: int | None = None
+    ) -> list[Image.Image]:
+        """Sources' photographs, changed, at most `size` pixels wide; several at a time."""
+        jobs = [(self._prepare(edit.source), edit) for edit in edits]
+        pictures = self._workers.map(lambda job: edit_photograph(*job, size), jobs)
+        if size is None:
+            release_memory()
+        return pictures
+
+    def mask(self, source: Source, regions: Sequence[str]) -> torch.Tensor | None:
+        """Where parts of a photograph lie (see `REGIONS`), [1, S, S] in [0, 1]; None for none
+        named: everywhere.
+        """
+        if not regions:
+            return None
+        masks = self._prepare(source).regions
+        if not masks:
+            raise UserError("Parts of a picture are known in faces only.")
+        return sum(masks[name] for name in regions)
+
+    def _prepare(self, source: Source) -> PreparedPhotograph:
+        """Kept as long as the source is."""
+        prepared = self._prepared.get(source)
+        if prepared is None:
+            prepared = self._prepared[source] = prepare_photograph(source, self.has_faces)
+            release_memory()
+        return prepared

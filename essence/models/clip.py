@@ -17,9 +17,11 @@ from torch.nn.utils import fuse_conv_bn_eval
 from ..errors import BadFile
 from ..pictures.tensors import resample
 from ..runtime.device_queue import in_background
+from . import vocabulary
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+TAUGHT = "essence-mini"  # name of the encoders that our recipe makes: they know its captions alone
 
 
 def import_open_clip() -> None:
@@ -132,3 +134,12 @@ class ImageText(nn.Module):
         """Texts to embeddings [B, E] of unit norm."""
         tokens = self.tokenizer(list(texts)).to(self.mean.device)
         return F.normalize(self.model.encode_text(tokens).float(), dim=-1)
+
+    @property
+    def phrases(self) -> tuple[str, ...]:
+        """The notions that its captions taught it; none where nobody has counted them."""
+        return vocabulary.taught_phrases() if self.name == TAUGHT else ()
+
+    def unknown_words(self, text: str) -> list[str]:
+        """What a text says that its captions never did; nothing where nobody has counted them."""
+        return vocabulary.untaught_words(text) if self.name == TAUGHT else []

@@ -8,7 +8,7 @@ the network: `GeneratorConfig.infer` reads it off the shapes of the tensors.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -141,7 +141,11 @@ class ModulatedConv(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x [B, in, H, W] and w [B, D] to [B, out, H, W], or twice the sides if it upsamples."""
-        s = self.modulation(w) * self.scale  # [B, in]
+        return self.with_style(x, self.modulation(w))
+
+    def with_style(self, x: Tensor, s: Tensor) -> Tensor:
+        """The same from the style s [B, in] itself."""
+        s = s * self.scale
         x = x * s[:, :, None, None].to(x.dtype)
         weight = self.weight[0]
         if self.upsample:
@@ -181,9 +185,9 @@ class StyledConv(nn.Module):
         self.noise = NoiseStrength()
         self.activate = ActivationBias(out_ch)
 
-    def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
-        """x [B, in, H, W], w [B, D], noise [1, 1, H', W'] to [B, out, H', W']."""
-        x = self.conv(x, w)
+    def forward(self, x: Tensor, s: Tensor, noise: Tensor) -> Tensor:
+        """x [B, in, H, W], style s [B, in], noise [1, 1, H', W'] to [B, out, H', W']."""
+        x = self.conv.with_style(x, s)
         return leaky_relu(x, self.activate.bias, self.noise.weight * noise)
 
 
@@ -197,11 +201,11 @@ class ToRGB(nn.Module):
         if upsample:
             self.upsample = StoredBlur()
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """x [B, in, H, W], w [B, D] to [B, 3, H, W], float32: in bfloat16 the sum of nine of these
-        would show as bands.
+    def forward(self, x: Tensor, s: Tensor) -> Tensor:
+        """x [B, in, H, W], style s [B, in] to [B, 3, H, W], float32: in bfloat16 the sum of nine of
+        these would show as bands.
         """
-        return self.conv(x, w).float() + self.bias
+        return self.conv.with_style(x, s).float() + self.bias
 
 
 class ConstantInput(nn.Module):
@@ -262,20 +266,44 @@ class Generator(nn.Module):
             raise ValueError(
                 f"resolution must be one of {self.config.resolutions}, not {resolution}."
             )
-        doublings = self.config.resolutions.index(resolution)
-        noise = [getattr(self.noises, f"noise_{i}") for i in range(2 * doublings + 1)]
         if self._fused.applies():
-            return self._fused(self.input.input, noise, w, doublings + 1)
+            blocks = self.config.resolutions.index(resolution) + 1
+            return self._fused(self.input.input, self._noise(blocks), w, blocks)
+        return self.synthesis_from_styles(self.styles(w), resolution)
 
-        x = self.input.input.expand(len(w), -1, -1, -1)
-        x = self.conv1(x, w[:, 0], noise[0])
-        picture = self.to_rgb1(x, w[:, 1])
-        for i in range(0, 2 * doublings, 2):
-            x = self.convs[i](x, w[:, i + 1], noise[i + 1])
-            x = self.convs[i + 1](x, w[:, i + 2], noise[i + 2])
+    def styles(self, w_plus: Tensor) -> list[Tensor]:
+        """w+ [B, L, D] (or w [B, D]) to the styles s [B, in] of all modulated convolutions, A of
+        figure 2: at 4x4 one and its colours', then two and their colours' for each resolution.
+        """
+        w = self.repeat(w_plus) if w_plus.ndim == 2 else w_plus
+        layers, seen = [self.conv1, self.to_rgb1], [0, 1]
+        for i, to_rgb in enumerate(self.to_rgbs):
+            layers += [self.convs[2 * i], self.convs[2 * i + 1], to_rgb]
+            # The colours of a block and the first layer of the next see the same latent.
+            seen += [2 * i + 1, 2 * i + 2, 2 * i + 3]
+        return [layer.conv.modulation(w[:, i]) for layer, i in zip(layers, seen, strict=True)]
+
+    def synthesis_from_styles(
+        self, styles: Sequence[Tensor], resolution: int | None = None
+    ) -> Tensor:
+        """The pictures of styles as `styles` gives them, which need not come from any w; otherwise
+        as `synthesis`.
+        """
+        blocks = self.config.resolutions.index(resolution or self.config.size) + 1
+        noise, style = iter(self._noise(blocks)), iter(styles)
+        x = self.input.input.expand(len(styles[0]), -1, -1, -1)
+        x = self.conv1(x, next(style), next(noise))
+        picture = self.to_rgb1(x, next(style))
+        for i in range(blocks - 1):
+            x = self.convs[2 * i](x, next(style), next(noise))
+            x = self.convs[2 * i + 1](x, next(style), next(noise))
             picture = upfirdn2d(picture, BLUR, up=2, pad=(2, 1))
-            picture = picture + self.to_rgbs[i // 2](x, w[:, i + 3])
+            picture = picture + self.to_rgbs[i](x, next(style))
         return picture
+
+    def _noise(self, blocks: int) -> list[Tensor]:
+        """The stored noise of the first `blocks` resolutions."""
+        return [getattr(self.noises, f"noise_{i}") for i in range(2 * blocks - 1)]
 
     def forward(self, z: Tensor, truncation: float = 1.0) -> Tensor:
         return self.synthesis(self.mapping(z, truncation))

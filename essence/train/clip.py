@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from ..library.checkpoints import load_clip, save_clip
-from ..models.clip import CLIP_MEAN, CLIP_STD, ImageText
+from ..models.clip import CLIP_MEAN, CLIP_STD, TAUGHT, ImageText
 from ..pictures.tensors import resample
 from .augment import degrade
 from .clip_data import ClipDataset, ClipOptions, load_dataset
@@ -222,7 +222,7 @@ class TrainingState:
         state |= {"step": self.step, "seconds": self.seconds, "options": asdict(self.options)}
         save_atomic(state | {"architecture": self.config}, self.folder / "last.pt")
         config, weights = with_ground(self.config, state["average"], self.options.ground)
-        save_clip(config, weights, self.exported, name="essence-mini")
+        save_clip(config, weights, self.exported, name=TAUGHT)
 
 
 class TrainingStep:

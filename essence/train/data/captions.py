@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ...models.vocabulary import BEFORE, BEHIND, NOUNS, OPENINGS, PERSON, WITH
 from .attributes import NAMES, OUTER
 
 # Facts by the standardised attribute they are read from: (attribute, true above, false below); a
@@ -73,66 +74,6 @@ PEOPLE = (
 )
 FACTS = (*THRESHOLDS, *HAIR, *PEOPLE)
 
-# How each fact is said: after the person ("a man with ..."), before ("a ... man"), or at the end
-# (", in warm light").
-WITH = {
-    "teeth": ["visible teeth"],
-    "glasses": ["glasses", "eyeglasses"],
-    "moustache": ["a moustache", "a mustache"],
-    "beard": ["a beard"],
-    "long hair": ["long hair"],
-    "short hair": ["short hair"],
-    "fringe": ["a fringe", "bangs"],
-    "red lips": ["red lips", "lipstick"],
-    "thick brows": ["dark eyebrows", "thick eyebrows"],
-    "raised brows": ["raised eyebrows"],
-    "wide eyes": ["wide open eyes"],
-    "narrow eyes": ["narrow eyes"],
-    "dark eyes": ["dark eyes"],
-    "pale skin": ["pale skin", "light skin"],
-    "dark skin": ["dark skin"],
-    "mouth open": ["an open mouth", "the mouth open"],
-    "mouth closed": ["a closed mouth"],
-    "wrinkles": ["wrinkles"],
-    "round face": ["a round face"],
-    "long face": ["a long face"],
-    "black hair": ["black hair", "dark hair"],
-    "brown hair": ["brown hair"],
-    "blond hair": ["blond hair", "blonde hair"],
-    "red hair": ["red hair", "ginger hair"],
-    "grey hair": ["grey hair", "gray hair", "white hair"],
-}
-BEFORE = {
-    "smiling": ["smiling", "happy"],
-    "serious": ["serious"],
-    "bald": ["bald"],
-    "shaved": ["clean-shaven"],
-    "young": ["young"],
-    "middle-aged": ["middle-aged"],
-    "old": ["old", "elderly"],
-    "white": ["white", "Caucasian"],
-    "black": ["black", "African"],
-    "asian": ["Asian"],
-    "indian": ["Indian"],
-}
-BEHIND = {
-    "no glasses": ["without glasses"],
-    "dark background": ["before a dark background"],
-    "bright background": ["before a bright background"],
-    "blue background": ["before a blue background"],
-    "busy background": ["before a busy background"],
-    "light from the right": ["lit from the right"],
-    "light from the left": ["lit from the left"],
-    "warm light": ["in warm light"],
-    "cold light": ["in cold light"],
-    "hard light": ["in hard light"],
-    "colourful": ["in vivid colours"],
-    "colourless": ["in pale colours", "in black and white"],
-    "dark picture": ["in the dark"],
-    "bright picture": ["brightly lit"],
-}
-PERSON, NOUNS = ("person", "face"), ("woman", "man", "baby", "child")
-OPENINGS = ("", "", "a photo of ", "a portrait of ", "a picture of ")
 MOST_FACTS = 4  # beside the person's sex
 
 

@@ -1,0 +1,101 @@
+"""What the small image-text encoder was taught to say: its captions are made of these phrases
+(train/data/captions.py), and of nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+
+# How each fact is said: after the person ("a man with ..."), before ("a ... man"), or at the end
+# (", in warm light").
+WITH = {
+    "teeth": ["visible teeth"],
+    "glasses": ["glasses", "eyeglasses"],
+    "moustache": ["a moustache", "a mustache"],
+    "beard": ["a beard"],
+    "long hair": ["long hair"],
+    "short hair": ["short hair"],
+    "fringe": ["a fringe", "bangs"],
+    "red lips": ["red lips", "lipstick"],
+    "thick brows": ["dark eyebrows", "thick eyebrows"],
+    "raised brows": ["raised eyebrows"],
+    "wide eyes": ["wide open eyes"],
+    "narrow eyes": ["narrow eyes"],
+    "dark eyes": ["dark eyes"],
+    "pale skin": ["pale skin", "light skin"],
+    "dark skin": ["dark skin"],
+    "mouth open": ["an open mouth", "the mouth open"],
+    "mouth closed": ["a closed mouth"],
+    "wrinkles": ["wrinkles"],
+    "round face": ["a round face"],
+    "long face": ["a long face"],
+    "black hair": ["black hair", "dark hair"],
+    "brown hair": ["brown hair"],
+    "blond hair": ["blond hair", "blonde hair"],
+    "red hair": ["red hair", "ginger hair"],
+    "grey hair": ["grey hair", "gray hair", "white hair"],
+}
+BEFORE = {
+    "smiling": ["smiling", "happy"],
+    "serious": ["serious"],
+    "bald": ["bald"],
+    "shaved": ["clean-shaven"],
+    "young": ["young"],
+    "middle-aged": ["middle-aged"],
+    "old": ["old", "elderly"],
+    "white": ["white", "Caucasian"],
+    "black": ["black", "African"],
+    "asian": ["Asian"],
+    "indian": ["Indian"],
+}
+BEHIND = {
+    "no glasses": ["without glasses"],
+    "dark background": ["before a dark background"],
+    "bright background": ["before a bright background"],
+    "blue background": ["before a blue background"],
+    "busy background": ["before a busy background"],
+    "light from the right": ["lit from the right"],
+    "light from the left": ["lit from the left"],
+    "warm light": ["in warm light"],
+    "cold light": ["in cold light"],
+    "hard light": ["in hard light"],
+    "colourful": ["in vivid colours"],
+    "colourless": ["in pale colours", "in black and white"],
+    "dark picture": ["in the dark"],
+    "bright picture": ["brightly lit"],
+}
+PERSON, NOUNS = ("person", "face"), ("woman", "man", "baby", "child")
+OPENINGS = ("", "", "a photo of ", "a portrait of ", "a picture of ")
+CHILDREN = ("girl", "boy")  # how a child of either sex is called
+ARTICLES = {"a", "an", "the"}
+# They hold a sentence together and say nothing of a face.
+FILLERS = {"of", "with", "and", "in", "is", "has", "who", "photo", "portrait", "picture", *PERSON}
+
+
+def taught_phrases() -> tuple[str, ...]:
+    """One phrase for each notion that the small encoder was taught, without its article."""
+    said = [phrases[0] for table in (BEFORE, WITH, BEHIND) for phrases in table.values()]
+    return (*NOUNS, *CHILDREN, *(phrase.removeprefix("a ").removeprefix("an ") for phrase in said))
+
+
+def untaught_words(text: str) -> list[str]:
+    """What a text says in words that are no phrase of the captions, in its order; neighbours
+    together: ["purple hair"] of "a woman with purple hair".
+    """
+    tables = [phrases for table in (BEFORE, WITH, BEHIND) for phrases in table.values()]
+    said = [_words(phrase) for phrases in tables for phrase in phrases]
+    said += [[word] for word in (*NOUNS, *CHILDREN, *FILLERS)]
+    known = sorted(said, key=len, reverse=True)
+    words, i, found = _words(text), 0, [[]]
+    while i < len(words):
+        phrase = next((each for each in known if words[i : i + len(each)] == each), None)
+        if phrase is None:
+            found[-1].append(words[i])
+        else:
+            found.append([])
+        i += len(phrase or [""])
+    return [" ".join(run) for run in found if run]
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in re.findall(r"[^\W_]+", text.lower()) if word not in ARTICLES]
