@@ -29,7 +29,7 @@ from essence.pictures.tensors import _resampling_matrix
 from essence.runtime import hardware, memory
 
 # Operations that give memory or another view of it: nothing is launched.
-FREE = ("empty", "detach", "alias", "lift_fresh", "_unsafe_view", "sym_", "_reshape_alias", "resize_")
+FREE = ("empty", "new_empty", "detach", "alias", "lift_fresh", "_unsafe_view", "sym_", "_reshape_alias", "resize_")
 # Operations whose answer the processor waits for, or whose size depends on the numbers.
 WAITING = ("_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal", "masked_select")
 
@@ -128,7 +128,7 @@ def fake_gpu() -> Iterator[Counting]:
 
     with ExitStack() as stack:
         for place, name, value in (
-            (cuda, "_call", launch),
+            (cuda, "call", launch),
             (dispatch, "cuda_kernels", lambda: True),
             (memory, "free_memory", lambda device: None),
             (hardware, "bfloat16_pays", lambda device: True),

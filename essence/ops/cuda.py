@@ -40,7 +40,7 @@ def upfirdn2d(
     x: Tensor, taps: tuple[float, ...], up: int = 1, pad: tuple[int, int] = (0, 0)
 ) -> Tensor:
     """As ops.upfirdn2d."""
-    return Resample.apply(_resample, x, taps, up, 1, pad[0], output_sides(x, taps, up, pad))
+    return Resample.apply(resample, x, taps, up, 1, pad[0], output_sides(x, taps, up, pad))
 
 
 class _Activate(Function):
@@ -60,7 +60,7 @@ class _Activate(Function):
         noise_step = 0 if n is None or len(n) == 1 else pixels  # from one picture to the next
         sizes = (outer, inner, channels, int(channels_last))
         slope = (ctypes.c_float(LEAK), ctypes.c_float(GAIN))
-        _call(x, "essence_activate", x, b, n, noise_step, y, *sizes, *slope)
+        call(x, "essence_activate", x, b, n, noise_step, y, *sizes, *slope)
         ctx.save_for_backward(y)
         ctx.bias, ctx.noise = (None if t is None else (t.shape, t.dtype) for t in (bias, noise))
         return y
@@ -90,7 +90,7 @@ class _Slope(Function):
         layout = torch.channels_last if channels_last else torch.contiguous_format
         g = g.to(y.dtype).contiguous(memory_format=layout)
         out, slope = torch.empty_like(g), (ctypes.c_float(LEAK), ctypes.c_float(GAIN))
-        _call(g, "essence_slope", g, y, out, ctypes.c_long(g.numel()), *slope)
+        call(g, "essence_slope", g, y, out, ctypes.c_long(g.numel()), *slope)
         ctx.save_for_backward(y)
         return out
 
@@ -99,14 +99,14 @@ class _Slope(Function):
         return _Slope.apply(g, ctx.saved_tensors[0]), None
 
 
-def _resample(
+def resample(
     x: Tensor, taps: tuple[float, ...], up: int, down: int, pad: int, sides: tuple[int, int]
 ) -> Tensor:
     x, channels_last = _dense(x)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     out = torch.empty((*x.shape[:2], *sides), dtype=x.dtype, device=x.device, memory_format=layout)
     sizes = (ctypes.c_int * 11)(*x.shape, *sides, up, down, pad, len(taps), int(channels_last))
-    _call(x, "essence_resample", x, out, sizes, (ctypes.c_float * len(taps))(*taps))
+    call(x, "essence_resample", x, out, sizes, (ctypes.c_float * len(taps))(*taps))
     return out
 
 
@@ -128,7 +128,7 @@ def _stream(x: Tensor) -> ctypes.c_void_p:
     return ctypes.c_void_p(torch.cuda.current_stream(x.device).cuda_stream)
 
 
-def _call(x: Tensor, name: str, *arguments: object) -> None:
+def call(x: Tensor, name: str, *arguments: object) -> None:
     """Launch a kernel on the current stream of x's device; tensors are handed over as pointers.
     Raises RuntimeError with CUDA's error code.
     """

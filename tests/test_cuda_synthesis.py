@@ -1,0 +1,74 @@
+"""The generator's way through a GPU, its kernels run as C++ (see test_ops.py)."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from essence.models.stylegan2 import BLUR, Generator, GeneratorConfig
+from essence.ops import cuda, cuda_synthesis, reference
+from essence.ops.weight_cache import WeightCache
+
+from .test_ops import host_library  # noqa: F401
+
+CONFIGS = [
+    GeneratorConfig(16, 8, 1, {4: 8, 8: 8, 16: 4}),
+    GeneratorConfig(32, 6, 1, {4: 3, 8: 6, 16: 6, 32: 2}),
+]
+
+
+@pytest.fixture
+def on_host(host_library, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(cuda, "_library", lambda device: host_library)
+    monkeypatch.setattr(cuda, "_stream", lambda x: None)
+
+
+def generator_of(config):
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        generator = Generator(config)
+        for module in generator.modules():
+            if hasattr(module, "noise"):
+                module.noise.weight.data.normal_()
+            for name in ("bias",):
+                if isinstance(getattr(module, name, None), torch.nn.Parameter):
+                    getattr(module, name).data += 0.3 * torch.randn_like(getattr(module, name))
+    return generator
+
+
+def fused(generator, w, resolution):
+    blocks = generator.config.resolutions.index(resolution) + 1
+    noises = [getattr(generator.noises, f"noise_{i}") for i in range(2 * blocks - 1)]
+    constant = generator.input.input
+    network = generator._fused.blocks[:blocks]
+    return cuda_synthesis.synthesize(network, constant, noises, w, WeightCache())
+
+
+@pytest.mark.parametrize("resolution", [4, 16])
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: str(config.size))
+def test_pictures_and_gradients_are_those_of_the_plain_forward(on_host, config, resolution):
+    generator = generator_of(config)
+    plain, ours = (
+        torch.randn(
+            3, config.layers, config.style_dim, generator=torch.Generator().manual_seed(1)
+        ).requires_grad_()
+        for _ in range(2)
+    )
+    expected = generator.synthesis(plain, resolution)  # weights require a gradient: layer by layer
+    picture = fused(generator, ours, resolution)
+    torch.testing.assert_close(picture, expected, atol=1e-5, rtol=1e-4)
+    weight = torch.linspace(-1, 1, picture.numel()).view(picture.shape)
+    (expected * weight).sum().backward()
+    (picture * weight).sum().backward()
+    scale = plain.grad.abs().max()
+    torch.testing.assert_close(ours.grad / scale, plain.grad / scale, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 5, 5), (2, 5, 4, 7)])
+def test_upsampling_and_blur_are_one_transposed_convolution(shape):
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(2, *shape[1:], generator=random)
+    weight = torch.randn(shape[0], shape[1], 3, 3, generator=random)
+    spread = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+    expected = reference.upfirdn2d(spread, BLUR, pad=(1, 1))
+    ours = F.conv_transpose2d(x, cuda_synthesis.merged_with_blur(weight), stride=2, padding=2)
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
