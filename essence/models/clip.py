@@ -17,6 +17,7 @@ from torch.nn.utils import fuse_conv_bn_eval
 from ..errors import BadFile
 from ..pictures.tensors import resample
 from ..runtime.device_queue import in_background
+from . import vit
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -56,6 +57,7 @@ class ImageText(nn.Module):
     ):
         super().__init__()
         self.model, self.tokenizer, self.name = model, tokenizer, name
+        self.fused = vit.FrozenViT(model.visual)
         size = model.visual.image_size
         self.size = size[0] if isinstance(size, (tuple, list)) else size
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
@@ -108,6 +110,8 @@ class ImageText(nn.Module):
 
     def encode_raw(self, images: Tensor) -> Tensor:
         """The network alone: pictures [B, 3, S, S] of its own side, preprocessed by the caller."""
+        if images.is_cuda and vit.supports(self.model.visual):
+            return self.fused(images).float()
         return self.model.encode_image(images).float()
 
     def encode_whole(self, picture: Tensor) -> Tensor:
