@@ -162,7 +162,7 @@ class _Attention(torch.autograd.Function):
     def forward(ctx, counting: Counting, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         ctx.counting = counting
         ctx.save_for_backward(q, k, v)
-        out = torch.empty_like(q)
+        out = _by_tokens(q)
         counting.launched("attention", [q, k, v, out])
         return out
 
@@ -171,7 +171,12 @@ class _Attention(torch.autograd.Function):
         saved = ctx.saved_tensors
         for _ in range(3):
             ctx.counting.launched("attention, backward", [g, *saved])
-        return None, *(torch.empty_like(each) for each in saved)
+        return None, *map(_by_tokens, saved)
+
+
+def _by_tokens(x: Tensor) -> Tensor:
+    """An empty [B, heads, T, d] that lies as [B, T, heads, d], as attention's kernels lay it."""
+    return torch.empty_like(x.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
 
 
 # ---- the backward pass

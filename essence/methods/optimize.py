@@ -20,13 +20,14 @@ from ..errors import UserError
 from ..models.latents import LatentAxes, move
 from ..models.model_set import ModelSet
 from ..pictures.tensors import to_uint8
-from ..runtime.cuda_graphs import WORTH_CAPTURING, GradientStep
+from ..runtime.cuda_graphs import WORTH_CAPTURING, RecordedStep
 from ..runtime.files import timestamp
 from ..runtime.memory import BatchHalving
 from ..values import Essence, Source, Step, Target
 from . import losses
 from .base import check_at_least, check_loss, initial_direction, latents_of
 from .batching import batch_for, render_and_embed, source_embeddings
+from .descent import Descent
 
 TERMS = ("total", "transfer", "consistency", "penalty")
 # loss_resolution None: the early picture is used where every source's embedding has at least this
@@ -96,31 +97,29 @@ def optimize(
     direction = make_direction(models, b, len(z), options)
 
     def evaluate(batch: int) -> dict[str, Tensor]:
-        images, terms = objective(direction, batch)
-        terms["total"].backward()
-        return {"b": direction.b(), "images": images, **terms}
+        found = objective(direction, batch)
+        direction.descend(torch.autograd.grad(found["losses"][0], direction.parameters))
+        return {name: value.detach() for name, value in found.items()}
 
     capture = models.device.type == "cuda" and options.steps >= WORTH_CAPTURING
     batch = batch_for(models, len(z), objective.resolution)
-    step = GradientStep(evaluate, direction.parameters, len(z), batch, capture)
+    step = RecordedStep(evaluate, direction.descend.state, len(z), batch, capture)
     known = {"options": dataclasses.asdict(options), "seed": options.seed, "created": timestamp()}
     known |= {"continues": start.name if start else None, "loss_resolution": objective.resolution}
     best, lowest = None, math.inf
 
     for i in range(options.steps):
-        found = {name: value.detach() for name, value in step().items()}
-        loss = dict(zip(TERMS, torch.stack([found[name] for name in TERMS]).tolist(), strict=True))
+        found = step()
+        loss = dict(zip(TERMS, found["losses"].cpu().tolist(), strict=True))
         check_loss(loss["total"], best, target)
-        b = found["b"].clone()  # the optimiser moves its parameters in place
         preview = None
         if i % options.preview_every == 0 or i + 1 == options.steps:
-            preview = objective.preview(direction.edit(z, b), found["images"])
-        direction.descend(schedule(i / options.steps))
+            preview = objective.preview(found["w"], found["images"])
         if loss["total"] < lowest:
             provenance = {**known, "losses": loss, "step": i + 1}
             best, lowest = (
                 Essence(
-                    b,
+                    found["b"].to("cpu", copy=True),  # the next step writes over it
                     target.name,
                     models.id,
                     "optimize",
@@ -130,7 +129,7 @@ def optimize(
                 ),
                 loss["total"],
             )
-        del found, b  # nothing of the step outlives it while the caller holds us
+        del found  # nothing of the step outlives it while the caller holds us
         yield Step(i + 1, options.steps, best, loss, preview)
 
 
@@ -152,10 +151,13 @@ class Objective:
             self.resolution = loss_resolution(models, z, options)
         self.e = cache(lambda batch: source_embeddings(models, z, self.resolution, batch))
 
-    def __call__(self, direction: Direction, batch: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The edited pictures [N, 3, R, R] and the terms of their loss."""
+    def __call__(self, direction: Direction, batch: int) -> dict[str, Tensor]:
+        """b [L, D], the edited w+ [N, L, D], their pictures [N, 3, R, R], and the `losses`, one for
+        each of TERMS.
+        """
         e, options = self.e(batch), self.options
-        edited = direction.edit(self.z, direction.b())
+        b = direction.b()
+        edited = direction.edit(self.z, b)
         images, e_edited = render_and_embed(self.models, edited, self.resolution, batch)
         if options.unit_differences:
             d = F.normalize(e_edited, dim=-1) - F.normalize(e, dim=-1)
@@ -166,7 +168,8 @@ class Objective:
         total = (
             options.lambda_transfer * transfer + options.lambda_consistency * consistency + penalty
         )
-        return images, dict(zip(TERMS, (total, transfer, consistency, penalty), strict=True))
+        terms = torch.stack([total, transfer, consistency, penalty])
+        return {"b": b, "w": edited, "images": images, "losses": terms}
 
     def preview(self, w: Tensor, images: Tensor):
         """Pictures of a step at full resolution, uint8 [N, S, S, 3]; `images` are what the loss
@@ -174,7 +177,7 @@ class Objective:
         """
         if images.shape[-1] == self.models.size:
             return to_uint8(images)
-        return self.models.render(w.detach())
+        return self.models.render(w)
 
 
 def loss_resolution(models: ModelSet, z: Tensor, options: OptimizeOptions) -> int:
@@ -211,9 +214,8 @@ class Direction:
         groups = self.parametrize(b)
         if options.coefficients:
             groups.append({"params": [self.c], "lr": options.learning_rate, "weight_decay": 0.0})
-        self.parameters = [parameter for group in groups for parameter in group["params"]]
-        self.optimizer = torch.optim.Adam(groups)
-        self.rates = [group["lr"] for group in groups]
+        self.descend = Descent(groups, options.steps, lambda i: schedule(i / options.steps))
+        self.parameters = self.descend.parameters
 
     def parametrize(self, b: Tensor) -> list[dict]:
         """Take up b; the optimiser's groups of parameters."""
@@ -224,7 +226,7 @@ class Direction:
         ]
 
     def b(self) -> Tensor:
-        return self._b
+        return self._b.clone()  # Adam moves the parameter in place
 
     def penalty(self) -> Tensor:
         return self._b.new_zeros(())
@@ -232,13 +234,6 @@ class Direction:
     def edit(self, z: Tensor, b: Tensor) -> Tensor:
         """z + c b, held to the reach."""
         return move(z, self.c * b, self.models.latents, self.options.reach)
-
-    def descend(self, factor: float) -> None:
-        """One step of Adam at `factor` times its learning rates."""
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
 
 
 class AxesDirection(Direction):
