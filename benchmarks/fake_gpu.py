@@ -18,10 +18,10 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.autograd.function import BackwardCFunction
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from essence.models.identity import face_descriptor
 from essence.ops import cuda, dispatch
@@ -70,11 +70,20 @@ class Counting(TorchDispatchMode):
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):  # noqa: ANN001
         name, given = operation._schema.name.removeprefix("aten::"), tree_leaves((args, kwargs))
         tensors = [each for each in given if isinstance(each, Tensor)]
-        on_gpu = any(tensor.is_cuda for tensor in tensors)
-        if on_gpu and name in WAITING:
-            self._bar(self.count.waits, name)
+        fake = any(isinstance(tensor, FakeTensor) for tensor in tensors)
+        if name in WAITING and fake:
+            if any(tensor.is_cuda for tensor in tensors):
+                self._bar(self.count.waits, name)
             return 1.0  # true, where that is asked
+        there = any(isinstance(x, torch.device) and x.type == "cuda" for x in given)
+        if tensors and not fake and not there:  # the processor's own numbers
+            with _disable_current_modes():
+                return operation(*args, **(kwargs or {}))
+        if name == "_fused_adam_":  # fake tensors do not know it; it works in place
+            return self.launched(name, tensors)
         out = operation(*args, **(kwargs or {}))
+        if name.startswith("convolution"):
+            out = laid_out(out, args)
         results = [each for each in tree_leaves(out) if isinstance(each, Tensor)]
         devices = {each.device.type for each in [*tensors, *results] if each.ndim or each.is_cuda}
         if name in ("_to_copy", "copy_") and len(devices) > 1:
@@ -114,6 +123,25 @@ def conversions(name: str, args: Sequence[object]) -> int:
         return 0
     outer = [not each.is_contiguous(memory_format=torch.channels_last) for each in maps]
     return sum(outer) + outer[0]  # of what is read, and of the result, which has the first's layout
+
+
+def laid_out(out, args: Sequence[object]):  # noqa: ANN001, ANN201
+    """The results of a convolution as cuDNN lays them out, channels innermost where the map's or
+    the weight's are: fake tensors do not know.
+    """
+    maps = [each for each in args if isinstance(each, Tensor) and each.ndim == 4]
+    if not any(_is_innermost(each) for each in maps):
+        return out
+    change = partial(torch.empty_like, memory_format=torch.channels_last)
+    return tree_map(lambda each: change(each) if is_map(each) else each, out)
+
+
+def is_map(x: object) -> bool:
+    return isinstance(x, Tensor) and x.ndim == 4
+
+
+def _is_innermost(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 @contextmanager

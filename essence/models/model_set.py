@@ -14,10 +14,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from cachetools import LRUCache
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import EssenceMismatch, UserError
-from ..pictures.tensors import from_uint8, to_uint8
+from ..pictures.tensors import from_uint8, to_bytes
+from ..runtime.cuda_graphs import RecordedFunction
 from ..runtime.memory import BatchHalving
 from .clip import ImageText
 from .e4e import Inverter, MeanInverter
@@ -60,6 +61,8 @@ class ModelSet:
     # Components that only some methods use, by kind (see `library.components`).
     extras: Mapping[str, Any] = field(default_factory=dict)
     _cache: LRUCache = field(default_factory=lambda: LRUCache(CACHE_SIZE), init=False, repr=False)
+    # On a GPU, the renderer and the inverter as CUDA graphs.
+    _recorded: dict[str, RecordedFunction] = field(default_factory=dict, init=False, repr=False)
     _cache_lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def component(self, kind: str) -> Any:
@@ -139,8 +142,29 @@ class ModelSet:
         done: list[np.ndarray] = []
         while (start := sum(map(len, done))) < len(w):
             rest = w[start:]
-            done.append(in_batches(lambda batch, rest=rest: to_uint8(self.images(rest[:batch]))))
+            done.append(in_batches(lambda batch, rest=rest: self._pixels(rest[:batch])))
         return np.concatenate(done)
+
+    def _pixels(self, w: Tensor) -> np.ndarray:
+        """One batch of `render`."""
+
+        def draw(w: Tensor) -> Tensor:
+            return to_bytes(self.images(w)).contiguous()
+
+        return self._recording("render", draw, self.generator, w).cpu().numpy()
+
+    def _recording(
+        self, name: str, function: Callable[[Tensor], Tensor], network: nn.Module, x: Tensor
+    ) -> Tensor:
+        """function(x) on the device, on a GPU from a CUDA graph where the network is frozen. What
+        comes back is overwritten by the next call.
+        """
+        weights = [*network.parameters(), *network.buffers()]
+        if self.device.type != "cuda" or any(weight.requires_grad for weight in weights):
+            return function(x.to(self.device))
+        if name not in self._recorded:
+            self._recorded[name] = RecordedFunction(function)
+        return self._recorded[name](x, self.device, weights)
 
     def encode(self, images: Tensor) -> Tensor:
         """Pictures [B, 3, H, W] in [-1, 1] to CLIP embeddings [B, E], not normalised."""
@@ -168,8 +192,12 @@ class ModelSet:
     @torch.no_grad()
     def invert(self, images: Tensor) -> Tensor:
         """Aligned pictures [B, 3, S, S] in [-1, 1], S the inverter's side, to w+ [B, L, D]."""
-        with self.precision():
-            return self.inverter(images.to(self.device)).float()
+
+        def encode(images: Tensor) -> Tensor:
+            with self.precision():
+                return self.inverter(images).float()
+
+        return self._recording("invert", encode, self.inverter, images).clone()
 
     @torch.no_grad()
     def describe(self, images: Tensor) -> Tensor:

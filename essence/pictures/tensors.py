@@ -33,8 +33,13 @@ def to_uint8(images: torch.Tensor) -> np.ndarray:
     """`[..., 3, H, W]` in [-1, 1] -> `[..., H, W, 3]` uint8, rounded; values outside are clipped,
     NaN is grey.
     """
+    return to_bytes(images).cpu().numpy()
+
+
+def to_bytes(images: torch.Tensor) -> torch.Tensor:
+    """`to_uint8`, as a tensor where the pictures lie."""
     pixels = images.detach().float().nan_to_num(0).clamp(-1, 1).add(1).mul(127.5).round()
-    return pixels.to(torch.uint8).movedim(-3, -1).cpu().numpy()
+    return pixels.to(torch.uint8).movedim(-3, -1)
 
 
 def from_uint8(pictures: np.ndarray) -> torch.Tensor:

@@ -57,21 +57,19 @@ class RecordedFunction:
     """Callable: function(x) for a tensor on a GPU, recorded for each shape of x that comes a second
     time, the first `RECORDINGS` of them. What a call returns is overwritten by the next call.
 
-    `weights()` are the tensors that the function reads besides; where one of them has been moved or
-    written to, the recordings are dropped.
+    Where one of the `weights` that the function reads besides has been moved or written to, the
+    recordings are dropped.
     """
 
-    def __init__(
-        self, function: Callable[[Tensor], Tensor], weights: Callable[[], Sequence[Tensor]]
-    ):
-        self.function, self.weights = function, weights
+    def __init__(self, function: Callable[[Tensor], Tensor]):
+        self.function = function
         self._seen: set[tuple[int, ...]] = set()
         self._recorded: dict[tuple[int, ...], tuple[Tensor, CapturedGraph | None]] = {}
         self._state: list[tuple[int, int]] = []
 
-    def __call__(self, x: Tensor, device: torch.device) -> Tensor:
+    def __call__(self, x: Tensor, device: torch.device, weights: Sequence[Tensor] = ()) -> Tensor:
         """`x` may lie elsewhere than on the `device`."""
-        state = [(weight.data_ptr(), weight._version) for weight in self.weights()]
+        state = [(weight.data_ptr(), weight._version) for weight in weights]
         if state != self._state:
             self._seen, self._recorded, self._state = set(), {}, state
         shape = tuple(x.shape)
