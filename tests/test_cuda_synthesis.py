@@ -72,3 +72,20 @@ def test_upsampling_and_blur_are_one_transposed_convolution(shape):
     expected = reference.upfirdn2d(spread, BLUR, pad=(1, 1))
     ours = F.conv_transpose2d(x, cuda_synthesis.merged_with_blur(weight), stride=2, padding=2)
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("with_branch", [True, False])
+def test_sum_and_norm_are_those_of_torch(on_host, with_branch):
+    random = torch.Generator().manual_seed(2)
+    norm = torch.nn.LayerNorm(12).requires_grad_(False)
+    norm.weight.normal_(generator=random), norm.bias.normal_(generator=random)
+    found = []
+    for module in (cuda, reference):
+        random.manual_seed(4)
+        x, branch = (torch.randn(2, 5, 12, generator=random).requires_grad_() for _ in range(2))
+        given = (x, branch if with_branch else None)
+        total, out = module.add_norm(*given, norm, torch.float32)
+        (total.sin().sum() + (out * torch.arange(12)).sum()).backward()
+        found.append((total, out, x.grad, *([branch.grad] if with_branch else [])))
+    for ours, expected in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)

@@ -41,6 +41,15 @@ def test_the_same_numbers_and_gradients(visual):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
+def test_preprocessing_goes_into_the_first_weights(visual):
+    mean, std = torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1), torch.tensor([0.2, 0.3, 0.25])
+    std, ours = std.view(3, 1, 1), vit.FrozenViT(visual)
+    found = embedded(lambda images: ours(images, (mean, std)))
+    expected = embedded(lambda images: visual(((images + 1) / 2 - mean) / std))
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
 def test_half_precision_looks_the_same_way(visual):
     exact = embedded(visual)[0]
     half = embedded(vit.FrozenViT(visual), torch.bfloat16)[0]

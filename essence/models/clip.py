@@ -106,6 +106,8 @@ class ImageText(nn.Module):
         them, not normalised.
         """
         images = resample(images, self.size, "antialias")
+        if images.is_cuda and vit.supports(self.model.visual):
+            return self.fused(images, (self.mean, self.std)).float()
         return self.encode_raw(((images + 1) / 2 - self.mean) / self.std)
 
     def encode_raw(self, images: Tensor) -> Tensor:

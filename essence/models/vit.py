@@ -11,35 +11,38 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import WeightCache
+from ..ops import WeightCache, add_norm
 
 QUICK = 1.702  # quick GELU: x sigmoid(1.702 x)
 
 
 class FrozenViT:
-    """Callable: pictures [B, 3, S, S], preprocessed, to embeddings [B, E]. `visual` is an open_clip
+    """Callable: pictures [B, 3, S, S] to embeddings [B, E]. `visual` is an open_clip
     VisionTransformer that `supports` takes.
     """
 
     def __init__(self, visual: nn.Module):
         self.visual, self.cache = visual, WeightCache()
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, normal: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """`normal`: mean and deviation of pictures in [0, 1], [3, 1, 1] each, where `images` are in
+        [-1, 1]; None: they are preprocessed.
+        """
         visual, kind = self.visual, images.device.type
         on = torch.is_autocast_enabled(kind)
         dtype = torch.get_autocast_dtype(kind) if on else images.dtype
         with torch.autocast(kind, enabled=False):
-            patches = F.linear(self.patches(images.to(dtype)), *self.cast("embed", dtype))
+            patches = F.linear(self.patches(images.to(dtype)), *self.embedding(dtype, normal))
             place = visual.positional_embedding
             first = (visual.class_embedding + place[0]).expand(len(images), 1, -1)
-            x = norm(torch.cat([first, patches + place[1:]], 1), visual.ln_pre)
+            x, branch = norm(torch.cat([first, patches + place[1:]], 1), visual.ln_pre), None
             for i, block in enumerate(visual.transformer.resblocks):
                 query, out, wide, narrow = self.cast(i, dtype)
-                x = x + self.attention(norm(x, block.ln_1).to(dtype), query, out, block)
-                hidden = F.linear(norm(x, block.ln_2).to(dtype), *wide)
-                hidden = F.silu(hidden) if is_quick(block) else F.gelu(hidden)
-                x = x + F.linear(hidden, *narrow)
-            return norm(x[:, 0], visual.ln_post) @ visual.proj
+                x, seen = add_norm(x, branch, block.ln_1, dtype)
+                x, seen = add_norm(x, self.attention(seen, query, out, block), block.ln_2, dtype)
+                hidden = F.linear(seen, *wide)
+                branch = F.linear(F.silu(hidden) if is_quick(block) else F.gelu(hidden), *narrow)
+            return norm(x[:, 0] + branch[:, 0], visual.ln_post) @ visual.proj
 
     def patches(self, images: Tensor) -> Tensor:
         """[B, 3, S, S] to squares in rows, [B, (S / P)^2, 3 P P]."""
@@ -58,14 +61,26 @@ class FrozenViT:
         found = F.scaled_dot_product_attention(q, k, v)
         return F.linear(found.transpose(1, 2).reshape(x.shape), *out)
 
-    def cast(self, which: int | str, dtype: torch.dtype) -> tuple:
-        """Weights and biases in `dtype`: of the patches' embedding, or of a block's four products.
+    def embedding(
+        self, dtype: torch.dtype, normal: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of the patches' embedding in `dtype`, preprocessing included."""
+        weight = self.visual.conv1.weight
+        if normal is None:
+            return self.cache(f"raw {dtype}", lambda w: (w.flatten(1).to(dtype), None), weight)
+
+        def compute(weight: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+            # ((x + 1) / 2 - mean) / std = x / (2 std) + (1 / 2 - mean) / std
+            bias = (weight * ((0.5 - mean) / std)).sum((1, 2, 3))
+            return (weight / (2 * std)).flatten(1).to(dtype), bias.to(dtype)
+
+        return self.cache(f"pictures {dtype}", compute, weight, *normal)
+
+    def cast(self, which: int, dtype: torch.dtype) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Weights and biases of a block's four products in `dtype`.
 
         Quick GELU is silu(1.702 x) / 1.702: the factors go into the weights around it.
         """
-        if which == "embed":
-            weight = self.visual.conv1.weight
-            return self.cache(f"{which} {dtype}", lambda w: (w.flatten(1).to(dtype),), weight)
         block = self.visual.transformer.resblocks[which]
         attn, mlp, factor = block.attn, block.mlp, QUICK if is_quick(block) else 1.0
         layers = (

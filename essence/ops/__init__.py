@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from .winograd import OutputSkip
 __all__ = [
     "OutputSkip",
     "WeightCache",
+    "add_norm",
     "backend",
     "bfloat16_pays",
     "conv_leaky_relu",
@@ -45,6 +47,16 @@ def leaky_relu(
     """
     module = cuda if takes_cuda_kernels(x) else reference
     return module.leaky_relu(x, bias, noise, scale)
+
+
+def add_norm(
+    x: Tensor, branch: Tensor | None, norm: torch.nn.LayerNorm, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """x + branch, float32 like `x` [..., D], and its layer norm in `dtype`, in which the branch
+    is, too, where there is one.
+    """
+    fast = takes_cuda_kernels(x) and x.dtype == torch.float32 and not is_learned(norm.parameters())
+    return (cuda if fast else reference).add_norm(x, branch, norm, dtype)
 
 
 def upfirdn2d(

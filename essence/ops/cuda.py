@@ -1,5 +1,5 @@
-"""The operations of reference.py as CUDA kernels (kernels.cu). Each derivative is one of the same
-operations again, so there are derivatives of any order.
+"""The operations of reference.py as CUDA kernels (kernels.cu). The derivatives of activation and
+resampling are one of the same operations again, so there are derivatives of any order.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import ctypes
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from . import build
 from .reference import GAIN, LEAK, Resample, output_sides
@@ -41,6 +42,50 @@ def upfirdn2d(
 ) -> Tensor:
     """As ops.upfirdn2d."""
     return Resample.apply(resample, x, taps, up, 1, pad[0], output_sides(x, taps, up, pad))
+
+
+def add_norm(
+    x: Tensor, branch: Tensor | None, norm: torch.nn.LayerNorm, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """As ops.add_norm; derivatives of first order, those of `x` and `branch`."""
+    return _AddNorm.apply(x, branch, norm.weight, norm.bias, norm.eps, dtype)
+
+
+class _AddNorm(Function):
+    @staticmethod
+    def forward(
+        ctx,
+        x: Tensor,
+        branch: Tensor | None,
+        weight: Tensor,
+        bias: Tensor,
+        eps: float,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor]:
+        x, width = x.contiguous(), x.shape[-1]
+        branch = None if branch is None else branch.to(dtype).contiguous()
+        rows, total, out = x.numel() // width, torch.empty_like(x), torch.empty_like(x, dtype=dtype)
+        stats, sizes = x.new_empty(rows, 2), (ctypes.c_long(rows), width)
+        numbers = (total, out, stats, weight, bias, *sizes, ctypes.c_float(eps))
+        call(out, "essence_norm", x, branch, *numbers)
+        ctx.save_for_backward(total, stats, weight)
+        ctx.set_materialize_grads(False)
+        ctx.sizes, ctx.has_branch = sizes, branch is not None
+        return total, out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g_total: Tensor | None, g_out: Tensor | None) -> tuple[Tensor | None, ...]:
+        (total, stats, weight), g_branch = ctx.saved_tensors, None
+        if g_out is None:
+            return g_total, g_total if ctx.has_branch else None, None, None, None, None
+        g_out, g_total = g_out.contiguous(), None if g_total is None else g_total.contiguous()
+        g_x = torch.empty_like(total)
+        if ctx.has_branch:
+            g_branch = torch.empty_like(g_out)
+        given = (g_out, g_total, total, stats, weight, g_x, g_branch)
+        call(g_out, "essence_norm_back", *given, *ctx.sizes)
+        return g_x, g_branch, None, None, None, None
 
 
 class _Activate(Function):

@@ -137,10 +137,10 @@ class _Synthesis(Function):
         network, (styles, scales, *kept) = ctx.network, ctx.saved_tensors
         g_picture, g_x = g_picture.float().contiguous(), None
         g_styles, g_scales = torch.zeros_like(styles), torch.zeros_like(scales)
+        sums, places = room_for_sums(kept)
         for i, layer in reversed(list(enumerate(network.layers))):
             conv, here = kept.pop(), factors(network, styles, scales, i)
-            sums = factors(network, g_styles, g_scales, i)
-            g_conv = between_back(conv, layer, here, sums, g_x, g_picture)
+            g_conv = between_back(conv, layer, here, g_x, g_picture, sums, places[i])
             if layer.up:
                 g_x = F.conv2d(g_conv, layer.weight, stride=2, padding=2)
             else:
@@ -149,13 +149,16 @@ class _Synthesis(Function):
             if layer.up:  # from here on, the picture below
                 sides = tuple(side // 2 for side in g_picture.shape[2:])
                 g_picture = cuda.resample(g_picture, BLUR, 1, 2, len(BLUR) - 3, sides)
+        sizes = [len(places), *g_scales.shape[1:], *(each for place in places for each in place)]
+        table = (ctypes.c_long * len(sizes))(*sizes)
+        cuda.call(sums, "essence_synthesis_sums", sums, g_styles, g_scales, table)
         g_styles[0, :, : g_x.shape[1]] = (g_x * network.start).sum((2, 3))
         g_w = gradient_of_w(g_styles, g_scales, styles, scales, network, ctx.latents)
         return g_w, None
 
 
 class Factors(NamedTuple):
-    """Of a layer, or their gradients, [B, width] each; None: nothing follows, or no colours."""
+    """Of a layer, [B, width] each; None: nothing follows, or no colours."""
 
     scale: Tensor
     next: Tensor | None
@@ -232,21 +235,42 @@ def between(
     return out, picture
 
 
+class Place(NamedTuple):
+    """Of a layer's sums, [B, 3, channels, tiles], among all layers'."""
+
+    channels: int
+    tiles: int
+    start: int
+
+
+def room_for_sums(maps: Sequence[Tensor]) -> tuple[Tensor, list[Place]]:
+    """Room for what the way back adds up for each tile of pixels, and where in it each of the
+    `maps` finds its own.
+    """
+    places, start = [], 0
+    for count, channels, height, width in (each.shape for each in maps):
+        tiles = -(-height * width // pixels_of_a_tile(height * width))
+        places.append(Place(channels, tiles, start))
+        start += count * 3 * channels * tiles
+    return maps[0].new_empty(start, dtype=torch.float32), places
+
+
+def pixels_of_a_tile(pixels: int) -> int:
+    return max(TILE, -(-pixels // TILES))
+
+
 def between_back(
     conv: Tensor,
     layer: Layer,
     given: Factors,
-    gradients: Factors,
     g_out: Tensor | None,
     g_picture: Tensor,
+    sums: Tensor,
+    place: Place,
 ) -> Tensor:
-    """The gradient of what a convolution gave; fills in those of the factors."""
+    """The gradient of what a convolution gave; leaves the layer's `sums` at their place."""
     count, channels, height, width = conv.shape
-    each = max(TILE, -(-height * width // TILES))
-    tiles = -(-height * width // each)
     g_conv = torch.empty_like(conv)
-    sums = conv.new_empty(count, 3, channels, tiles, dtype=torch.float32)
-    row = given.scale.shape[1]
     cuda.call(
         conv,
         "essence_synthesis_back",
@@ -260,12 +284,10 @@ def between_back(
         layer.rgb_weight,
         None if given.rgb is None else g_picture,
         g_conv,
-        sums,
-        tiles,
-        each,
-        (ctypes.c_int * 5)(count, height, width, channels, row),
+        sums[place.start :],
+        place.tiles,
+        pixels_of_a_tile(height * width),
+        (ctypes.c_int * 5)(count, height, width, channels, given.scale.shape[1]),
         *SLOPE,
     )
-    tables = (gradients.next, gradients.scale, gradients.rgb)
-    cuda.call(sums, "essence_synthesis_sums", sums, *tables, count, channels, tiles, row)
     return g_conv

@@ -20,6 +20,7 @@ __device__ float sum_of_lanes(float x, int lanes) {
 }
 #else
 #include <algorithm>
+#include <cmath>
 #define CONSTANT
 #define UNROLL
 #define __global__
@@ -301,18 +302,83 @@ __global__ void synthesis_back_kernel(const T* __restrict__ conv, const T* __res
     }
 }
 
-// Sums over the tiles, to where they belong: three tables of [pictures, row], any of which may be missing.
-__global__ void sums_kernel(const float* __restrict__ sums, float* for_next, float* for_scale, float* for_rgb, int pictures, int channels,
-                            int tiles, int row) {
-    long count = (long)pictures * 3 * channels, lane = threadIdx.x % LANES;
+// Of each layer of a synthesis, where its sums begin and how many tiles they have.
+constexpr int MAX_LAYERS = 32;
+struct Parts {
+    int layers, pictures, row;
+    int channels[MAX_LAYERS], tiles[MAX_LAYERS];
+    long start[MAX_LAYERS];
+};
+
+// Sums over the tiles of every layer, to where they belong: g_styles [layers + colours, pictures, row] and g_scales [layers, pictures, row].
+// Layer i's `next` is style i + 1; every other layer has colours.
+__global__ void sums_kernel(const float* __restrict__ all, float* g_styles, float* g_scales, const CONSTANT Parts s) {
+    int layer = blockIdx.y, channels = s.channels[layer], tiles = s.tiles[layer], lane = threadIdx.x % LANES;
+    const float* sums = all + s.start[layer];
+    long count = (long)s.pictures * 3 * channels, table = (long)s.pictures * s.row;
     long first = ((long)blockIdx.x * blockDim.x + threadIdx.x) / LANES, step = (long)gridDim.x * blockDim.x / LANES;
     for (long i = first; i < count; i += step) {
         float sum = 0;
         for (int tile = lane; tile < tiles; tile += LANES) sum += sums[i * tiles + tile];
         sum = sum_of_lanes(sum, LANES);
-        long c = i % channels, which = i / channels % 3, n = i / channels / 3;
-        float* table = which == 0 ? for_next : which == 1 ? for_scale : for_rgb;
-        if (table && lane == 0) table[n * row + c] = sum;
+        long c = i % channels, which = i / channels % 3, at = i / channels / 3 * s.row + c;
+        if (lane) continue;
+        if (which == 0 && layer + 1 < s.layers) g_styles[(layer + 1) * table + at] = sum;
+        if (which == 1) g_scales[layer * table + at] = sum;
+        if (which == 2 && layer % 2 == 0) g_styles[(s.layers + layer / 2) * table + at] = sum;
+    }
+}
+
+// ---- a residual sum and the layer norm behind it
+
+// sum = x + branch, where there is one, and out = (sum - mean) / deviation * weight + bias, row by row; stats [rows, 2]: mean and
+// 1 / deviation. A warp for a row.
+template <typename T>
+__global__ void norm_kernel(const float* __restrict__ x, const T* __restrict__ branch, float* __restrict__ sum, T* __restrict__ out,
+                            float* __restrict__ stats, const float* __restrict__ weight, const float* __restrict__ bias, long rows,
+                            int width, float eps) {
+    int lane = threadIdx.x % LANES;
+    long first = ((long)blockIdx.x * blockDim.x + threadIdx.x) / LANES, step = (long)gridDim.x * blockDim.x / LANES;
+    for (long row = first; row < rows; row += step) {
+        long at = row * width;
+        float total = 0, square = 0;
+        for (int i = lane; i < width; i += LANES) {
+            float value = x[at + i] + (branch ? to_float(branch[at + i]) : 0.f);
+            sum[at + i] = value;
+            total += value;
+        }
+        float mean = sum_of_lanes(total, LANES) / width;
+        for (int i = lane; i < width; i += LANES) square += (sum[at + i] - mean) * (sum[at + i] - mean);
+        float inverse = 1.f / sqrtf(sum_of_lanes(square, LANES) / width + eps);
+        for (int i = lane; i < width; i += LANES) out[at + i] = from_float<T>((sum[at + i] - mean) * inverse * weight[i] + bias[i]);
+        if (lane == 0) { stats[2 * row] = mean; stats[2 * row + 1] = inverse; }
+    }
+}
+
+// The way back: the gradient of the sum, g_x, from that of `out` and, where there is one, from what else reads the sum; and the same in T
+// for the branch, where there is one.
+template <typename T>
+__global__ void norm_back_kernel(const T* __restrict__ g_out, const float* __restrict__ g_sum, const float* __restrict__ sum,
+                                 const float* __restrict__ stats, const float* __restrict__ weight, float* __restrict__ g_x,
+                                 T* __restrict__ g_branch, long rows, int width) {
+    int lane = threadIdx.x % LANES;
+    long first = ((long)blockIdx.x * blockDim.x + threadIdx.x) / LANES, step = (long)gridDim.x * blockDim.x / LANES;
+    for (long row = first; row < rows; row += step) {
+        long at = row * width;
+        float mean = stats[2 * row], inverse = stats[2 * row + 1], plain = 0, along = 0;
+        for (int i = lane; i < width; i += LANES) {
+            float g = to_float(g_out[at + i]) * weight[i];
+            plain += g;
+            along += g * (sum[at + i] - mean) * inverse;
+        }
+        plain = sum_of_lanes(plain, LANES) / width;
+        along = sum_of_lanes(along, LANES) / width;
+        for (int i = lane; i < width; i += LANES) {
+            float g = to_float(g_out[at + i]) * weight[i];
+            float whole = inverse * (g - plain - (sum[at + i] - mean) * inverse * along) + (g_sum ? g_sum[at + i] : 0.f);
+            g_x[at + i] = whole;
+            if (g_branch) g_branch[at + i] = from_float<T>(whole);
+        }
     }
 }
 
@@ -423,9 +489,36 @@ extern "C" int essence_synthesis_back(int kind, const void* conv, const float* s
     return STATUS();
 }
 
-extern "C" int essence_synthesis_sums(int, const float* sums, float* for_next, float* for_scale, float* for_rgb, int pictures, int channels,
-                                      int tiles, int row, void* stream) {
-    int blocks = blocks_for((long)pictures * 3 * channels * LANES);
-    LAUNCH(sums_kernel, blocks, THREADS, stream, sums, for_next, for_scale, for_rgb, pictures, channels, tiles, row);
+// sizes: layers, pictures, row, then channels, tiles and the first number of each layer's sums.
+extern "C" int essence_synthesis_sums(int, const float* sums, float* g_styles, float* g_scales, const long* sizes, void* stream) {
+    Parts s{(int)sizes[0], (int)sizes[1], (int)sizes[2], {}, {}, {}};
+    if (s.layers > MAX_LAYERS) return -1;
+    long widest = 0;
+    for (int i = 0; i < s.layers; i++) {
+        s.channels[i] = (int)sizes[3 + 3 * i];
+        s.tiles[i] = (int)sizes[4 + 3 * i];
+        s.start[i] = sizes[5 + 3 * i];
+        widest = widest < s.channels[i] ? s.channels[i] : widest;
+    }
+    dim3 grid(blocks_for(s.pictures * 3 * widest * LANES), (unsigned)s.layers);
+    LAUNCH(sums_kernel, grid, THREADS, stream, sums, g_styles, g_scales, s);
+    return STATUS();
+}
+
+extern "C" int essence_norm(int kind, const float* x, const void* branch, float* sum, void* out, float* stats, const float* weight,
+                            const float* bias, long rows, int width, float eps, void* stream) {
+#define CALL(T) LAUNCH(norm_kernel<T>, blocks_for(rows * LANES), THREADS, stream, x, (const T*)branch, sum, (T*)out, stats, weight, bias, \
+                       rows, width, eps)
+    BY_KIND(kind, CALL)
+#undef CALL
+    return STATUS();
+}
+
+extern "C" int essence_norm_back(int kind, const void* g_out, const float* g_sum, const float* sum, const float* stats,
+                                 const float* weight, float* g_x, void* g_branch, long rows, int width, void* stream) {
+#define CALL(T) LAUNCH(norm_back_kernel<T>, blocks_for(rows * LANES), THREADS, stream, (const T*)g_out, g_sum, sum, stats, weight, g_x, \
+                       (T*)g_branch, rows, width)
+    BY_KIND(kind, CALL)
+#undef CALL
     return STATUS();
 }

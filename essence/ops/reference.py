@@ -40,6 +40,15 @@ def leaky_relu(
     return F.leaky_relu_(torch.addcmul(added, x, scale), LEAK)
 
 
+def add_norm(
+    x: Tensor, branch: Tensor | None, norm: torch.nn.LayerNorm, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """As ops.add_norm."""
+    total = x if branch is None else x + branch
+    out = F.layer_norm(total, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    return total, out.to(dtype)
+
+
 def upfirdn2d(
     x: Tensor, taps: tuple[float, ...], up: int = 1, pad: tuple[int, int] = (0, 0)
 ) -> Tensor:
