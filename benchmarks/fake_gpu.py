@@ -31,7 +31,7 @@ from essence.runtime import hardware, memory
 # Operations that give memory or another view of it: nothing is launched.
 FREE = ("empty", "new_empty", "detach", "alias", "lift_fresh", "_unsafe_view", "sym_", "_reshape_alias", "resize_")
 # Operations whose answer the processor waits for, or whose size depends on the numbers.
-WAITING = ("_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal", "masked_select")
+WAITING = ("_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero")
 
 
 class Refused(RuntimeError):
@@ -74,6 +74,8 @@ class Counting(TorchDispatchMode):
         if name in WAITING and fake:
             if any(tensor.is_cuda for tensor in tensors):
                 self._bar(self.count.waits, name)
+            if name == "nonzero":  # at most all of them
+                return tensors[0].new_zeros(tensors[0].numel(), tensors[0].ndim, dtype=torch.long)
             return 1.0  # true, where that is asked
         there = any(isinstance(x, torch.device) and x.type == "cuda" for x in given)
         if tensors and not fake and not there:  # the processor's own numbers
@@ -121,8 +123,8 @@ def conversions(name: str, args: Sequence[object]) -> int:
     maps = [each for each in args if isinstance(each, Tensor) and each.ndim == 4]
     if maps[0].dtype == torch.float32:
         return 0
-    outer = [not each.is_contiguous(memory_format=torch.channels_last) for each in maps]
-    return sum(outer) + outer[0]  # of what is read, and of the result, which has the first's layout
+    changed = [not each.is_contiguous(memory_format=torch.channels_last) for each in maps]
+    return sum(changed) + all(changed)  # of what is read; of the result, if nothing asked for it
 
 
 def laid_out(out, args: Sequence[object]):  # noqa: ANN001, ANN201
