@@ -14,6 +14,7 @@ from . import cuda, reference, winograd
 from .dispatch import (
     backend,
     bfloat16_pays,
+    cuda_kernels,
     is_learned,
     takes_cpu_kernels,
     takes_cuda_kernels,
@@ -27,6 +28,7 @@ __all__ = [
     "add_norm",
     "backend",
     "bfloat16_pays",
+    "compile_kernels",
     "conv_leaky_relu",
     "is_learned",
     "leaky_relu",
@@ -34,6 +36,13 @@ __all__ = [
     "styled_conv_to_rgb",
     "upfirdn2d",
 ]
+
+
+def compile_kernels() -> None:
+    """Compile the CUDA kernels, where they are wanted and are not there yet. Raises UserError where
+    ESSENCE_OPS=cuda demands them and they do not compile.
+    """
+    cuda_kernels()
 
 
 def leaky_relu(

@@ -32,9 +32,10 @@ def leaky_relu(
     x: Tensor, bias: Tensor | None = None, noise: Tensor | None = None, scale: Tensor | None = None
 ) -> Tensor:
     """As ops.leaky_relu."""
-    if scale is not None:
-        x = x * scale.to(x.dtype).view(*x.shape[:2], *[1] * (x.ndim - 2))
-    return _Activate.apply(x, bias, noise)
+    if scale is None:
+        return _Activate.apply(x, bias, noise)
+    scaled = x.float() * scale.float().view(*x.shape[:2], *[1] * (x.ndim - 2))
+    return _Activate.apply(scaled, bias, noise).to(x.dtype)  # rounded once
 
 
 def upfirdn2d(
