@@ -29,7 +29,17 @@ from essence.pictures.tensors import _resampling_matrix
 from essence.runtime import hardware, memory
 
 # Operations that give memory or another view of it: nothing is launched.
-FREE = ("empty", "new_empty", "detach", "alias", "lift_fresh", "_unsafe_view", "sym_", "_reshape_alias", "resize_")
+FREE = (
+    "empty",
+    "new_empty",
+    "detach",
+    "alias",
+    "lift_fresh",
+    "_unsafe_view",
+    "sym_",
+    "_reshape_alias",
+    "resize_",
+)
 # Operations whose answer the processor waits for, or whose size depends on the numbers.
 WAITING = ("_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero")
 
@@ -206,7 +216,9 @@ class _Attention(torch.autograd.Function):
 
 def _by_tokens(x: Tensor) -> Tensor:
     """An empty [B, heads, T, d] that lies as [B, T, heads, d], as attention's kernels lay it."""
-    return torch.empty_like(x.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
+    return torch.empty_like(x.transpose(1, 2), memory_format=torch.contiguous_format).transpose(
+        1, 2
+    )
 
 
 # ---- the backward pass
@@ -271,7 +283,9 @@ def _through(node, given: Sequence[Tensor | None]) -> list[Tensor | None]:  # no
     found = node(*given)
     found = found if isinstance(found, tuple) else (found,)
     edges = node.next_functions
-    return [each for each, (following, _) in zip(found, edges, strict=True) if following is not None]
+    return [
+        each for each, (following, _) in zip(found, edges, strict=True) if following is not None
+    ]
 
 
 def _fitted(gradient: Tensor, like) -> Tensor:  # noqa: ANN001

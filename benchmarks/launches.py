@@ -175,7 +175,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tiny", action="store_true", help="networks of a few channels")
     parser.add_argument("--names", action="store_true", help="the kernels by name beside")
     a = parser.parse_args(arguments)
-    print("| case | launches outside graphs | kernels in them | barred from them | copies, waits ", end="")
+    print(
+        "| case | launches outside graphs | kernels in them | barred from them | copies, waits ",
+        end="",
+    )
     print("| moved |")
     print("|---|---|---|---|---|---|")
     for case, found in cases(a.size, a.sources, a.tiny):

@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -89,48 +91,91 @@ def optimize(
     its own loss. `start` is an essence to continue from. Closing the generator stops the work.
     Raises UserError for sources or a start of another generator.
     """
+    with closing(optimize_together(models, [target], sources, options, [start])) as steps:
+        for (step,) in steps:
+            yield step
+
+
+def optimize_together(
+    models: ModelSet,
+    targets: Sequence[Target],
+    sources: Sequence[Source],
+    options: OptimizeOptions = OptimizeOptions(),  # noqa: B008 - frozen
+    starts: Sequence[Essence | None] | None = None,
+) -> Iterator[tuple[Step, ...]]:
+    """Learn the essences of T targets at once: the same as one after another, to rounding, with all
+    T N edited sources in one batch where they fit (see `targets_at_once`). Yields a tuple with a
+    `Step` for each target after each step; everything else is as in `optimize`.
+    """
     z = latents_of(models, sources)
-    if start is not None:
-        start.check(models.latent_shape, models.id)
-    objective = Objective(models, z, target, options)
-    b = start.delta.to(z) if start else first_direction(models, target, options)
-    direction = make_direction(models, b, len(z), options)
+    starts = starts or [None] * len(targets)
+    objective = Objective(models, z, targets, options)
+    directions = []
+    for target, start in zip(targets, starts, strict=True):
+        if start is not None:
+            start.check(models.latent_shape, models.id)
+        b = start.delta.to(z) if start else first_direction(models, target, options)
+        directions.append(make_direction(models, b, len(z), options))
+    parameters = [parameter for each in directions for parameter in each.parameters]
 
     def evaluate(batch: int) -> dict[str, Tensor]:
-        found = objective(direction, batch)
-        direction.descend(torch.autograd.grad(found["losses"][0], direction.parameters))
+        found = objective(directions, batch)
+        # Each total depends on its own direction alone.
+        gradients = iter(torch.autograd.grad(found["losses"][:, 0].sum(), parameters))
+        for direction in directions:
+            direction.descend([next(gradients) for _ in direction.parameters])
         return {name: value.detach() for name, value in found.items()}
 
+    count = len(targets) * len(z)
     capture = models.device.type == "cuda" and options.steps >= WORTH_CAPTURING
-    batch = batch_for(models, len(z), objective.resolution)
-    step = RecordedStep(evaluate, direction.descend.state, len(z), batch, capture)
+    batch = batch_for(models, count, objective.resolution)
+
+    def state() -> list[Tensor]:
+        return [tensor for each in directions for tensor in each.descend.state()]
+
+    step = RecordedStep(evaluate, state, count, batch, capture)
     known = {"options": dataclasses.asdict(options), "seed": options.seed, "created": timestamp()}
-    known |= {"continues": start.name if start else None, "loss_resolution": objective.resolution}
-    best, lowest = None, math.inf
+    known |= {"loss_resolution": objective.resolution}
+    best: list[Essence | None] = [None] * len(targets)
+    lowest = [math.inf] * len(targets)
 
     for i in range(options.steps):
         found = step()
-        loss = dict(zip(TERMS, found["losses"].cpu().tolist(), strict=True))
-        check_loss(loss["total"], best, target)
-        preview = None
-        if i % options.preview_every == 0 or i + 1 == options.steps:
-            preview = objective.preview(found["w"], found["images"])
-        if loss["total"] < lowest:
-            provenance = {**known, "losses": loss, "step": i + 1}
-            best, lowest = (
-                Essence(
-                    found["b"].to("cpu", copy=True),  # the next step writes over it
+        rows = found["losses"].cpu().tolist()
+        losses_now = [dict(zip(TERMS, row, strict=True)) for row in rows]
+        shown = i % options.preview_every == 0 or i + 1 == options.steps
+        previews = objective.previews(found) if shown else [None] * len(targets)
+        for t, (target, loss) in enumerate(zip(targets, losses_now, strict=True)):
+            check_loss(loss["total"], best[t], target)
+            if loss["total"] < lowest[t]:
+                lowest[t], continues = loss["total"], starts[t].name if starts[t] else None
+                best[t] = Essence(
+                    found["b"][t].to("cpu", copy=True),  # the next step writes over it
                     target.name,
                     models.id,
                     "optimize",
-                    provenance=provenance,
+                    provenance={**known, "continues": continues, "losses": loss, "step": i + 1},
                     thumbnail=target.picture,
                     reach=options.reach,
-                ),
-                loss["total"],
-            )
+                )
         del found  # nothing of the step outlives it while the caller holds us
-        yield Step(i + 1, options.steps, best, loss, preview)
+        yield tuple(
+            Step(i + 1, options.steps, essence, loss, preview)
+            for essence, loss, preview in zip(best, losses_now, previews, strict=True)
+        )
+
+
+def targets_at_once(
+    models: ModelSet,
+    targets: int,
+    sources: int,
+    options: OptimizeOptions = OptimizeOptions(),  # noqa: B008 - frozen
+) -> int:
+    """How many of so many targets fit into the memory together, with all their sources: at least
+    one. More than that would be learned in parts, each of them computed twice.
+    """
+    side = options.loss_resolution or models.size
+    return max(1, min(targets, batch_for(models, targets * sources, side) // sources))
 
 
 def schedule(t: float) -> float:
@@ -142,42 +187,57 @@ def schedule(t: float) -> float:
 
 
 class Objective:
-    """The paper's loss for a set of sources and a target (eq. 6-8)."""
+    """The paper's loss for a set of sources and each of T targets (eq. 6-8)."""
 
-    def __init__(self, models: ModelSet, z: Tensor, target: Target, options: OptimizeOptions):
+    def __init__(
+        self, models: ModelSet, z: Tensor, targets: Sequence[Target], options: OptimizeOptions
+    ):
         self.models, self.z, self.options = models, z, options
-        self.e_t = target.embedding.to(z.device)[None]
+        self.e_t = [target.embedding.to(z.device)[None] for target in targets]
         with torch.no_grad():
             self.resolution = loss_resolution(models, z, options)
         self.e = cache(lambda batch: source_embeddings(models, z, self.resolution, batch))
 
-    def __call__(self, direction: Direction, batch: int) -> dict[str, Tensor]:
-        """b [L, D], the edited w+ [N, L, D], their pictures [N, 3, R, R], and the `losses`, one for
-        each of TERMS.
+    def __call__(self, directions: Sequence[Direction], batch: int) -> dict[str, Tensor]:
+        """b [T, L, D], the edited w+ [T N, L, D], their pictures [T N, 3, R, R], and the `losses`
+        [T, 4], one for each of TERMS.
         """
-        e, options = self.e(batch), self.options
-        b = direction.b()
-        edited = direction.edit(self.z, b)
-        images, e_edited = render_and_embed(self.models, edited, self.resolution, batch)
+        # What has been encoded with another batch would differ by rounding.
+        e = self.e(min(batch, len(self.z)))
+        b = [direction.b() for direction in directions]
+        edited = torch.cat([d.edit(self.z, each) for d, each in zip(directions, b, strict=True)])
+        images, embeddings = render_and_embed(self.models, edited, self.resolution, batch)
+        terms = [
+            self.terms(direction, e, e_edited, e_t)
+            for direction, e_edited, e_t in zip(
+                directions, embeddings.split(len(e)), self.e_t, strict=True
+            )
+        ]
+        found = {"b": torch.stack(b), "w": edited, "images": images}
+        return found | {"losses": torch.stack(terms)}
+
+    def terms(self, direction: Direction, e: Tensor, e_edited: Tensor, e_t: Tensor) -> Tensor:
+        """The terms of one target's loss, from the embeddings of the sources, [N, E], before and
+        after the edit, and its own, [1, E].
+        """
+        options = self.options
         if options.unit_differences:
             d = F.normalize(e_edited, dim=-1) - F.normalize(e, dim=-1)
         else:
             d = e_edited - e
-        transfer, consistency = losses.transfer(e_edited, self.e_t), losses.consistency(d)
+        transfer, consistency = losses.transfer(e_edited, e_t), losses.consistency(d)
         penalty = direction.penalty()
         total = (
             options.lambda_transfer * transfer + options.lambda_consistency * consistency + penalty
         )
-        terms = torch.stack([total, transfer, consistency, penalty])
-        return {"b": b, "w": edited, "images": images, "losses": terms}
+        return torch.stack([total, transfer, consistency, penalty])
 
-    def preview(self, w: Tensor, images: Tensor):
-        """Pictures of a step at full resolution, uint8 [N, S, S, 3]; `images` are what the loss
-        saw of w+ [N, L, D].
-        """
-        if images.shape[-1] == self.models.size:
-            return to_uint8(images)
-        return self.models.render(w)
+    def previews(self, found: dict[str, Tensor]) -> list[np.ndarray]:
+        """Pictures of a step at full resolution, uint8 [N, S, S, 3] for each target."""
+        images = found["images"]
+        full = images.shape[-1] == self.models.size
+        pictures = to_uint8(images) if full else self.models.render(found["w"])
+        return np.split(pictures, len(self.e_t))
 
 
 def loss_resolution(models: ModelSet, z: Tensor, options: OptimizeOptions) -> int:
@@ -226,7 +286,7 @@ class Direction:
         ]
 
     def b(self) -> Tensor:
-        return self._b.clone()  # Adam moves the parameter in place
+        return self._b
 
     def penalty(self) -> Tensor:
         return self._b.new_zeros(())

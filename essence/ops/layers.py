@@ -1,5 +1,5 @@
-"""What the fused ways through StyleGAN2 read of the modules of models/stylegan2.py, which lies above
-them.
+"""What the fused ways through StyleGAN2 read of the modules of models/stylegan2.py, which lies
+above them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from typing import NamedTuple, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
 
 
 class Linear(Protocol):

@@ -24,8 +24,8 @@ class RecordedStep:
 
     `step(batch)` returns detached tensors; batches that do not fit the memory are halved. `state()`
     names the tensors that it moves in place. With `capture`, on a GPU, it is captured as a CUDA
-    graph once and replayed from then on, provided that all `count` pictures fit into one batch. What
-    a call returns is overwritten by the next call.
+    graph once and replayed from then on, provided that all `count` pictures fit into one batch.
+    What a call returns is overwritten by the next call.
     """
 
     def __init__(
