@@ -1,5 +1,8 @@
 """The generator's way through a GPU, its kernels run as C++ (see test_ops.py)."""
 
+import copy
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,8 +10,10 @@ import torch.nn.functional as F
 from essence.models.stylegan2 import BLUR, Generator, GeneratorConfig
 from essence.ops import cuda, cuda_synthesis, reference
 from essence.ops.weight_cache import WeightCache
+from essence.pictures.tensors import to_uint8
 
-from .test_ops import host_library  # noqa: F401
+from . import fakes
+from .test_ops import host_library, needs_gpu  # noqa: F401
 
 CONFIGS = [
     GeneratorConfig(16, 8, 1, {4: 8, 8: 8, 16: 4}),
@@ -89,3 +94,35 @@ def test_sum_and_norm_are_those_of_torch(on_host, with_branch):
         found.append((total, out, x.grad, *([branch.grad] if with_branch else [])))
     for ours, expected in zip(*found, strict=True):
         torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("half", [False, True], ids=["full", "half"])
+def test_on_a_gpu_pictures_and_gradients_are_the_processors(half):
+    generator = generator_of(GeneratorConfig(64, 32, 1, dict.fromkeys((4, 8, 16, 32, 64), 32)))
+    found = []
+    for device in ("cpu", "cuda"):
+        w = torch.randn(4, 10, 32, generator=torch.Generator().manual_seed(1)).to(device)
+        network = copy.deepcopy(generator).requires_grad_(device == "cpu").to(device)
+        w.requires_grad_()
+        with torch.autocast("cuda", torch.bfloat16, enabled=half and device == "cuda"):
+            picture = network.synthesis(w)
+        picture.square().mean().backward()
+        found.append((picture.detach().cpu(), w.grad.cpu()))
+    (expected, g_expected), (picture, g) = found
+    spread = expected.std()
+    assert (picture - expected).abs().mean() / spread < (2e-2 if half else 2e-3)
+    assert F.cosine_similarity(g.flatten(), g_expected.flatten(), dim=0) > (0.99 if half else 0.999)
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_on_a_gpu_the_recorded_renderer_gives_the_launched_pictures():
+    fake = fakes.model_set()
+    generator = copy.deepcopy(fake.generator).cuda()
+    models = dataclasses.replace(fake, generator=generator)
+    for seed in range(3):  # launched, recorded, replayed
+        w = torch.randn(2, 8, 8, generator=torch.Generator().manual_seed(seed))
+        launched = to_uint8(models.images(w.cuda())).astype(int)
+        assert abs(models.render(w).astype(int) - launched).max() <= 1

@@ -158,7 +158,7 @@ class ModelSet:
         """One batch of `render`."""
 
         def draw(w: Tensor) -> Tensor:
-            return to_bytes(self.images(w)).contiguous()
+            return to_bytes(self.images(w))
 
         return self._recording("render", draw, self.generator, w).cpu().numpy()
 
@@ -168,8 +168,10 @@ class ModelSet:
         """function(x) on the device, on a GPU from a CUDA graph where the network is frozen. What
         comes back is overwritten by the next call.
         """
+        if self.device.type != "cuda":
+            return function(x.to(self.device))
         weights = [*network.parameters(), *network.buffers()]
-        if self.device.type != "cuda" or any(weight.requires_grad for weight in weights):
+        if any(weight.requires_grad for weight in weights):
             return function(x.to(self.device))
         if name not in self._recorded:
             self._recorded[name] = RecordedFunction(function)
