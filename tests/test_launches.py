@@ -132,6 +132,18 @@ def test_warm_up_and_capture_share_a_stream_and_leave_the_state_alone(monkeypatc
     assert moved.tolist() == [2, 3] and born[0].tolist() == [1, 1]
 
 
+def test_a_step_that_takes_all_at_once_says_itself_that_the_memory_is_used_up():
+    tried = []
+
+    def step(batch):
+        tried.append(batch)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        cuda_graphs.RecordedStep(step, list, 3, None, False)()
+    assert tried == [3]
+
+
 def test_shapes_that_come_again_are_recorded_and_changed_weights_start_over(monkeypatch):
     recorded = []
 

@@ -92,7 +92,7 @@ def refine(
         return {name: value.detach() for name, value in found.items()}
 
     capture = device.type == "cuda" and options.steps >= WORTH_CAPTURING
-    step = RecordedStep(evaluate, descend.state, len(w), len(w), capture)
+    step = RecordedStep(evaluate, descend.state, len(w), None, capture)
     names = ["total", "pixels", "chroma", *(["features", "descriptor"] if faces else [])]
     best, lowest = list(sources), [math.inf] * len(w)
 

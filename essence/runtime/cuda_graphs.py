@@ -33,15 +33,16 @@ class RecordedStep:
         step: Callable[[int], Values],
         state: Callable[[], Sequence[Tensor]],
         count: int,
-        batch: int,
+        batch: int | None,
         capture: bool,
     ):
-        self.step, self.state, self.count = step, state, count
-        self.capture, self.halving = capture, BatchHalving(batch)
+        """`batch` None: all pictures at once, or the memory's own error."""
+        self.step, self.state, self.count, self.capture = step, state, count, capture
+        self.halving = None if batch is None else BatchHalving(batch)
         self._graph: CapturedGraph | None = None
 
     def __call__(self) -> Values:
-        return self.halving(self._run)
+        return self._run(self.count) if self.halving is None else self.halving(self._run)
 
     def _run(self, batch: int) -> Values:
         if not self.capture or batch < self.count:
