@@ -14,9 +14,22 @@ import torch
 from essence import ops
 from essence.runtime import hardware
 
-from .cases import Row, Setting, bundled_rows, render_rows, step_rows, unmeasured_rows
+from .cases import (
+    Row,
+    Setting,
+    bundled_rows,
+    render_rows,
+    step_rows,
+    together_rows,
+    unmeasured_rows,
+)
 
-KINDS = {"steps": step_rows, "render": render_rows, "bundled": bundled_rows}
+KINDS = {
+    "steps": step_rows,
+    "render": render_rows,
+    "bundled": bundled_rows,
+    "together": together_rows,
+}
 CPUINFO = Path("/proc/cpuinfo")
 
 

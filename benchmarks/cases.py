@@ -13,7 +13,7 @@ from torch import Tensor
 
 from essence import OptimizeOptions, Source, Target, ops
 from essence.library import loading
-from essence.methods.optimize import optimize
+from essence.methods.optimize import optimize_together
 from essence.models.model_set import ModelSet
 from essence.runtime import memory
 
@@ -104,24 +104,41 @@ def random_latents(models: ModelSet, count: int) -> Tensor:
 # ---- a step of the optimiser
 
 
-def step_time(models: ModelSet, setting: Setting, loss_resolution: int) -> Time:
-    """Median seconds of a step; the first step, which also encodes the sources, and the last, which
-    shows a picture, are left out.
+def step_time(models: ModelSet, setting: Setting, loss_resolution: int, targets: int = 1) -> Time:
+    """Median seconds of a step with so many targets at once; the first step, which also encodes the
+    sources, and the last, which shows a picture, are left out.
     """
     steps = setting.repeats + 2 if models.device.type == "cpu" else 30 + setting.repeats
     options = OptimizeOptions(
         steps=steps, space="w+", start="zero", loss_resolution=loss_resolution, preview_every=steps
     )
-    picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2)) * 2 - 1
     with torch.no_grad():
-        target = Target("random", models.encode(picture)[0].float().cpu())
+        aims = [Target(f"{i}", models.encode(random_picture(i))[0].cpu()) for i in range(targets)]
     w, grey = random_latents(models, setting.sources).cpu(), Image.new("RGB", (1, 1))
     sources = [Source(f"{i}", grey, grey, each, models.id) for i, each in enumerate(w)]
     times, start = [], Time.now()
-    for _ in optimize(models, target, sources, options):
+    for _ in optimize_together(models, aims, sources, options):
         times.append(Time.now().since(start))
         start = Time.now()
     return Time.median(times[1:-1][-setting.repeats :])
+
+
+def random_picture(seed: int) -> Tensor:
+    return torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2 + seed)) * 2 - 1
+
+
+def together_rows(setting: Setting) -> Iterator[Row]:
+    """The throughput of several targets learned at once, with the bundled models, against one."""
+    memory.keep_memory()
+    models = loading.load_model_set("mini", setting.device)
+    quick = Setting(sources=setting.sources, repeats=max(setting.repeats, 5), device=setting.device)
+    alone = step_time(models, quick, 0)
+    for targets in (2, 4):
+        ours = step_time(models, quick, 0, targets)
+        each = Time(ours.wall / targets, ours.processor / targets)
+        case = f"bundled models: step, {setting.sources} sources, for each of {targets} targets"
+        shown, one = each.shown(setting.device), alone.shown(setting.device)
+        yield Row(case, setting.device, shown, f"alone {one}", alone.ratio(each, setting.clock), "")
 
 
 def rival_time(setting: Setting) -> Time | None:

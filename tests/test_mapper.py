@@ -306,8 +306,10 @@ def test_the_bundled_mapper_makes_essences_and_faces():
     studio = Studio("mini", "cpu")
     assert studio.unknown_words("a pirate") == ["pirate"] and "beard" in studio.phrases
     target = studio.text_target("a smiling woman with red lips")
-    step = last(studio.extract(target, [studio.random_source(0)], PRESETS["instant"]))
-    assert step.losses["total"] < 0.5
+    sources = [studio.random_source(seed) for seed in range(4)]
+    essence = last(studio.extract(target, sources, PRESETS["instant"])).result
+    before, after = studio.cosines(target, sources, essence)
+    assert after > before + 0.1
     faces = last(studio.imagine(target, ImagineOptions(count=2, steps=3))).result
     pictures = np.stack([np.asarray(face.inversion) for face in faces])
     others = np.stack([np.asarray(studio.random_source(n).inversion) for n in range(4)])

@@ -20,6 +20,9 @@ from essence.models.stylegan2 import BLUR
 from essence.ops import build, cuda, dispatch, reference
 
 ARCHITECTURES = ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90"]
+NEWER = ["sm_100"]  # where the compiler knows them
+KERNELS = ["activate", "slope", "resample", "norm", "norm_back"]
+KERNELS += ["synthesis", "synthesis_back", "synthesis_sums"]
 SIZES = [(2, 3, 7, 5), (1, 5, 1, 1), (3, 4, 16, 12), (2, 2, 33, 19)]
 GEOMETRIES = [
     (1, (1, 1), BLUR),
@@ -129,6 +132,25 @@ def test_kernel_activates_as_the_reference(place, shape, with_bias, noises, last
     ours = derivatives(call(cuda), *inputs)
     agree(ours, derivatives(call(reference), *inputs), place[1])
     assert ours[0].stride() == torch.empty_like(x).stride()
+
+
+def test_the_side_of_the_kink_is_decided_before_any_rounding(place):
+    """x + bias + noise is nothing, the least more, or the least less, in a type that could not hold
+    x + bias: the slope is the leak's up to zero, and its output has the sign.
+    """
+    device, dtype = place
+    bias, noise = torch.tensor([1.0], device=device), torch.tensor([2.0**-12, 0, -(2.0**-12)])
+    x = torch.full((1, 1, 1, 3), -1.0, device=device, dtype=dtype)
+    for last in (False, True):
+        for module in (cuda, reference):
+            leaf = x.clone().requires_grad_()
+            given = leaf.contiguous(memory_format=torch.channels_last) if last else leaf
+            y = module.leaky_relu(given, bias, noise.view(1, 1, 1, 3).to(device))
+            y.sum().backward()
+            gain = 2**0.5
+            expected = torch.tensor([gain, 0.2 * gain, 0.2 * gain], device=device)
+            assert torch.equal(leaf.grad.flatten(), expected.to(dtype))
+            assert y.sign().flatten().tolist() == [1, 0, -1]
 
 
 def test_kernel_activates_rows(place):
@@ -282,16 +304,17 @@ def test_a_failing_compiler_is_a_reason(monkeypatch, tmp_path):
 )
 def test_kernels_compile_for_every_architecture(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    library = ctypes.CDLL(build.compile_cuda(ARCHITECTURES))
-    assert all(
-        hasattr(library, name) for name in ("essence_activate", "essence_slope", "essence_resample")
-    )
+    nvcc = [build.cuda_toolkit() / "bin" / "nvcc", "--list-gpu-code"]
+    known = subprocess.run(nvcc, capture_output=True, text=True).stdout.split()
+    architectures = ARCHITECTURES + [each for each in NEWER if each in known]
+    library = ctypes.CDLL(build.compile_cuda(architectures))
+    assert all(hasattr(library, f"essence_{name}") for name in KERNELS)
     code = build.cuda_toolkit() / "bin" / "cuobjdump"
     if code.is_file():
         listed = subprocess.run(
             [code, "--list-elf", library._name], capture_output=True, text=True
         ).stdout
-        assert all(a in listed for a in ARCHITECTURES)
+        assert all(a in listed for a in architectures)
     before = [path.stat().st_mtime_ns for path in tmp_path.rglob("*.so")]
-    build.compile_cuda(ARCHITECTURES)
+    build.compile_cuda(architectures)
     assert before == [path.stat().st_mtime_ns for path in tmp_path.rglob("*.so")], "built twice"

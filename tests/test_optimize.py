@@ -217,7 +217,7 @@ def test_loss_sees_the_early_picture_and_previews_are_full(sources, target):
 def test_early_picture_is_taken_only_where_clip_sees_the_same(
     sources, target, monkeypatch, agreement, side
 ):
-    monkeypatch.setattr(optimize_module, "CLOSE_ENOUGH", agreement)
+    monkeypatch.setattr(batching, "CLOSE_ENOUGH", agreement)
     step = next(begin(small_eyed(), sources, target, QUICK))
     assert step.result.provenance["loss_resolution"] == side
     for options in (PRESETS["paper"], PRESETS["released"]):
@@ -376,35 +376,31 @@ def test_four_sources_at_1024_are_planned_for_eight_gigabytes(monkeypatch, half,
 
 
 class Replayed:
-    """What a CUDA graph is to its caller: the first run's outputs and gradients, overwritten in
-    place by each replay.
+    """What a CUDA graph is to its caller: the first run's outputs, overwritten in place by each
+    replay, and a state that its warm-up has not moved.
     """
 
-    def __init__(self, function, parameters):
-        self.function, self.parameters = function, parameters
-        self.values, self.gradients = None, None
+    def __init__(self, function, state):
+        before = {id(tensor): tensor.detach().clone() for tensor in state()}
+        function()
+        cuda_graphs.restore(state(), before)
+        self.function, self.values = function, None
 
     def __call__(self):
         values = {key: value.clone() for key, value in self.function().items()}
-        gradients = [p.grad.clone() for p in self.parameters]
-        if self.values is None:
-            self.values, self.gradients = values, gradients
-        for old, new in zip(
-            [*self.values.values(), *self.gradients], [*values.values(), *gradients], strict=True
-        ):
-            old.copy_(new)
-        for p, gradient in zip(self.parameters, self.gradients, strict=True):
-            p.grad = gradient
+        self.values = self.values or values
+        for key, old in self.values.items():
+            old.copy_(values[key])
         return self.values
 
 
 @pytest.fixture
 def capturing(monkeypatch):
-    class GradientStep(cuda_graphs.GradientStep):
+    class RecordedStep(cuda_graphs.RecordedStep):
         def __init__(self, *arguments):
             super().__init__(*arguments[:-1], True)
 
-    monkeypatch.setattr(optimize_module, "GradientStep", GradientStep)
+    monkeypatch.setattr(optimize_module, "RecordedStep", RecordedStep)
     return monkeypatch
 
 
@@ -412,7 +408,7 @@ def capturing(monkeypatch):
 def test_a_replayed_step_gives_the_same_essence(sources, target, capturing, change):
     options = dataclasses.replace(QUICK, **change)
     with capturing.context() as patch:
-        patch.setattr(optimize_module, "GradientStep", cuda_graphs.GradientStep)
+        patch.setattr(optimize_module, "RecordedStep", cuda_graphs.RecordedStep)
         launched = learn(sources, target, options)
     capturing.setattr(cuda_graphs, "CapturedGraph", Replayed)
     replayed = learn(sources, target, options)
@@ -423,7 +419,7 @@ def test_a_replayed_step_gives_the_same_essence(sources, target, capturing, chan
 def test_what_cannot_be_recorded_is_launched(sources, target, capturing, caplog):
     tried = []
 
-    def refuse(function, parameters):
+    def refuse(function, state):
         tried.append(1)
         raise RuntimeError("operation not permitted when stream is capturing")
 

@@ -177,7 +177,9 @@ def test_one_frame_is_an_animation_too():
 
 def test_nothing_is_more_like_a_picture_than_itself(studio):
     pictures = [studio.random_source(i).inversion for i in range(3)]
-    values = studio.similarity(studio.embed_target(pictures[1]), np.stack([np.asarray(p) for p in pictures]))
+    values = studio.similarity(
+        studio.embed_target(pictures[1]), np.stack([np.asarray(p) for p in pictures])
+    )
     assert values[1] == max(values) and values[1] == pytest.approx(1, abs=1e-3)
 
 

@@ -11,7 +11,13 @@ from essence import PRESETS, Essence, UserError, adjusted
 from essence.library.safe_files import read_safetensors, write_safetensors
 from essence.methods import losses, method_of
 from essence.methods.map import map_target
-from essence.methods.optimize import Objective, OptimizeOptions, make_direction, optimize
+from essence.methods.optimize import (
+    TERMS,
+    Objective,
+    OptimizeOptions,
+    make_direction,
+    optimize,
+)
 from essence.methods.released import released
 from essence.methods.words import picture_centre, remembered_target, text_target
 from essence.models.vocabulary import taught_phrases, untaught_words
@@ -131,11 +137,11 @@ def test_one_text_is_one_goal_and_a_pair_is_a_way_from_each_source(models):
     one, pair = text_target(models, "an old man"), text_target(models, "an old man", "a man")
     e = F.normalize(models.encode(models.images(z)), dim=1)
     for target, goal in ((one, one.embedding), (pair, e + pair.direction)):
-        objective = Objective(models, z, target, QUICK)
+        objective = Objective(models, z, [target], QUICK)
         direction = make_direction(models, torch.zeros(8, 8), 2, QUICK)
-        _, terms = objective(direction, 2)
+        transfer = objective([direction], 2)["losses"][0, TERMS.index("transfer")]
         wanted = losses.transfer(e, goal)
-        assert terms["transfer"].item() == pytest.approx(wanted.item(), abs=1e-5)
+        assert transfer.item() == pytest.approx(wanted.item(), abs=1e-5)
 
 
 def test_a_start_from_the_mapper(models):

@@ -14,6 +14,7 @@ from ..errors import UserError
 from ..models.clip import import_open_clip
 from ..models.identity import face_descriptor
 from ..models.model_set import CORE_COMPONENTS, ModelSet
+from ..runtime.device_queue import in_background
 from . import download, manifest
 from .components import BUNDLED_SET, COMPONENTS, PUBLIC_SET, LoadContext, fingerprint
 from .manifest import ModelSpec
@@ -53,6 +54,8 @@ def load_model_set(
         download.download_files(spec, progress=progress)
         spec = manifest.find_model_set(spec.name)
     require_files(spec)
+    if torch.device(device).type == "cuda":
+        in_background(ops.compile_kernels)  # meanwhile; who needs them first waits for them
     import_open_clip()
     published = {name: other.components for name, other in manifest.model_sets().items()}
     generator_path = spec.components["generator"].path

@@ -6,9 +6,11 @@ import hashlib
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ..errors import UserError
 from ..models.model_set import ModelSet
 from ..runtime import memory
 
@@ -18,6 +20,9 @@ from ..runtime import memory
 MAPS = 11
 CLIP_BYTES = 100 << 20
 SHARE = 0.8  # of the free memory
+# Nothing asked for: the early picture is used where every source's embedding has at least this
+# cosine to that of the full picture.
+CLOSE_ENOUGH = 0.98
 
 
 def batch_for(models: ModelSet, count: int, resolution: int) -> int:
@@ -81,3 +86,24 @@ def source_embeddings(models: ModelSet, w: Tensor, resolution: int, batch: int) 
 
     content = hashlib.sha256(w.detach().float().cpu().numpy().tobytes()).digest()
     return models.cached(("embeddings", content, tuple(w.shape), resolution, batch), compute)
+
+
+def loss_resolution(models: ModelSet, z: Tensor, wanted: int | None) -> int:
+    """Side of the pictures that the loss sees: `wanted`, 0 for the full one, None for the early one
+    where that is as good.
+    """
+    sides = models.generator.config.resolutions
+    if wanted:
+        if wanted not in sides:
+            raise UserError(f"loss_resolution must be 0 (full) or one of {sides}, not {wanted}.")
+        return wanted
+    early = early_resolution(models)
+    if wanted == 0 or early == models.size:
+        return models.size
+
+    def agreement(batch: int) -> float:
+        a, b = (source_embeddings(models, z, side, batch) for side in (early, models.size))
+        return F.cosine_similarity(a, b).min().item()
+
+    halving = memory.BatchHalving(batch_for(models, len(z), models.size))
+    return early if halving(agreement) >= CLOSE_ENOUGH else models.size

@@ -34,7 +34,7 @@ def consistency(differences: Tensor) -> Tensor:
     # A mask, not indices: indices would come from the processor, which a recorded CUDA graph does
     # not allow.
     pairs = torch.ones(n, n, device=unit.device).triu(1)
-    return ((1 - unit @ unit.T) * pairs).sum() / pairs.sum()
+    return ((1 - unit @ unit.T) * pairs).sum() / (n * (n - 1) / 2)
 
 
 def care(

@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,21 +22,18 @@ from ..errors import UserError
 from ..models.latents import LatentAxes, move
 from ..models.model_set import ModelSet
 from ..pictures.tensors import to_uint8
-from ..runtime.cuda_graphs import WORTH_CAPTURING, GradientStep
+from ..runtime.cuda_graphs import WORTH_CAPTURING, RecordedStep
 from ..runtime.files import timestamp
-from ..runtime.memory import BatchHalving
 from ..values import Essence, Source, Step, Target
 from . import losses
 from .base import check_at_least, check_loss, initial_direction, latents_of
-from .batching import batch_for, early_resolution, render_and_embed, source_embeddings
+from .batching import batch_for, loss_resolution, render_and_embed, source_embeddings
+from .descent import Descent
 from .map import MapOptions, mapped_shift
 
 SPACES = ("auto", "axes", "w+")
 STARTS = ("zero", "centred", "inverted", "random", "mapper")
 TERMS = ("total", "transfer", "consistency", "penalty")
-# loss_resolution None: the early picture is used where every source's embedding has at least this
-# cosine to that of the full picture.
-CLOSE_ENOUGH = 0.98
 
 
 @dataclass(frozen=True)
@@ -90,52 +89,93 @@ def optimize(
     its own loss. `start` is an essence to continue from. Closing the generator stops the work.
     Raises UserError for sources or a start of another generator.
     """
+    with closing(optimize_together(models, [target], sources, options, [start])) as steps:
+        for (step,) in steps:
+            yield step
+
+
+def optimize_together(
+    models: ModelSet,
+    targets: Sequence[Target],
+    sources: Sequence[Source],
+    options: OptimizeOptions = OptimizeOptions(),  # noqa: B008 - frozen
+    starts: Sequence[Essence | None] | None = None,
+) -> Iterator[tuple[Step, ...]]:
+    """Learn the essences of T targets at once: the same as one after another, to rounding, with all
+    T N edited sources in one batch where they fit (see `targets_at_once`). Yields a tuple with a
+    `Step` for each target after each step; everything else is as in `optimize`.
+    """
     z = latents_of(models, sources)
-    if start is not None:
-        start.check(models.latent_shape, models.id)
-    objective = Objective(models, z, target, options)
-    b = start.delta.to(z) if start else first_direction(models, target, options)
-    direction = make_direction(models, b, len(z), options)
+    starts = starts or [None] * len(targets)
+    objective = Objective(models, z, targets, options)
+    directions = []
+    for target, start in zip(targets, starts, strict=True):
+        if start is not None:
+            start.check(models.latent_shape, models.id)
+        b = start.delta.to(z) if start else first_direction(models, target, options)
+        directions.append(make_direction(models, b, len(z), options))
+    parameters = [parameter for each in directions for parameter in each.parameters]
 
     def evaluate(batch: int) -> dict[str, Tensor]:
-        images, terms = objective(direction, batch)
-        terms["total"].backward()
-        return {"b": direction.b(), "images": images, **terms}
+        found = objective(directions, batch)
+        # Each total depends on its own direction alone.
+        gradients = iter(torch.autograd.grad(found["losses"][:, 0].sum(), parameters))
+        for direction in directions:
+            direction.descend([next(gradients) for _ in direction.parameters])
+        return {name: value.detach() for name, value in found.items()}
 
+    count = len(targets) * len(z)
     capture = models.device.type == "cuda" and options.steps >= WORTH_CAPTURING
-    batch = batch_for(models, len(z), objective.resolution)
-    step = GradientStep(evaluate, direction.parameters, len(z), batch, capture)
+    batch = batch_for(models, count, objective.resolution)
+
+    def state() -> list[Tensor]:
+        return [tensor for each in directions for tensor in each.descend.state()]
+
+    step = RecordedStep(evaluate, state, count, batch, capture)
     known = {"options": dataclasses.asdict(options), "seed": options.seed, "created": timestamp()}
-    known |= {"continues": start.name if start else None, "loss_resolution": objective.resolution}
-    best, lowest = None, math.inf
+    known |= {"loss_resolution": objective.resolution}
+    best: list[Essence | None] = [None] * len(targets)
+    lowest = [math.inf] * len(targets)
 
     for i in range(options.steps):
-        found = {name: value.detach() for name, value in step().items()}
-        loss = dict(zip(TERMS, torch.stack([found[name] for name in TERMS]).tolist(), strict=True))
-        check_loss(loss["total"], best, target)
-        b = found["b"].clone()  # the optimiser moves its parameters in place
-        preview = None
-        if i % options.preview_every == 0 or i + 1 == options.steps:
-            preview = objective.preview(direction.edit(z, b), found["images"])
-        direction.descend(schedule(i / options.steps))
-        if loss["total"] < lowest:
-            provenance = {**known, "losses": loss, "step": i + 1}
-            best, lowest = (
-                Essence(
-                    b,
+        found = step()
+        rows = found["losses"].cpu().tolist()
+        losses_now = [dict(zip(TERMS, row, strict=True)) for row in rows]
+        shown = i % options.preview_every == 0 or i + 1 == options.steps
+        previews = objective.previews(found) if shown else [None] * len(targets)
+        for t, (target, loss) in enumerate(zip(targets, losses_now, strict=True)):
+            check_loss(loss["total"], best[t], target)
+            if loss["total"] < lowest[t]:
+                lowest[t], continues = loss["total"], starts[t].name if starts[t] else None
+                best[t] = Essence(
+                    found["b"][t].to("cpu", copy=True),  # the next step writes over it
                     target.name,
                     models.id,
                     "optimize",
-                    provenance=provenance,
+                    provenance={**known, "continues": continues, "losses": loss, "step": i + 1},
                     thumbnail=target.picture,
                     reach=options.reach,
                     text=target.text,
                     neutral=target.neutral,
-                ),
-                loss["total"],
-            )
-        del found, b  # nothing of the step outlives it while the caller holds us
-        yield Step(i + 1, options.steps, best, loss, preview)
+                )
+        del found  # nothing of the step outlives it while the caller holds us
+        yield tuple(
+            Step(i + 1, options.steps, essence, loss, preview)
+            for essence, loss, preview in zip(best, losses_now, previews, strict=True)
+        )
+
+
+def targets_at_once(
+    models: ModelSet,
+    targets: int,
+    sources: int,
+    options: OptimizeOptions = OptimizeOptions(),  # noqa: B008 - frozen
+) -> int:
+    """How many of so many targets fit into the memory together, with all their sources: at least
+    one. More than that would be learned in parts, each of them computed twice.
+    """
+    side = options.loss_resolution or models.size
+    return max(1, min(targets, batch_for(models, targets * sources, side) // sources))
 
 
 def schedule(t: float) -> float:
@@ -147,66 +187,65 @@ def schedule(t: float) -> float:
 
 
 class Objective:
-    """The paper's loss for a set of sources and a target (eq. 6-8).
+    """The paper's loss for a set of sources and each of T targets (eq. 6-8).
 
-    Where the target is the way from one text to another, each source has a goal of its own: where
+    Where a target is the way from one text to another, each source has a goal of its own: where
     it is, and from there that way.
     """
 
-    def __init__(self, models: ModelSet, z: Tensor, target: Target, options: OptimizeOptions):
+    def __init__(
+        self, models: ModelSet, z: Tensor, targets: Sequence[Target], options: OptimizeOptions
+    ):
         self.models, self.z, self.options = models, z, options
-        self.e_t = target.embedding.to(z.device)[None]
-        self.way = None if target.direction is None else target.direction.to(z.device)
+        self.e_t = [target.embedding.to(z.device)[None] for target in targets]
+        self.ways = [
+            None if target.direction is None else target.direction.to(z.device)
+            for target in targets
+        ]
         with torch.no_grad():
-            self.resolution = loss_resolution(models, z, options)
+            self.resolution = loss_resolution(models, z, options.loss_resolution)
         self.e = cache(lambda batch: source_embeddings(models, z, self.resolution, batch))
 
-    def __call__(self, direction: Direction, batch: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The edited pictures [N, 3, R, R] and the terms of their loss."""
-        e, options = self.e(batch), self.options
-        edited = direction.edit(self.z, direction.b())
-        images, e_edited = render_and_embed(self.models, edited, self.resolution, batch)
+    def __call__(self, directions: Sequence[Direction], batch: int) -> dict[str, Tensor]:
+        """b [T, L, D], the edited w+ [T N, L, D], their pictures [T N, 3, R, R], and the `losses`
+        [T, 4], one for each of TERMS.
+        """
+        # What has been encoded with another batch would differ by rounding.
+        e = self.e(min(batch, len(self.z)))
+        b = [direction.b() for direction in directions]
+        edited = torch.cat([d.edit(self.z, each) for d, each in zip(directions, b, strict=True)])
+        images, embeddings = render_and_embed(self.models, edited, self.resolution, batch)
+        goals = [
+            e_t if way is None else F.normalize(e, dim=-1) + way
+            for e_t, way in zip(self.e_t, self.ways, strict=True)
+        ]
+        edits = zip(directions, embeddings.split(len(e)), goals, strict=True)
+        terms = [self.terms(direction, e, e_edited, goal) for direction, e_edited, goal in edits]
+        found = {"b": torch.stack(b), "w": edited, "images": images}
+        return found | {"losses": torch.stack(terms)}
+
+    def terms(self, direction: Direction, e: Tensor, e_edited: Tensor, goal: Tensor) -> Tensor:
+        """The terms of one target's loss, from the embeddings of the sources, [N, E], before and
+        after the edit, and its goal, [1, E] or [N, E].
+        """
+        options = self.options
         if options.unit_differences:
             d = F.normalize(e_edited, dim=-1) - F.normalize(e, dim=-1)
         else:
             d = e_edited - e
-        goal = self.e_t if self.way is None else F.normalize(e, dim=-1) + self.way
         transfer, consistency = losses.transfer(e_edited, goal), losses.consistency(d)
         penalty = direction.penalty()
         total = (
             options.lambda_transfer * transfer + options.lambda_consistency * consistency + penalty
         )
-        return images, dict(zip(TERMS, (total, transfer, consistency, penalty), strict=True))
+        return torch.stack([total, transfer, consistency, penalty])
 
-    def preview(self, w: Tensor, images: Tensor):
-        """Pictures of a step at full resolution, uint8 [N, S, S, 3]; `images` are what the loss
-        saw of w+ [N, L, D].
-        """
-        if images.shape[-1] == self.models.size:
-            return to_uint8(images)
-        return self.models.render(w.detach())
-
-
-def loss_resolution(models: ModelSet, z: Tensor, options: OptimizeOptions) -> int:
-    """Side of the pictures that the loss sees."""
-    sides = models.generator.config.resolutions
-    if options.loss_resolution:
-        if options.loss_resolution not in sides:
-            raise UserError(
-                f"loss_resolution must be 0 (full) or one of {sides}, "
-                f"not {options.loss_resolution}."
-            )
-        return options.loss_resolution
-    early = early_resolution(models)
-    if options.loss_resolution == 0 or early == models.size:
-        return models.size
-
-    def agreement(batch: int) -> float:
-        a, b = (source_embeddings(models, z, side, batch) for side in (early, models.size))
-        return F.cosine_similarity(a, b).min().item()
-
-    halving = BatchHalving(batch_for(models, len(z), models.size))
-    return early if halving(agreement) >= CLOSE_ENOUGH else models.size
+    def previews(self, found: dict[str, Tensor]) -> list[np.ndarray]:
+        """Pictures of a step at full resolution, uint8 [N, S, S, 3] for each target."""
+        images = found["images"]
+        full = images.shape[-1] == self.models.size
+        pictures = to_uint8(images) if full else self.models.render(found["w"])
+        return np.split(pictures, len(self.e_t))
 
 
 # -- where b lives
@@ -221,9 +260,8 @@ class Direction:
         groups = self.parametrize(b)
         if options.coefficients:
             groups.append({"params": [self.c], "lr": options.learning_rate, "weight_decay": 0.0})
-        self.parameters = [parameter for group in groups for parameter in group["params"]]
-        self.optimizer = torch.optim.Adam(groups)
-        self.rates = [group["lr"] for group in groups]
+        self.descend = Descent(groups, options.steps, lambda i: schedule(i / options.steps))
+        self.parameters = self.descend.parameters
 
     def parametrize(self, b: Tensor) -> list[dict]:
         """Take up b; the optimiser's groups of parameters."""
@@ -242,13 +280,6 @@ class Direction:
     def edit(self, z: Tensor, b: Tensor) -> Tensor:
         """z + c b, held to the reach."""
         return move(z, self.c * b, self.models.latents, self.options.reach)
-
-    def descend(self, factor: float) -> None:
-        """One step of Adam at `factor` times its learning rates."""
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
 
 
 class AxesDirection(Direction):

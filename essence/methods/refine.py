@@ -11,15 +11,18 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from ..errors import UserError
 from ..models.identity import face_chip
 from ..models.latents import LatentAxes
 from ..models.model_set import ModelSet
-from ..pictures.tensors import resample, to_pil, to_tensor, to_uint8
+from ..pictures.tensors import resample, to_tensor, to_uint8
+from ..runtime.cuda_graphs import WORTH_CAPTURING, RecordedStep
 from ..values import Source, Step
 from . import losses
+from .descent import Descent
 
 
 @dataclass(frozen=True)
@@ -70,15 +73,13 @@ def refine(
     w = torch.lerp(w.mean(1, keepdim=True), w, models.deltas)
     u = torch.zeros(len(w), 1, len(axes.axes), device=device, requires_grad=True)
     v = torch.zeros(len(w), w.shape[1], len(axes.axes), device=device, requires_grad=True)
-    adam = torch.optim.Adam(
-        [
-            {"params": [u], "lr": options.learning_rate},
-            {"params": [v], "lr": options.layer_learning_rate},
-        ]
-    )
-    best, lowest = list(sources), [math.inf] * len(w)
+    groups = [
+        {"params": [u], "lr": options.learning_rate},
+        {"params": [v], "lr": options.layer_learning_rate},
+    ]
+    descend = Descent(groups, options.steps, lambda i: 1.0)
 
-    for i in range(options.steps):
+    def evaluate(_: int) -> dict[str, Tensor]:
         refined = w + axes.shift(u, v)
         images = models.images(refined)
         with models.precision():
@@ -86,19 +87,29 @@ def refine(
         penalty = u.square().sum((1, 2)) + options.layer_penalty * v.square().sum(2).mean(1)
         total = sum(getattr(options, name) * term for name, term in terms.items())
         total = total + options.penalty * penalty
-        adam.zero_grad(set_to_none=True)
-        total.sum().backward()
-        adam.step()
-        for n, loss in enumerate(total.tolist()):
-            if loss < lowest[n]:
-                lowest[n] = loss
-                picture, latents = to_pil(images[n].detach()), refined[n].detach().cpu()
-                best[n] = dataclasses.replace(sources[n], w=latents, inversion=picture)
-        means = {name: term.mean().item() for name, term in {"total": total, **terms}.items()}
+        descend(torch.autograd.grad(total.sum(), [u, v]))
+        found = {"w": refined, "images": images, "losses": torch.stack([total, *terms.values()])}
+        return {name: value.detach() for name, value in found.items()}
+
+    capture = device.type == "cuda" and options.steps >= WORTH_CAPTURING
+    step = RecordedStep(evaluate, descend.state, len(w), None, capture)
+    names = ["total", "pixels", "chroma", *(["features", "descriptor"] if faces else [])]
+    best, lowest = list(sources), [math.inf] * len(w)
+
+    for i in range(options.steps):
+        found = step()
+        losses_now = found["losses"].cpu()  # [terms, N]
+        better = [n for n, loss in enumerate(losses_now[0].tolist()) if loss < lowest[n]]
         shown = i % options.preview_every == 0 or i + 1 == options.steps
-        preview = to_uint8(images.detach()) if shown else None
-        del refined, images, terms, penalty, total  # the graph is not kept while the caller has us
-        yield Step(i + 1, options.steps, tuple(best), means, preview)
+        preview = to_uint8(found["images"]) if shown or better else None
+        latents = found["w"].to("cpu", copy=True) if better else None
+        for n in better:
+            lowest[n] = losses_now[0, n].item()
+            picture = Image.fromarray(preview[n])
+            best[n] = dataclasses.replace(sources[n], w=latents[n].clone(), inversion=picture)
+        means = dict(zip(names, losses_now.mean(1).tolist(), strict=True))
+        del found  # nothing of the step outlives it while the caller has us
+        yield Step(i + 1, options.steps, tuple(best), means, preview if shown else None)
 
 
 def face_features(models: ModelSet, photos: Tensor) -> tuple[list[Tensor], Tensor] | None:

@@ -21,8 +21,8 @@ from torch import Tensor
 from ..errors import UserError
 from ..models.model_set import ModelSet
 from ..pictures.tensors import resample, to_tensor, to_uint8
-from ..runtime.cuda_graphs import GradientStep
 from ..runtime.files import timestamp
+from ..runtime.memory import BatchHalving
 from ..values import Essence, Source, Step, Target
 from . import losses
 from .base import check_at_least, check_loss, initial_direction, latents_of
@@ -84,6 +84,7 @@ def released(
     adam = torch.optim.Adam([b], lr=options.learning_rate, weight_decay=options.weight_decay)
 
     def evaluate(batch: int) -> dict[str, Tensor]:
+        b.grad = c.grad = None
         images, e_edited = render_and_embed(models, z + c * b, models.size, batch, encode)
         d = F.normalize(e_edited, dim=-1) - F.normalize(e, dim=-1)
         transfer, consistency = losses.transfer(e_edited, e_t), losses.consistency(d)
@@ -91,13 +92,13 @@ def released(
         total.backward()
         return {"images": images, "total": total, "transfer": transfer, "consistency": consistency}
 
-    step = GradientStep(evaluate, [b, c], len(z), batch, capture=False)
+    in_batches = BatchHalving(batch)
     known = {"options": dataclasses.asdict(options), "seed": options.seed, "created": timestamp()}
     known |= {"continues": start.name if start else None, "loss_resolution": models.size}
     best, lowest = None, math.inf
 
     for i in range(options.steps):
-        found = {name: value.detach() for name, value in step().items()}
+        found = {name: value.detach() for name, value in in_batches(evaluate).items()}
         loss = {name: value.item() for name, value in found.items() if name != "images"}
         check_loss(loss["total"], best, target)
         adam.param_groups[0]["lr"] = options.learning_rate * schedule(i / options.steps)

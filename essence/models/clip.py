@@ -17,7 +17,7 @@ from torch.nn.utils import fuse_conv_bn_eval
 from ..errors import BadFile
 from ..pictures.tensors import resample
 from ..runtime.device_queue import in_background
-from . import vocabulary
+from . import vit, vocabulary
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -58,6 +58,7 @@ class ImageText(nn.Module):
     ):
         super().__init__()
         self.model, self.tokenizer, self.name = model, tokenizer, name
+        self.fused = vit.FrozenViT(model.visual)
         size = model.visual.image_size
         self.size = size[0] if isinstance(size, (tuple, list)) else size
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
@@ -106,10 +107,14 @@ class ImageText(nn.Module):
         them, not normalised.
         """
         images = resample(images, self.size, "antialias")
+        if images.is_cuda and vit.supports(self.model.visual):
+            return self.fused(images, (self.mean, self.std)).float()
         return self.encode_raw(((images + 1) / 2 - self.mean) / self.std)
 
     def encode_raw(self, images: Tensor) -> Tensor:
         """The network alone: pictures [B, 3, S, S] of its own side, preprocessed by the caller."""
+        if images.is_cuda and vit.supports(self.model.visual):
+            return self.fused(images).float()
         return self.model.encode_image(images).float()
 
     def encode_whole(self, picture: Tensor) -> Tensor:

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from cachetools import LRUCache
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import EssenceMismatch, UserError
-from ..pictures.tensors import from_uint8, to_uint8
+from ..pictures.tensors import from_uint8, to_bytes
+from ..runtime.cuda_graphs import RecordedFunction
 from ..runtime.memory import BatchHalving
 from .clip import ImageText
 from .e4e import Inverter, MeanInverter
@@ -60,6 +61,8 @@ class ModelSet:
     # Components that only some methods use, by kind (see `library.components`).
     extras: Mapping[str, Any] = field(default_factory=dict)
     _cache: LRUCache = field(default_factory=lambda: LRUCache(CACHE_SIZE), init=False, repr=False)
+    # On a GPU, the renderer and the inverter as CUDA graphs.
+    _recorded: dict[str, RecordedFunction] = field(default_factory=dict, init=False, repr=False)
     _cache_lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def component(self, kind: str) -> Any:
@@ -70,14 +73,23 @@ class ModelSet:
         return value
 
     def use_fast_layout(self) -> None:
-        """On a CPU without bfloat16, store feature maps with the channels innermost: up to a fifth
-        faster. All maps follow the layout of the first one, or of the weights.
+        """Store feature maps with the channels innermost where that is faster: on a GPU, and, by up
+        to a fifth, on a CPU without bfloat16. All maps follow the layout of the first one, or of
+        the weights. The inverter, which runs in half precision or not at all, keeps its
+        convolutions' weights in it on a GPU.
         """
-        if self.device.type == "cpu" and not self.half:
-            self.clip.fold_norms()
-            modules = (self.generator.input, self.clip.model.visual, self.identity)
-            for module in filter(None, modules):
-                module.to(memory_format=torch.channels_last)
+        gpu = self.device.type == "cuda"
+        if not gpu and (self.device.type != "cpu" or self.half):
+            return
+        self.clip.fold_norms()
+        # On a GPU the generator lays out its maps itself.
+        own = self.inverter if gpu else self.generator.input
+        for module in filter(None, (own, self.clip.model.visual, self.identity)):
+            module.to(memory_format=torch.channels_last)
+        if gpu and self.half and self.inverter is not None:
+            for module in self.inverter.modules():
+                if isinstance(module, nn.Conv2d):
+                    module.to(torch.bfloat16)
 
     @property
     def device(self) -> torch.device:
@@ -139,8 +151,31 @@ class ModelSet:
         done: list[np.ndarray] = []
         while (start := sum(map(len, done))) < len(w):
             rest = w[start:]
-            done.append(in_batches(lambda batch, rest=rest: to_uint8(self.images(rest[:batch]))))
+            done.append(in_batches(lambda batch, rest=rest: self._pixels(rest[:batch])))
         return np.concatenate(done)
+
+    def _pixels(self, w: Tensor) -> np.ndarray:
+        """One batch of `render`."""
+
+        def draw(w: Tensor) -> Tensor:
+            return to_bytes(self.images(w))
+
+        return self._recording("render", draw, self.generator, w).cpu().numpy()
+
+    def _recording(
+        self, name: str, function: Callable[[Tensor], Tensor], network: nn.Module, x: Tensor
+    ) -> Tensor:
+        """function(x) on the device, on a GPU from a CUDA graph where the network is frozen. What
+        comes back is overwritten by the next call.
+        """
+        if self.device.type != "cuda":
+            return function(x.to(self.device))
+        weights = [*network.parameters(), *network.buffers()]
+        if any(weight.requires_grad for weight in weights):
+            return function(x.to(self.device))
+        if name not in self._recorded:
+            self._recorded[name] = RecordedFunction(function)
+        return self._recorded[name](x, self.device, weights)
 
     def encode(self, images: Tensor) -> Tensor:
         """Pictures [B, 3, H, W] in [-1, 1] to CLIP embeddings [B, E], not normalised."""
@@ -168,8 +203,12 @@ class ModelSet:
     @torch.no_grad()
     def invert(self, images: Tensor) -> Tensor:
         """Aligned pictures [B, 3, S, S] in [-1, 1], S the inverter's side, to w+ [B, L, D]."""
-        with self.precision():
-            return self.inverter(images.to(self.device)).float()
+
+        def encode(images: Tensor) -> Tensor:
+            with self.precision():
+                return self.inverter(images).float()
+
+        return self._recording("invert", encode, self.inverter, images).clone()
 
     @torch.no_grad()
     def describe(self, images: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ..errors import BadFile
 from ..ops import leaky_relu, upfirdn2d
-from ..ops.synthesis import Block, FusedSynthesis
+from ..ops.layers import Block
+from ..ops.synthesis import FusedSynthesis
 
 # The filter [1, 3, 3, 1] of every StyleGAN2, along one axis. It sums to two: the zeros put between
 # the pixels halve the light on each axis.

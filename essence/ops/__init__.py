@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from . import cuda, reference, winograd
 from .dispatch import (
     backend,
     bfloat16_pays,
+    cuda_kernels,
     is_learned,
     takes_cpu_kernels,
     takes_cuda_kernels,
@@ -23,8 +25,10 @@ from .winograd import OutputSkip
 __all__ = [
     "OutputSkip",
     "WeightCache",
+    "add_norm",
     "backend",
     "bfloat16_pays",
+    "compile_kernels",
     "conv_leaky_relu",
     "is_learned",
     "leaky_relu",
@@ -32,6 +36,13 @@ __all__ = [
     "styled_conv_to_rgb",
     "upfirdn2d",
 ]
+
+
+def compile_kernels() -> None:
+    """Compile the CUDA kernels, where they are wanted and are not there yet. Raises UserError where
+    ESSENCE_OPS=cuda demands them and they do not compile.
+    """
+    cuda_kernels()
 
 
 def leaky_relu(
@@ -45,6 +56,16 @@ def leaky_relu(
     """
     module = cuda if takes_cuda_kernels(x) else reference
     return module.leaky_relu(x, bias, noise, scale)
+
+
+def add_norm(
+    x: Tensor, branch: Tensor | None, norm: torch.nn.LayerNorm, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """x + branch, float32 like `x` [..., D], and its layer norm in `dtype`, in which the branch
+    is, too, where there is one.
+    """
+    fast = takes_cuda_kernels(x) and x.dtype == torch.float32 and not is_learned(norm.parameters())
+    return (cuda if fast else reference).add_norm(x, branch, norm, dtype)
 
 
 def upfirdn2d(

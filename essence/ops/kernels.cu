@@ -1,5 +1,5 @@
-// The two operations of StyleGAN2 that PyTorch has no single kernel for. Both are bound by memory: each value is read once, written once,
-// and computed in float whatever its type. No torch header is needed, so a compiler takes seconds; Python hands in raw pointers (cuda.py).
+// The operations of StyleGAN2 that PyTorch has no single kernel for. All are bound by memory: each value is read once, written once,
+// and computed in float whatever its type, and rounded once. No torch header is needed, so a compiler takes seconds; Python hands in raw pointers (cuda.py).
 //
 // An ordinary C++ compiler takes this file too and runs every thread in turn: that is how the arithmetic is tested without a GPU.
 
@@ -12,8 +12,15 @@ using Brain = __nv_bfloat16;
 #define UNROLL _Pragma("unroll")
 #define LAUNCH(kernel, grid, block, stream, ...) kernel<<<grid, block, 0, (cudaStream_t)stream>>>(__VA_ARGS__)
 #define STATUS() (int)cudaGetLastError()
+// Neighbouring threads that share a sum.
+constexpr int LANES = 32;
+__device__ float sum_of_lanes(float x, int lanes) {
+    for (int step = lanes / 2; step; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
+    return x;
+}
 #else
 #include <algorithm>
+#include <cmath>
 #define CONSTANT
 #define UNROLL
 #define __global__
@@ -31,6 +38,8 @@ using std::min;
                     kernel(__VA_ARGS__);                                                \
     } while (0)
 #define STATUS() 0
+constexpr int LANES = 1;  // threads run in turn, and none waits for another
+static float sum_of_lanes(float x, int) { return x; }
 #endif
 
 namespace {
@@ -170,6 +179,209 @@ __global__ void blur_kernel(const T* __restrict__ x, T* __restrict__ out, const 
     }
 }
 
+// ---- a layer of synthesis: what lies between its convolution and the next
+
+// Maps are [pictures, pixels, channels] in memory. y = gain * leaky(scale * conv + noise + bias); the next convolution reads next * y, and
+// where there are colours the picture so far is weight . (rgb * y) + rgb_bias + upsampled(below).
+struct Synthesis {
+    int pictures, height, width, channels;
+    int row;  // numbers from one picture to the next in scale, next and rgb
+    const float *scale, *noise, *bias, *next, *rgb, *rgb_weight;
+    float tap[BLUR_TAPS];
+    float leak, gain;
+};
+
+// One number of the picture below, [height / 2, width / 2], enlarged: two taps of four meet a pixel on each axis.
+__device__ float upsampled(const float* below, const Synthesis& s, int y, int x) {
+    int h = s.height / 2, w = s.width / 2;
+    float sum = 0;
+    for (int ky = y % 2; ky < BLUR_TAPS; ky += 2) {
+        int iy = (y + ky - 2) / 2;
+        if (y + ky < 2 || iy >= h) continue;
+        float row = 0;
+        for (int kx = x % 2; kx < BLUR_TAPS; kx += 2) {
+            int ix = (x + kx - 2) / 2;
+            if (x + kx >= 2 && ix < w) row += s.tap[kx] * below[iy * w + ix];
+        }
+        sum += s.tap[ky] * row;
+    }
+    return sum;
+}
+
+// `lanes` threads for a pixel, each with N channels at a time.
+template <typename T, int N, bool COLOURS>
+__global__ void synthesis_kernel(const T* __restrict__ conv, T* __restrict__ out, const float* __restrict__ below, const float* rgb_bias,
+                                 float* __restrict__ picture, const CONSTANT Synthesis s, int lanes) {
+    long pixels = (long)s.height * s.width, count = s.pictures * pixels;
+    long first = ((long)blockIdx.x * blockDim.x + threadIdx.x) / lanes, step = (long)gridDim.x * blockDim.x / lanes;
+    int lane = threadIdx.x % lanes;
+    // All threads of a warp take the same number of turns, because they add up together.
+    for (long turn = 0; turn < (count + step - 1) / step; turn++) {
+        long at = first + turn * step;
+        bool inside = at < count;
+        long pixel = inside ? at % pixels : 0;
+        long n = inside ? at / pixels : 0;
+        float colour[3] = {0, 0, 0}, noise = s.noise[pixel];
+        for (int c = lane * N; inside && c < s.channels; c += lanes * N) {
+            Pack<T, N> value = *(const Pack<T, N>*)(conv + at * s.channels + c);
+            UNROLL
+            for (int j = 0; j < N; j++) {
+                long k = n * s.row + c + j;
+                float sum = to_float(value.v[j]) * s.scale[k] + noise + s.bias[c + j];
+                float y = sum * (sum > 0 ? s.gain : s.gain * s.leak);
+                if (COLOURS) {
+                    float weighed = y * s.rgb[k];
+                    UNROLL
+                    for (int i = 0; i < 3; i++) colour[i] += weighed * s.rgb_weight[i * s.channels + c + j];
+                }
+                if (out) value.v[j] = from_float<T>(y * s.next[k]);
+            }
+            if (out) *(Pack<T, N>*)(out + at * s.channels + c) = value;
+        }
+        if (COLOURS) {
+            UNROLL
+            for (int i = 0; i < 3; i++) colour[i] = sum_of_lanes(colour[i], lanes);
+            int y = pixel / s.width, x = pixel % s.width;
+            for (int i = lane; inside && i < 3; i += lanes) {
+                float own = i == 0 ? colour[0] : i == 1 ? colour[1] : colour[2];
+                const float* smaller = below + (n * 3 + i) * (pixels / 4);
+                picture[(n * 3 + i) * pixels + pixel] = own + rgb_bias[i] + (below ? upsampled(smaller, s, y, x) : 0.f);
+            }
+        }
+    }
+}
+
+// The way back. g_out [pictures, pixels, channels] is the gradient of next * y, g_picture [pictures, 3, pixels] that of the picture so far;
+// either may be missing. A thread walks down N channels of a tile of pixels and keeps its sums, one for each tile: those of the gradients of
+// next, scale and rgb, [pictures, 3, channels, tiles].
+template <typename T, int N>
+__global__ void synthesis_back_kernel(const T* __restrict__ conv, const T* __restrict__ g_out, const float* __restrict__ g_picture,
+                                      T* __restrict__ g_conv, float* __restrict__ sums, const CONSTANT Synthesis s, int tiles, int each) {
+    long pixels = (long)s.height * s.width, packs = s.channels / N, count = (long)s.pictures * tiles * packs;
+    for (long i = (long)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += (long)gridDim.x * blockDim.x) {
+        int c = i % packs * N, tile = i / packs % tiles;
+        long n = i / packs / tiles;
+        float scale[N], next[N], rgb[N], bias[N], weight[3][N], for_scale[N], for_next[N], for_rgb[N];
+        UNROLL
+        for (int j = 0; j < N; j++) {
+            long k = n * s.row + c + j;
+            scale[j] = s.scale[k]; bias[j] = s.bias[c + j];
+            next[j] = g_out ? s.next[k] : 0.f; rgb[j] = g_picture ? s.rgb[k] : 0.f;
+            for (int m = 0; m < 3; m++) weight[m][j] = g_picture ? s.rgb_weight[m * s.channels + c + j] : 0.f;
+            for_scale[j] = for_next[j] = for_rgb[j] = 0;
+        }
+        long end = min((long)(tile + 1) * each, pixels);
+        for (long pixel = (long)tile * each; pixel < end; pixel++) {
+            long at = (n * pixels + pixel) * s.channels + c;
+            Pack<T, N> value = *(const Pack<T, N>*)(conv + at), g, result;
+            if (g_out) g = *(const Pack<T, N>*)(g_out + at);
+            float noise = s.noise[pixel], colour[3] = {0, 0, 0};
+            if (g_picture)
+                for (int m = 0; m < 3; m++) colour[m] = g_picture[(n * 3 + m) * pixels + pixel];
+            UNROLL
+            for (int j = 0; j < N; j++) {
+                float x = to_float(value.v[j]), sum = x * scale[j] + noise + bias[j];
+                float slope = sum > 0 ? s.gain : s.gain * s.leak, y = sum * slope;
+                float along = colour[0] * weight[0][j] + colour[1] * weight[1][j] + colour[2] * weight[2][j];
+                float from_next = g_out ? to_float(g.v[j]) : 0.f;
+                float g_sum = (from_next * next[j] + along * rgb[j]) * slope;
+                for_next[j] += from_next * y;
+                for_rgb[j] += along * y;
+                for_scale[j] += g_sum * x;
+                result.v[j] = from_float<T>(g_sum * scale[j]);
+            }
+            *(Pack<T, N>*)(g_conv + at) = result;
+        }
+        UNROLL
+        for (int j = 0; j < N; j++) {
+            long place = (n * 3 * s.channels + c + j) * tiles + tile, further = (long)s.channels * tiles;
+            sums[place] = for_next[j];
+            sums[place + further] = for_scale[j];
+            sums[place + 2 * further] = for_rgb[j];
+        }
+    }
+}
+
+// Of each layer of a synthesis, where its sums begin and how many tiles they have.
+constexpr int MAX_LAYERS = 32;
+struct Parts {
+    int layers, pictures, row;
+    int channels[MAX_LAYERS], tiles[MAX_LAYERS];
+    long start[MAX_LAYERS];
+};
+
+// Sums over the tiles of every layer, to where they belong: g_styles [layers + colours, pictures, row] and g_scales [layers, pictures, row].
+// Layer i's `next` is style i + 1; every other layer has colours.
+__global__ void sums_kernel(const float* __restrict__ all, float* g_styles, float* g_scales, const CONSTANT Parts s) {
+    int layer = blockIdx.y, channels = s.channels[layer], tiles = s.tiles[layer], lane = threadIdx.x % LANES;
+    const float* sums = all + s.start[layer];
+    long count = (long)s.pictures * 3 * channels, table = (long)s.pictures * s.row;
+    long first = ((long)blockIdx.x * blockDim.x + threadIdx.x) / LANES, step = (long)gridDim.x * blockDim.x / LANES;
+    for (long i = first; i < count; i += step) {
+        float sum = 0;
+        for (int tile = lane; tile < tiles; tile += LANES) sum += sums[i * tiles + tile];
+        sum = sum_of_lanes(sum, LANES);
+        long c = i % channels, which = i / channels % 3, at = i / channels / 3 * s.row + c;
+        if (lane) continue;
+        if (which == 0 && layer + 1 < s.layers) g_styles[(layer + 1) * table + at] = sum;
+        if (which == 1) g_scales[layer * table + at] = sum;
+        if (which == 2 && layer % 2 == 0) g_styles[(s.layers + layer / 2) * table + at] = sum;
+    }
+}
+
+// ---- a residual sum and the layer norm behind it
+
+// sum = x + branch, where there is one, and out = (sum - mean) / deviation * weight + bias, row by row; stats [rows, 2]: mean and
+// 1 / deviation. A warp for a row.
+template <typename T>
+__global__ void norm_kernel(const float* __restrict__ x, const T* __restrict__ branch, float* __restrict__ sum, T* __restrict__ out,
+                            float* __restrict__ stats, const float* __restrict__ weight, const float* __restrict__ bias, long rows,
+                            int width, float eps) {
+    int lane = threadIdx.x % LANES;
+    long first = ((long)blockIdx.x * blockDim.x + threadIdx.x) / LANES, step = (long)gridDim.x * blockDim.x / LANES;
+    for (long row = first; row < rows; row += step) {
+        long at = row * width;
+        float total = 0, square = 0;
+        for (int i = lane; i < width; i += LANES) {
+            float value = x[at + i] + (branch ? to_float(branch[at + i]) : 0.f);
+            sum[at + i] = value;
+            total += value;
+        }
+        float mean = sum_of_lanes(total, LANES) / width;
+        for (int i = lane; i < width; i += LANES) square += (sum[at + i] - mean) * (sum[at + i] - mean);
+        float inverse = 1.f / sqrtf(sum_of_lanes(square, LANES) / width + eps);
+        for (int i = lane; i < width; i += LANES) out[at + i] = from_float<T>((sum[at + i] - mean) * inverse * weight[i] + bias[i]);
+        if (lane == 0) { stats[2 * row] = mean; stats[2 * row + 1] = inverse; }
+    }
+}
+
+// The way back: the gradient of the sum, g_x, from that of `out` and, where there is one, from what else reads the sum; and the same in T
+// for the branch, where there is one.
+template <typename T>
+__global__ void norm_back_kernel(const T* __restrict__ g_out, const float* __restrict__ g_sum, const float* __restrict__ sum,
+                                 const float* __restrict__ stats, const float* __restrict__ weight, float* __restrict__ g_x,
+                                 T* __restrict__ g_branch, long rows, int width) {
+    int lane = threadIdx.x % LANES;
+    long first = ((long)blockIdx.x * blockDim.x + threadIdx.x) / LANES, step = (long)gridDim.x * blockDim.x / LANES;
+    for (long row = first; row < rows; row += step) {
+        long at = row * width;
+        float mean = stats[2 * row], inverse = stats[2 * row + 1], plain = 0, along = 0;
+        for (int i = lane; i < width; i += LANES) {
+            float g = to_float(g_out[at + i]) * weight[i];
+            plain += g;
+            along += g * (sum[at + i] - mean) * inverse;
+        }
+        plain = sum_of_lanes(plain, LANES) / width;
+        along = sum_of_lanes(along, LANES) / width;
+        for (int i = lane; i < width; i += LANES) {
+            float g = to_float(g_out[at + i]) * weight[i];
+            float whole = inverse * (g - plain - (sum[at + i] - mean) * inverse * along) + (g_sum ? g_sum[at + i] : 0.f);
+            g_x[at + i] = whole;
+            if (g_branch) g_branch[at + i] = from_float<T>(whole);
+        }
+    }
+}
+
 int blocks_for(long threads) { return (int)min((threads + THREADS - 1) / THREADS, (long)MAX_BLOCKS); }
 
 template <typename T> void resample(const void* x, void* out, const Geometry& s, void* stream) {
@@ -194,6 +406,24 @@ void activate(const void* x, const float* bias, const float* noise, int noise_st
 
 template <typename T> void slope(const void* g, const void* y, void* out, long count, float leak, float gain, void* stream) {
     LAUNCH(slope_kernel<T>, blocks_for(count), THREADS, stream, (const T*)g, (const T*)y, (T*)out, count, leak, gain);
+}
+
+template <typename T, int N>
+void synthesize(const void* conv, void* out, const float* below, const float* rgb_bias, float* picture, const Synthesis& s, void* stream) {
+    int lanes = 1;
+    while (lanes < LANES && lanes * N < s.channels) lanes *= 2;
+    int blocks = blocks_for((long)s.pictures * s.height * s.width * lanes);
+    if (picture)
+        LAUNCH((synthesis_kernel<T, N, true>), blocks, THREADS, stream, (const T*)conv, (T*)out, below, rgb_bias, picture, s, lanes);
+    else LAUNCH((synthesis_kernel<T, N, false>), blocks, THREADS, stream, (const T*)conv, (T*)out, below, rgb_bias, picture, s, lanes);
+}
+
+template <typename T, int N>
+void synthesize_back(const void* conv, const void* g_out, const float* g_picture, void* g_conv, float* sums, const Synthesis& s, int tiles,
+                     int each, void* stream) {
+    int blocks = blocks_for((long)s.pictures * tiles * (s.channels / N));
+    LAUNCH((synthesis_back_kernel<T, N>), blocks, THREADS, stream, (const T*)conv, (const T*)g_out, g_picture, (T*)g_conv, sums, s, tiles,
+           each);
 }
 
 }  // namespace
@@ -229,6 +459,65 @@ extern "C" int essence_resample(int kind, const void* x, void* out, const int* s
     if (s.taps > MAX_TAPS) return -1;
     for (int k = 0; k < s.taps; k++) s.tap[k] = taps[k];
 #define CALL(T) resample<T>(x, out, s, stream)
+    BY_KIND(kind, CALL)
+#undef CALL
+    return STATUS();
+}
+
+// The taps are those of the blur. next and out, and rgb, rgb_weight, rgb_bias and picture, and below, may be missing.
+extern "C" int essence_synthesis(int kind, const void* conv, const float* scale, const float* noise, const float* bias, const float* next,
+                                 void* out, const float* rgb, const float* rgb_weight, const float* rgb_bias, const float* below,
+                                 float* picture, const int* sizes, const float* taps, float leak, float gain, void* stream) {
+    Synthesis s{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], scale, noise, bias, next, rgb, rgb_weight, {}, leak, gain};
+    for (int k = 0; k < BLUR_TAPS; k++) s.tap[k] = taps[k];
+#define CALL(T) if (s.channels % 4 == 0) synthesize<T, 4>(conv, out, below, rgb_bias, picture, s, stream); \
+                else synthesize<T, 1>(conv, out, below, rgb_bias, picture, s, stream)
+    BY_KIND(kind, CALL)
+#undef CALL
+    return STATUS();
+}
+
+extern "C" int essence_synthesis_back(int kind, const void* conv, const float* scale, const float* noise, const float* bias,
+                                      const float* next, const void* g_out, const float* rgb, const float* rgb_weight,
+                                      const float* g_picture, void* g_conv, float* sums, int tiles, int each, const int* sizes, float leak,
+                                      float gain, void* stream) {
+    Synthesis s{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], scale, noise, bias, next, rgb, rgb_weight, {}, leak, gain};
+#define CALL(T) if (s.channels % 2 == 0) synthesize_back<T, 2>(conv, g_out, g_picture, g_conv, sums, s, tiles, each, stream); \
+                else synthesize_back<T, 1>(conv, g_out, g_picture, g_conv, sums, s, tiles, each, stream)
+    BY_KIND(kind, CALL)
+#undef CALL
+    return STATUS();
+}
+
+// sizes: layers, pictures, row, then channels, tiles and the first number of each layer's sums.
+extern "C" int essence_synthesis_sums(int, const float* sums, float* g_styles, float* g_scales, const long* sizes, void* stream) {
+    Parts s{(int)sizes[0], (int)sizes[1], (int)sizes[2], {}, {}, {}};
+    if (s.layers > MAX_LAYERS) return -1;
+    long widest = 0;
+    for (int i = 0; i < s.layers; i++) {
+        s.channels[i] = (int)sizes[3 + 3 * i];
+        s.tiles[i] = (int)sizes[4 + 3 * i];
+        s.start[i] = sizes[5 + 3 * i];
+        widest = widest < s.channels[i] ? s.channels[i] : widest;
+    }
+    dim3 grid(blocks_for(s.pictures * 3 * widest * LANES), (unsigned)s.layers);
+    LAUNCH(sums_kernel, grid, THREADS, stream, sums, g_styles, g_scales, s);
+    return STATUS();
+}
+
+extern "C" int essence_norm(int kind, const float* x, const void* branch, float* sum, void* out, float* stats, const float* weight,
+                            const float* bias, long rows, int width, float eps, void* stream) {
+#define CALL(T) LAUNCH(norm_kernel<T>, blocks_for(rows * LANES), THREADS, stream, x, (const T*)branch, sum, (T*)out, stats, weight, bias, \
+                       rows, width, eps)
+    BY_KIND(kind, CALL)
+#undef CALL
+    return STATUS();
+}
+
+extern "C" int essence_norm_back(int kind, const void* g_out, const float* g_sum, const float* sum, const float* stats,
+                                 const float* weight, float* g_x, void* g_branch, long rows, int width, void* stream) {
+#define CALL(T) LAUNCH(norm_back_kernel<T>, blocks_for(rows * LANES), THREADS, stream, (const T*)g_out, g_sum, sum, stats, weight, g_x, \
+                       (T*)g_branch, rows, width)
     BY_KIND(kind, CALL)
 #undef CALL
     return STATUS();

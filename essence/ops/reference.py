@@ -19,6 +19,8 @@ def leaky_relu(
     x: Tensor, bias: Tensor | None = None, noise: Tensor | None = None, scale: Tensor | None = None
 ) -> Tensor:
     """As ops.leaky_relu. `x` is not changed."""
+    if x.is_cuda and x.dtype != torch.float32:
+        return _leaky_relu_rounded_once(x, bias, noise, scale)
     if bias is None and noise is None and scale is None:
         return F.leaky_relu(x, LEAK).mul_(GAIN)
     # The gain is multiplied into the small terms, so that the map itself takes two passes only:
@@ -38,6 +40,31 @@ def leaky_relu(
         return F.leaky_relu_(torch.add(added, x, alpha=GAIN), LEAK)
     scale = (GAIN * scale).to(x.dtype).view(*x.shape[:2], *beside)
     return F.leaky_relu_(torch.addcmul(added, x, scale), LEAK)
+
+
+def _leaky_relu_rounded_once(
+    x: Tensor, bias: Tensor | None, noise: Tensor | None, scale: Tensor | None
+) -> Tensor:
+    """As the kernels have it: in float32, and rounded at the end. Which side of the kink a number
+    lies on is decided before any rounding.
+    """
+    beside, total = [1] * (x.ndim - 2), x.float()
+    if scale is not None:
+        total = total * scale.float().view(*x.shape[:2], *beside)
+    terms = [] if bias is None else [bias.float().view(1, -1, *beside)]
+    terms += [] if noise is None else [noise.float()]
+    if terms:
+        total = total + sum(terms[1:], terms[0])
+    return (F.leaky_relu(total, LEAK) * GAIN).to(x.dtype)
+
+
+def add_norm(
+    x: Tensor, branch: Tensor | None, norm: torch.nn.LayerNorm, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """As ops.add_norm."""
+    total = x if branch is None else x + branch
+    out = F.layer_norm(total, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    return total, out.to(dtype)
 
 
 def upfirdn2d(

@@ -7,57 +7,15 @@ alone is computed once, and each pair of a convolution and its ToRGB is one oper
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from . import OutputSkip, WeightCache, is_learned, styled_conv, styled_conv_to_rgb
+from . import OutputSkip, WeightCache, cuda_synthesis, is_learned, styled_conv, styled_conv_to_rgb
+from .dispatch import takes_cuda_kernels
+from .layers import Block, ModulatedConv, frozen_weights, stacked_energies, stacked_modulations
 from .winograd import BLUR
-
-# What this module reads of models/stylegan2.py, which lies above it.
-
-
-class Linear(Protocol):
-    weight: Tensor  # [in, D]
-    bias: Tensor  # [in]
-    scale: float  # of the weight
-
-
-class ModulatedConv(Protocol):
-    weight: Tensor  # [1, out, in, k, k]
-    modulation: Linear
-    scale: float  # of the weight
-    demodulate: bool
-
-
-class NoiseStrength(Protocol):
-    weight: Tensor  # [1]
-
-
-class Bias(Protocol):
-    bias: Tensor  # [out]
-
-
-class StyledConv(Protocol):
-    conv: ModulatedConv
-    noise: NoiseStrength
-    activate: Bias
-
-
-class ToRGB(Protocol):
-    conv: ModulatedConv
-    bias: Tensor  # [1, 3, 1, 1]
-
-
-class Block(NamedTuple):
-    """The layers of one resolution (figure 7b)."""
-
-    up: StyledConv | None  # none at 4x4
-    flat: StyledConv
-    to_rgb: ToRGB
 
 
 class FusedSynthesis:
@@ -68,6 +26,7 @@ class FusedSynthesis:
         self.layers = [layer for block in blocks for layer in block if layer is not None]
         self.styles = BatchedStyles([layer.conv for layer in self.layers])
         self.caches = [WeightCache() for _ in self.layers]
+        self.prepared = WeightCache()  # for a GPU
         # Which of the L latents each layer sees: the colours of a block and the first layer of the
         # next see the same.
         self.seen = [0, 1]
@@ -76,15 +35,7 @@ class FusedSynthesis:
 
     def applies(self) -> bool:
         """Whether the weights are frozen; under torch.compile the plain forward is better."""
-        return not torch.compiler.is_compiling() and not is_learned(self._weights())
-
-    def _weights(self) -> Iterator[Tensor]:
-        for conv in self.styles.convs:
-            yield from (conv.weight, conv.modulation.weight, conv.modulation.bias)
-        for up, flat, to_rgb in self.blocks:
-            yield to_rgb.bias
-            for layer in (flat,) if up is None else (up, flat):
-                yield from (layer.noise.weight, layer.activate.bias)
+        return not torch.compiler.is_compiling() and not is_learned(frozen_weights(self.blocks))
 
     def __call__(
         self, constant: Tensor, noises: Sequence[Tensor], w_plus: Tensor, blocks: int
@@ -92,6 +43,10 @@ class FusedSynthesis:
         """`constant` [1, C, 4, 4], `noises` [1, 1, H, W] of each styled convolution, w+ [B, L, D],
         to the picture [B, 3, R, R] of the first `blocks` blocks, float32.
         """
+        if takes_cuda_kernels(w_plus):
+            return cuda_synthesis.synthesize(
+                self.blocks[:blocks], constant, noises, w_plus, self.prepared
+            )
         styles, scales = self.styles(w_plus[:, self.seen])
         layers = iter(zip(self.caches, styles, scales, strict=True))
         noise = iter(noises)
@@ -141,17 +96,12 @@ class BatchedStyles:
         return styles, scales
 
     def _stack(self, *_: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Weights [n, D, widest in] and biases [n, 1, widest in] of the modulations, and, of the m
-        that demodulate, the squared weights summed over the kernel [m, widest in, widest out];
-        narrower ones are filled up with zeros.
+        """Weights and biases of the n modulations, and the energies of the m convolutions that
+        demodulate.
         """
         out, inner = (max(conv.weight.shape[axis] for conv in self.convs) for axis in (1, 2))
-        weights, biases, energies = [], [], []
-        for conv in self.convs:
-            linear, empty = conv.modulation, inner - conv.weight.shape[2]
-            weights.append(F.pad(linear.weight.T * (linear.scale * conv.scale), (0, empty)))
-            biases.append(F.pad(linear.bias[None] * conv.scale, (0, empty)))
-            if conv.demodulate:
-                energy = conv.weight[0].float().square().sum(dim=(2, 3)).T
-                energies.append(F.pad(energy, (0, out - energy.shape[1], 0, empty)))
-        return torch.stack(weights), torch.stack(biases), torch.stack(energies)
+        demodulating = [conv for conv in self.convs if conv.demodulate]
+        return (
+            *stacked_modulations(self.convs, inner),
+            stacked_energies(demodulating, inner, out),
+        )

@@ -34,9 +34,14 @@ def to_uint8(images: torch.Tensor) -> np.ndarray:
     """`[..., 3, H, W]` in [-1, 1] -> `[..., H, W, 3]` uint8, rounded; values outside are clipped,
     NaN is grey.
     """
+    return to_bytes(images).cpu().numpy()
+
+
+def to_bytes(images: torch.Tensor) -> torch.Tensor:
+    """`to_uint8`, as a tensor where the pictures lie."""
     pixels = images.detach().float().nan_to_num(0)  # a copy, in which the rest happens
     pixels.clamp_(-1, 1).add_(1).mul_(127.5).round_()
-    return pixels.to(torch.uint8).movedim(-3, -1).cpu().numpy()
+    return pixels.to(torch.uint8).movedim(-3, -1)
 
 
 def from_uint8(pictures: np.ndarray) -> torch.Tensor:
