@@ -195,6 +195,8 @@ def test_in_the_browser(visit, viewport, tmp_path):
     page.click("#board [data-event=appearance][data-look=photograph]")
     expect(cell).to_have_attribute("src", re.compile("^data:image/jpeg"))
     expect(page.locator("#board [data-event=part]")).to_have_count(5)
+    figures = page.locator("#board [data-event=figures]").bounding_box()
+    assert figures["x"] + figures["width"] <= viewport["width"]
     page.click("#board .cell")
     with page.expect_download() as waiting:
         page.click("dialog.compare [data-whole]")
