@@ -88,7 +88,8 @@ def test_a_photograph_becomes_a_source_while_its_inversion_streams(studio, messa
     )
     item = only(session.items.sources)
     assert len(frames) >= 3 and item.name == "ann" and not messages
-    assert item.source.w.shape == studio.models.latent_shape and item.picture.size == (468, 468)
+    assert item.source.w.shape == studio.models.latent_shape
+    assert item.picture.size == (round(item.square.side),) * 2 > (400, 400)
     assert (
         "ann" in frames[-1][0]
         and "refining" not in frames[-1][0]
