@@ -114,7 +114,9 @@ def test_inversion_brings_back_the_person(studio, unseen):
     )
 
 
-@pytest.mark.parametrize("name", ["auburn", "drawn-greybeard"])
+@pytest.mark.parametrize(
+    "name", ["auburn", pytest.param("drawn-greybeard", marks=pytest.mark.slow)]
+)
 def test_an_essence_moves_over_and_the_person_stays(studio, sources, unseen, name):
     target = studio.target(next(p for p in bundled("targets") if p.stem == name), aligned=True)
     essence = last(studio.extract(target, sources, QUICK)).result
@@ -160,6 +162,7 @@ def resident_megabytes():
         return int(file.read().split()[1]) * 4096 / 1e6
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
 def test_memory_is_back_after_ten_essences(studio, sources):
     target = studio.embed_target(sources[0].crop)

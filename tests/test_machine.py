@@ -53,6 +53,7 @@ thread.join()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
 def test_memory_that_is_asked_for_again_is_still_there():
     """Page faults of a thread that keeps, uses and frees feature maps of three sizes again and

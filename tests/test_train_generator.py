@@ -75,6 +75,7 @@ def rows(out) -> list[dict[str, float]]:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_it_learns_to_give_the_pictures_back(faces, tmp_path):
     generator.train(options(faces, tmp_path, steps=60, critics=0.02, rate=4e-3, last_rate=0.2))
     log = rows(tmp_path)

@@ -87,7 +87,13 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("recipe", SIZES)
+QUICK = "inverter"  # the others are slow
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [pytest.param(name, marks=[] if name == QUICK else pytest.mark.slow) for name in SIZES],
+)
 def test_two_processes_keep_the_same_weights(folder, tmp_path, recipe):
     words = SIZES[recipe].split()
     if recipe == "inverter":
