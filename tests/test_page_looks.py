@@ -179,15 +179,21 @@ def test_the_whole_photograph_comes_back_with_the_face_in_it(looked):
     assert outside.max() <= 12 * (name.endswith("jpeg"))  # JPEG rounds everywhere
 
 
-@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_in_the_browser(visit, viewport, tmp_path):
-    page = visit(viewport=viewport)
+def edited_photograph(page, tmp_path):
+    """The grid's one cell: a photograph with a ready-made essence."""
     pictures.photograph(tmp_path / "ann.jpg")
     page.set_input_files("#sources-upload input[type=file]", tmp_path / "ann.jpg")
     settled(page, 1)
     page.set_input_files("#targets-upload input[type=file]", bundled("essences")[0])
     cell = page.locator("#board .cell img")
     expect(cell).to_have_count(1)
+    return cell
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_in_the_browser(visit, viewport, tmp_path):
+    page = visit(viewport=viewport)
+    cell = edited_photograph(page, tmp_path)
     photograph = cell.get_attribute("src")
     page.click("#board [data-event=appearance][data-look=model]")
     expect(cell).not_to_have_attribute("src", photograph)
@@ -208,12 +214,7 @@ def test_in_the_browser(visit, viewport, tmp_path):
 
 def test_painting_in_the_browser(visit, tmp_path):
     page = visit()
-    pictures.photograph(tmp_path / "ann.jpg")
-    page.set_input_files("#sources-upload input[type=file]", tmp_path / "ann.jpg")
-    settled(page, 1)
-    page.set_input_files("#targets-upload input[type=file]", bundled("essences")[0])
-    cell = page.locator("#board .cell img")
-    expect(cell).to_have_count(1)
+    cell = edited_photograph(page, tmp_path)
     whole = cell.get_attribute("src")
     page.click("#board .cell")
     after = page.locator("dialog.compare img.after").first
