@@ -139,3 +139,11 @@ def test_large_photographs_are_edited_in_bands_that_do_not_show(monkeypatch):
         monkeypatch.setattr(detail, "BAND_PIXELS", pixels)
         found.append(detail.apply_change(photograph, change, 0.8))
     torch.testing.assert_close(*found, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", [64, 33])
+def test_what_hardly_moves_stays_as_sharp_as_it_was(size):
+    """Noise holds all frequencies, and would show any that is lost."""
+    picture = 2 * torch.rand(3, size, size, generator=torch.Generator().manual_seed(1)) - 1
+    still = torch.full((2, detail.FIELD, detail.FIELD), 1e-7)
+    torch.testing.assert_close(detail.warp(picture, still), picture, atol=1e-4, rtol=0)

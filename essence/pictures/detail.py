@@ -186,35 +186,43 @@ def warp(picture: Tensor, displacement: Tensor, fine: Tensor | None = None) -> T
         return picture.clone()
     height, width = picture.shape[-2:]
     fine = fine_picture(picture) if fine is None else fine
-    wide = displacement @ linear_taps(displacement.shape[-1], width).T
     points, warped = grid_points(height, width), torch.empty_like(picture)
+    sampling = "bilinear"
+    if fine.shape[-1] > width:  # its even pixels lie on the picture's, see `double`
+        points = points - torch.tensor([0.5 / width, 0.5 / height])
+        sampling = "bicubic"  # large pictures can spare a little sharpness, and not the time
+    wide = displacement @ linear_taps(displacement.shape[-1], width).T
     for rows in row_bands(height, width):
         places = points[rows] + enlarge_rows(wide, height, rows).permute(1, 2, 0)
         warped[:, rows] = F.grid_sample(
-            fine[None], places[None], "bilinear", "reflection", align_corners=False
+            fine[None], places[None], sampling, "reflection", align_corners=False
         )[0]
     return warped
 
 
 def fine_picture(picture: Tensor) -> Tensor:
-    """What `warp` samples: linear interpolation alone would soften small pictures."""
+    """What `warp` samples: sampled on their own grid, small pictures would lose detail."""
     return double(picture) if max(picture.shape[-2:]) <= FINE_SIDE else picture
 
 
 def double(picture: Tensor) -> Tensor:
-    """Twice as many pixels along each side, [C, 2H, 2W], by the ideal (sinc) interpolation."""
+    """Twice as many pixels along each side, [C, 2H, 2W], by the ideal (sinc) interpolation. Those
+    at even places are the picture's own, so that what does not move stays as sharp as it was.
+    """
     border = 8  # the transform is periodic: its edges meet in what is cut off again
     padded = F.pad(picture[None], (border,) * 4, "reflect")[0]
     height, width = padded.shape[-2:]
     spectrum = torch.fft.rfft2(padded)
     wide = torch.zeros(len(picture), 2 * height, width + 1, dtype=spectrum.dtype)
-    half = height // 2
-    wide[:, :half, : width // 2 + 1] = spectrum[:, :half]
-    wide[:, -half:, : width // 2 + 1] = spectrum[:, -half:]
-    # Samples of the finer grid lie a quarter of a pixel before and behind the old centres.
-    rows = torch.fft.fftfreq(2 * height, 1 / (2 * height))[:, None] / height
-    columns = torch.arange(width + 1) / width
-    wide = wide * torch.exp(-0.5j * torch.pi * (rows + columns))
+    above, below = (height + 1) // 2, height // 2
+    wide[:, :above, : width // 2 + 1] = spectrum[:, :above]
+    wide[:, -below:, : width // 2 + 1] = spectrum[:, -below:]
+    # The highest frequency of an even side is shared by its positive and its negative one.
+    if height % 2 == 0:
+        wide[:, -below] /= 2
+        wide[:, below] = wide[:, -below]
+    if width % 2 == 0:
+        wide[:, :, width // 2] /= 2
     fine = 4 * torch.fft.irfft2(wide, s=(2 * height, 2 * width))
     return fine[:, 2 * border : -2 * border, 2 * border : -2 * border]
 
