@@ -123,4 +123,4 @@ def test_the_app_starts_with_the_environment_of_a_space():
         assert "Essence" in answer(f"http://127.0.0.1:{port}", server)
     finally:
         server.terminate()
-        server.wait(30)
+        server.communicate(timeout=120)  # reads on, so that a full pipe holds nobody up
