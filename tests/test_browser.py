@@ -219,7 +219,7 @@ def served(*words: str):
         yield f"http://127.0.0.1:{port}", server
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(120)
 
 
 def test_app_starts_and_answers():
