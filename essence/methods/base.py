@@ -75,6 +75,12 @@ def check_at_least(options: object, least: float, *names: str) -> None:
             raise UserError(f"{name} must be {bound}, not {value}.")
 
 
+def check_reach(reach: float | None) -> None:
+    """Raise UserError for a number of standard deviations that is none."""
+    if reach is not None and not 0 < reach < math.inf:
+        raise UserError(f"reach must be more than zero, or None, not {reach}.")
+
+
 def check_loss(total: float, best: Essence | None, target: Target) -> None:
     """Raise UserError for a first loss that is no number: no later one would be."""
     if best is None and not math.isfinite(total):

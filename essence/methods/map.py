@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from ..models.model_set import ModelSet
 from ..runtime.files import timestamp
 from ..values import Essence, Source, Step, Target
 from . import losses
-from .base import check_at_least, check_loss
+from .base import check_at_least, check_loss, check_reach
 from .batching import early_resolution
 
 
@@ -34,8 +33,7 @@ class MapOptions:
     def __post_init__(self) -> None:
         check_at_least(self, 1, "steps", "preview_every")
         check_at_least(self, 0, "factor")
-        if self.reach is not None and not 0 < self.reach < math.inf:
-            raise UserError(f"reach must be more than zero, or None, not {self.reach}.")
+        check_reach(self.reach)
 
 
 def map_target(

@@ -26,7 +26,7 @@ from ..runtime.cuda_graphs import WORTH_CAPTURING, RecordedStep
 from ..runtime.files import timestamp
 from ..values import Essence, Source, Step, Target
 from . import losses
-from .base import check_at_least, check_loss, initial_direction, latents_of
+from .base import check_at_least, check_loss, check_reach, initial_direction, latents_of
 from .batching import batch_for, loss_resolution, render_and_embed, source_embeddings
 from .descent import Descent
 from .map import MapOptions, mapped_shift
@@ -74,8 +74,7 @@ class OptimizeOptions:
         check_at_least(self, 1, "steps", "preview_every")
         check_at_least(self, 0, "lambda_transfer", "lambda_consistency", "learning_rate")
         check_at_least(self, 0, "penalty", "weight_decay")
-        if self.reach is not None and not 0 < self.reach < math.inf:
-            raise UserError(f"reach must be more than zero, or None, not {self.reach}.")
+        check_reach(self.reach)
 
 
 def optimize(
