@@ -15,4 +15,10 @@ from demo import main  # noqa: E402
 gc.enable()
 
 if __name__ == "__main__":
-    main()
+    from essence.runtime.ending import end_process
+
+    try:
+        main()
+    except SystemExit as error:
+        end_process(error.code or 0)
+    end_process(0)

@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import NoReturn, TextIO
 
 from ..errors import UserError
+from ..runtime.ending import end_process
 from . import (
     align,
     apply,
@@ -96,7 +97,7 @@ def run_and_exit() -> NoReturn:
     stop_at_once()
     # Else half a million imported objects would be looked through on the way out, for a second.
     gc.freeze()
-    sys.exit(code)
+    end_process(code)
 
 
 def stop_on_signals() -> None:

@@ -10,6 +10,7 @@ from typing import TypeVar
 from .memory import explain_memory_errors
 
 T = TypeVar("T")
+BACKGROUND = "background"  # name of the threads of `in_background`
 
 
 class DeviceQueue:
@@ -55,5 +56,5 @@ def in_background(work: Callable[[], T]) -> Future[T]:
         except BaseException as error:
             future.set_exception(error)
 
-    threading.Thread(target=run, daemon=True).start()
+    threading.Thread(target=run, name=BACKGROUND, daemon=True).start()
     return future

@@ -1,0 +1,35 @@
+"""A process ends, whatever its threads in the background are in the middle of."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from .pictures import ROOT
+
+PROGRAM = """
+import _imp, atexit, threading
+from essence.runtime.device_queue import in_background
+from essence.runtime.ending import end_process
+held = threading.Event()
+def work():
+    if {importing}:
+        _imp.acquire_lock()  # as in the middle of an import
+    held.set()
+    if {importing}:
+        threading.Event().wait()
+atexit.register(__import__, "colorsys")  # as torch's own end imports
+in_background(work)
+held.wait()
+print("said", end="")
+end_process(3)
+"""
+
+
+@pytest.mark.parametrize("importing", [True, False])
+def test_an_import_in_the_background_keeps_nobody(importing):
+    command = [sys.executable, "-c", PROGRAM.format(importing=importing)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, "said", "")
