@@ -69,14 +69,18 @@ def test_pictures_and_gradients_are_those_of_the_plain_forward(on_host, config, 
 
 
 @pytest.mark.parametrize("shape", [(4, 3, 5, 5), (2, 5, 4, 7)])
-def test_upsampling_and_blur_are_one_transposed_convolution(shape):
+def test_upsampling_and_blur_are_one_convolution(shape):
     random = torch.Generator().manual_seed(0)
     x = torch.randn(2, *shape[1:], generator=random)
     weight = torch.randn(shape[0], shape[1], 3, 3, generator=random)
     spread = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
     expected = reference.upfirdn2d(spread, BLUR, pad=(1, 1))
-    ours = F.conv_transpose2d(x, cuda_synthesis.merged_with_blur(weight), stride=2, padding=2)
+    merged = cuda_synthesis.merged_with_blur(weight)
+    ours = F.conv_transpose2d(x, merged, stride=2, padding=2)
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+    split = F.conv2d(x, cuda_synthesis.split_by_parity(merged), padding=1)
+    split = split.unflatten(1, (2, 2, -1)).permute(0, 3, 4, 1, 5, 2)  # [B, out, H, 2, W, 2]
+    torch.testing.assert_close(split.reshape(ours.shape), ours, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("with_branch", [True, False])

@@ -2,10 +2,11 @@
 one kernel of ours (kernels.cu).
 
 Maps have their channels innermost from the constant on. A layer's kernel demodulates, adds noise
-and bias, leaks, modulates for the next layer and sums up the colours in one pass; an upsampling
-convolution and the blur behind it are one transposed convolution. Of each layer only what its
-convolution gave is kept for the way back; weights are cast and laid out once. There are first
-derivatives only, those of w+.
+and bias, leaks, modulates for the next layer and sums up the colours in one pass. An upsampling
+convolution and the blur behind it are one ordinary convolution, which gives the four pixels that
+each pixel becomes beside each other, as channels. Of each layer only what its convolution gave is
+kept for the way back; weights are cast and laid out once. There are first derivatives only, those
+of w+.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ LAST = torch.channels_last
 class Layer(NamedTuple):
     """A styled convolution, and the colours behind it where there are any."""
 
-    weight: Tensor  # [out, in, 3, 3]; of an upsampling one [in, out, 6, 6]
+    weight: Tensor  # [out, in, 3, 3]; of an upsampling one [4 out, in, 3, 3]
+    back: Tensor  # of the convolution that gives its gradient, [in, out or 4 out, 3, 3]
     up: bool
     noise: Tensor  # [1, 1, H, W], multiplied by its strength, float32
     bias: Tensor  # [out], float32
@@ -81,13 +83,14 @@ def prepare(
     for up, flat, to_rgb in blocks:
         for layer in filter(None, (up, flat)):
             weight, is_up = layer.conv.weight[0].detach(), layer is up
-            weight = merged_with_blur(weight) if is_up else weight
+            weight = split_by_parity(merged_with_blur(weight)) if is_up else weight
             rgb = () if is_up else (to_rgb.conv.weight[0, :, :, 0, 0], to_rgb.bias[0, :, 0, 0])
             strength = (layer.noise.weight * next(noise)).detach().float().contiguous()
             floats = [each.detach().float().contiguous() for each in (layer.activate.bias, *rgb)]
             colours = floats[1:] or [None, None]
-            weight = weight.to(dtype).contiguous(memory_format=LAST)
-            layers.append(Layer(weight, is_up, strength, floats[0], *colours))
+            weights = (weight, weight.flip(2, 3).transpose(0, 1))
+            weights = [each.to(dtype).contiguous(memory_format=LAST) for each in weights]
+            layers.append(Layer(*weights, is_up, strength, floats[0], *colours))
             convs.append(layer.conv)
     rgbs = [block.to_rgb.conv for block in blocks]
     width = max(max(conv.weight.shape[1:3]) for conv in convs)
@@ -109,6 +112,18 @@ def merged_with_blur(weight: Tensor) -> Tensor:
     return F.conv2d(single, torch.outer(taps, taps)[None, None], padding=3).view(inner, out, 6, 6)
 
 
+def split_by_parity(weight: Tensor) -> Tensor:
+    """Weights [in, out, 6, 6] of a transposed convolution with stride 2 and padding 2, to those of an
+    ordinary one, [4 out, in, 3, 3], padding 1, that gives the pixels of even and odd rows and
+    columns as channels of their own.
+
+    On an H200 in bfloat16 all of a 1024-pixel network's took 2.1 ms forward and back instead of 7.2
+    (docs/LOG.md, 2026-11-27).
+    """
+    taps = [weight[:, :, y::2, x::2].flip(2, 3) for y in (0, 1) for x in (0, 1)]
+    return torch.cat(taps, 1).transpose(0, 1)
+
+
 class _Synthesis(Function):
     @staticmethod
     def forward(ctx, w_plus: Tensor, network: Network) -> Tensor:
@@ -119,11 +134,7 @@ class _Synthesis(Function):
             x = (network.start * styles[0, :, :channels, None, None]).to(layers[0].weight.dtype)
             kept, picture = [], None
             for i, layer in enumerate(layers):
-                x = x.contiguous(memory_format=LAST)
-                if layer.up:
-                    conv = F.conv_transpose2d(x, layer.weight, stride=2, padding=2)
-                else:
-                    conv = F.conv2d(x, layer.weight, padding=1)
+                conv = F.conv2d(x.contiguous(memory_format=LAST), layer.weight, padding=1)
                 conv = conv.contiguous(memory_format=LAST)
                 x, picture = between(conv, layer, factors(network, styles, scales, i), picture)
                 kept += [conv] if keeps else []
@@ -137,15 +148,11 @@ class _Synthesis(Function):
         network, (styles, scales, *kept) = ctx.network, ctx.saved_tensors
         g_picture, g_x = g_picture.float().contiguous(), None
         g_styles, g_scales = torch.zeros_like(styles), torch.zeros_like(scales)
-        sums, places = room_for_sums(kept)
+        sums, places = room_for_sums(kept, network.layers)
         for i, layer in reversed(list(enumerate(network.layers))):
             conv, here = kept.pop(), factors(network, styles, scales, i)
             g_conv = between_back(conv, layer, here, g_x, g_picture, sums, places[i])
-            if layer.up:
-                g_x = F.conv2d(g_conv, layer.weight, stride=2, padding=2)
-            else:
-                g_x = F.conv_transpose2d(g_conv, layer.weight, padding=1)
-            g_x = g_x.contiguous(memory_format=LAST)
+            g_x = F.conv2d(g_conv, layer.back, padding=1).contiguous(memory_format=LAST)
             if layer.up:  # from here on, the picture below
                 sides = tuple(side // 2 for side in g_picture.shape[2:])
                 g_picture = cuda.resample(g_picture, BLUR, 1, 2, len(BLUR) - 3, sides)
@@ -206,11 +213,13 @@ def gradient_of_w(
 def between(
     conv: Tensor, layer: Layer, given: Factors, below: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None]:
-    """What a convolution gave, [B, C, H, W], to what the next one reads, and, behind a layer with
+    """What a convolution gave to what the next one reads, [B, C, H, W], and, behind a layer with
     colours, to the picture so far, float32; else that is `below` as it was.
     """
-    count, channels, height, width = conv.shape
-    out = None if given.next is None else torch.empty_like(conv)
+    count, channels, height, width = sizes = map_sizes(conv, layer)
+    out = None
+    if given.next is not None:
+        out = torch.empty(sizes, dtype=conv.dtype, device=conv.device, memory_format=LAST)
     picture = below
     if given.rgb is not None:
         picture = conv.new_empty(count, 3, height, width, dtype=torch.float32)
@@ -228,7 +237,7 @@ def between(
         layer.rgb_bias,
         None if given.rgb is None else below,
         None if given.rgb is None else picture,
-        (ctypes.c_int * 5)(count, height, width, channels, given.scale.shape[1]),
+        (ctypes.c_int * 6)(count, height, width, channels, given.scale.shape[1], layer.up),
         TAPS,
         *SLOPE,
     )
@@ -243,12 +252,18 @@ class Place(NamedTuple):
     start: int
 
 
-def room_for_sums(maps: Sequence[Tensor]) -> tuple[Tensor, list[Place]]:
+def map_sizes(conv: Tensor, layer: Layer) -> tuple[int, int, int, int]:
+    """B, C, H and W of a layer's map, of what its convolution gave."""
+    count, channels, height, width = conv.shape
+    return (count, channels // 4, 2 * height, 2 * width) if layer.up else tuple(conv.shape)
+
+
+def room_for_sums(maps: Sequence[Tensor], layers: Sequence[Layer]) -> tuple[Tensor, list[Place]]:
     """Room for what the way back adds up for each tile of pixels, and where in it each of the
-    `maps` finds its own.
+    `layers`, whose convolutions gave the `maps`, finds its own.
     """
     places, start = [], 0
-    for count, channels, height, width in (each.shape for each in maps):
+    for count, channels, height, width in map(map_sizes, maps, layers):
         tiles = -(-height * width // pixels_of_a_tile(height * width))
         places.append(Place(channels, tiles, start))
         start += count * 3 * channels * tiles
@@ -269,7 +284,7 @@ def between_back(
     place: Place,
 ) -> Tensor:
     """The gradient of what a convolution gave; leaves the layer's `sums` at their place."""
-    count, channels, height, width = conv.shape
+    count, channels, height, width = map_sizes(conv, layer)
     g_conv = torch.empty_like(conv)
     cuda.call(
         conv,
@@ -287,7 +302,7 @@ def between_back(
         sums[place.start :],
         place.tiles,
         pixels_of_a_tile(height * width),
-        (ctypes.c_int * 5)(count, height, width, channels, given.scale.shape[1]),
+        (ctypes.c_int * 6)(count, height, width, channels, given.scale.shape[1], layer.up),
         *SLOPE,
     )
     return g_conv

@@ -182,9 +182,10 @@ __global__ void blur_kernel(const T* __restrict__ x, T* __restrict__ out, const 
 // ---- a layer of synthesis: what lies between its convolution and the next
 
 // Maps are [pictures, pixels, channels] in memory. y = gain * leaky(scale * conv + noise + bias); the next convolution reads next * y, and
-// where there are colours the picture so far is weight . (rgb * y) + rgb_bias + upsampled(below).
+// where there are colours the picture so far is weight . (rgb * y) + rgb_bias + upsampled(below). What an upsampling convolution gave is
+// `split`: for each pixel of half the sides the channels of the four pixels that it became, [.., height / 2, width / 2, 4, channels].
 struct Synthesis {
-    int pictures, height, width, channels;
+    int pictures, height, width, channels, split;
     int row;  // numbers from one picture to the next in scale, next and rgb
     const float *scale, *noise, *bias, *next, *rgb, *rgb_weight;
     float tap[BLUR_TAPS];
@@ -208,6 +209,13 @@ __device__ float upsampled(const float* below, const Synthesis& s, int y, int x)
     return sum;
 }
 
+// Where the pixel's channels begin in what the convolution gave, in pixels.
+__device__ long place_of(long pixel, const Synthesis& s) {
+    if (!s.split) return pixel;
+    long y = pixel / s.width, x = pixel % s.width;
+    return (y / 2 * (s.width / 2) + x / 2) * 4 + y % 2 * 2 + x % 2;
+}
+
 // `lanes` threads for a pixel, each with N channels at a time.
 template <typename T, int N, bool COLOURS>
 __global__ void synthesis_kernel(const T* __restrict__ conv, T* __restrict__ out, const float* __restrict__ below, const float* rgb_bias,
@@ -220,10 +228,10 @@ __global__ void synthesis_kernel(const T* __restrict__ conv, T* __restrict__ out
         long at = first + turn * step;
         bool inside = at < count;
         long pixel = inside ? at % pixels : 0;
-        long n = inside ? at / pixels : 0;
+        long n = inside ? at / pixels : 0, from = n * pixels + place_of(pixel, s);
         float colour[3] = {0, 0, 0}, noise = s.noise[pixel];
         for (int c = lane * N; inside && c < s.channels; c += lanes * N) {
-            Pack<T, N> value = *(const Pack<T, N>*)(conv + at * s.channels + c);
+            Pack<T, N> value = *(const Pack<T, N>*)(conv + from * s.channels + c);
             UNROLL
             for (int j = 0; j < N; j++) {
                 long k = n * s.row + c + j;
@@ -272,8 +280,8 @@ __global__ void synthesis_back_kernel(const T* __restrict__ conv, const T* __res
         }
         long end = min((long)(tile + 1) * each, pixels);
         for (long pixel = (long)tile * each; pixel < end; pixel++) {
-            long at = (n * pixels + pixel) * s.channels + c;
-            Pack<T, N> value = *(const Pack<T, N>*)(conv + at), g, result;
+            long at = (n * pixels + pixel) * s.channels + c, from = (n * pixels + place_of(pixel, s)) * s.channels + c;
+            Pack<T, N> value = *(const Pack<T, N>*)(conv + from), g, result;
             if (g_out) g = *(const Pack<T, N>*)(g_out + at);
             float noise = s.noise[pixel], colour[3] = {0, 0, 0};
             if (g_picture)
@@ -290,7 +298,7 @@ __global__ void synthesis_back_kernel(const T* __restrict__ conv, const T* __res
                 for_scale[j] += g_sum * x;
                 result.v[j] = from_float<T>(g_sum * scale[j]);
             }
-            *(Pack<T, N>*)(g_conv + at) = result;
+            *(Pack<T, N>*)(g_conv + from) = result;
         }
         UNROLL
         for (int j = 0; j < N; j++) {
@@ -464,11 +472,11 @@ extern "C" int essence_resample(int kind, const void* x, void* out, const int* s
     return STATUS();
 }
 
-// The taps are those of the blur. next and out, and rgb, rgb_weight, rgb_bias and picture, and below, may be missing.
+// sizes: pictures, height, width, channels, row, split. The taps are those of the blur. next and out, and rgb, rgb_weight, rgb_bias and picture, and below, may be missing.
 extern "C" int essence_synthesis(int kind, const void* conv, const float* scale, const float* noise, const float* bias, const float* next,
                                  void* out, const float* rgb, const float* rgb_weight, const float* rgb_bias, const float* below,
                                  float* picture, const int* sizes, const float* taps, float leak, float gain, void* stream) {
-    Synthesis s{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], scale, noise, bias, next, rgb, rgb_weight, {}, leak, gain};
+    Synthesis s{sizes[0], sizes[1], sizes[2], sizes[3], sizes[5], sizes[4], scale, noise, bias, next, rgb, rgb_weight, {}, leak, gain};
     for (int k = 0; k < BLUR_TAPS; k++) s.tap[k] = taps[k];
 #define CALL(T) if (s.channels % 4 == 0) synthesize<T, 4>(conv, out, below, rgb_bias, picture, s, stream); \
                 else synthesize<T, 1>(conv, out, below, rgb_bias, picture, s, stream)
@@ -481,7 +489,7 @@ extern "C" int essence_synthesis_back(int kind, const void* conv, const float* s
                                       const float* next, const void* g_out, const float* rgb, const float* rgb_weight,
                                       const float* g_picture, void* g_conv, float* sums, int tiles, int each, const int* sizes, float leak,
                                       float gain, void* stream) {
-    Synthesis s{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], scale, noise, bias, next, rgb, rgb_weight, {}, leak, gain};
+    Synthesis s{sizes[0], sizes[1], sizes[2], sizes[3], sizes[5], sizes[4], scale, noise, bias, next, rgb, rgb_weight, {}, leak, gain};
 #define CALL(T) if (s.channels % 2 == 0) synthesize_back<T, 2>(conv, g_out, g_picture, g_conv, sums, s, tiles, each, stream); \
                 else synthesize_back<T, 1>(conv, g_out, g_picture, g_conv, sums, s, tiles, each, stream)
     BY_KIND(kind, CALL)
