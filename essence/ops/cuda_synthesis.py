@@ -113,8 +113,8 @@ def merged_with_blur(weight: Tensor) -> Tensor:
 
 
 def split_by_parity(weight: Tensor) -> Tensor:
-    """Weights [in, out, 6, 6] of a transposed convolution with stride 2 and padding 2, to those of an
-    ordinary one, [4 out, in, 3, 3], padding 1, that gives the pixels of even and odd rows and
+    """Weights [in, out, 6, 6] of a transposed convolution with stride 2 and padding 2, to those of
+    an ordinary one, [4 out, in, 3, 3], padding 1, that gives the pixels of even and odd rows and
     columns as channels of their own.
 
     On an H200 in bfloat16 all of a 1024-pixel network's took 2.1 ms forward and back instead of 7.2

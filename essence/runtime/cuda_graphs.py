@@ -114,7 +114,7 @@ class CapturedGraph:
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            before = {id(tensor): tensor.detach().clone() for tensor in state()}
+            before = {tensor.data_ptr(): tensor.detach().clone() for tensor in state()}
             for _ in range(WARM_UP):
                 function()
             restore(state(), before)
@@ -131,4 +131,5 @@ class CapturedGraph:
 @torch.no_grad()
 def restore(state: Sequence[Tensor], before: dict[int, Tensor]) -> None:
     for tensor in state:
-        tensor.copy_(before[id(tensor)]) if id(tensor) in before else tensor.zero_()
+        place = tensor.data_ptr()
+        tensor.copy_(before[place]) if place in before else tensor.zero_()

@@ -33,6 +33,8 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 PHOTOGRAPHS = "congress"  # prefix of the file names that are photographs by real cameras
 HELD_PHOTOGRAPHS, HELD_OTHERS = 40, 100
 STEP_SEEDS = 1_000_003
+# Steps between two lines of a log, on a CPU and on a GPU, which would have to be waited for.
+LOG_EVERY = (1, 25)
 T = TypeVar("T")
 
 
@@ -204,7 +206,7 @@ class CsvLog:
         with path.open("w", newline="") as file:
             csv.writer(file).writerows([self.columns, *kept])
 
-    def write(self, values: dict[str, float]) -> None:
+    def write(self, values: dict[str, float] | dict[str, float | Tensor]) -> None:
         """`values` by column; the first column is the step."""
         row = [values[self.columns[0]]] + [f"{values[name]:.5g}" for name in self.columns[1:]]
         with self.path.open("a", newline="") as file:
@@ -237,10 +239,11 @@ def update_average(average: nn.Module, model: nn.Module, step: int, decay: float
     these averages and checkpoints out of it takes more lines than it saves.
     """
     decay = min(decay, (1 + step) / (10 + step))
-    for kept, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
-        if kept.dtype.is_floating_point:
-            kept.lerp_(new, 1 - decay)
-        else:
+    pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
+    floats = [pair for pair in pairs if pair[0].dtype.is_floating_point]
+    torch._foreach_lerp_(*map(list, zip(*floats, strict=True)), 1 - decay)
+    for kept, new in pairs:
+        if not kept.dtype.is_floating_point:
             kept.copy_(new)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from ..models.latents import LatentAxes
 from ..models.stylegan2 import Generator
 from ..pictures.tensors import resample
 from .common import (
+    LOG_EVERY,
     CsvLog,
     descend,
     face_losses,
@@ -36,7 +38,7 @@ from .common import (
     update_average,
     warm_cosine,
 )
-from .inverter_data import Batch, InverterDataset, InverterOptions, load_dataset
+from .inverter_data import Batch, InverterOptions, load_dataset
 from .inverter_encoder import fastest_layout, initial_encoder
 from .inverter_preview import inversion_sheet
 from .parallel import (
@@ -46,6 +48,7 @@ from .parallel import (
     process_group,
     rank,
 )
+from .recording import RecordedTraining, adam, prepared, set_rates, state_of
 
 COLUMNS = (
     "step",
@@ -73,7 +76,7 @@ class InverterLoss:
         self.whiten = (directions / variance.clamp(min=options.common_floor).sqrt()).float()
 
     def __call__(
-        self, w: Tensor, batch: Batch, rendered: int, picture_weight: float
+        self, w: Tensor, batch: Batch, rendered: int, picture_weight: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of w+ [B, L, D] and its terms; the first `rendered` are also compared as
         pictures.
@@ -137,10 +140,10 @@ class Trainer:
         linear = [p for name, p in named if ".linear." in name]
         others = [p for name, p in named if ".linear." not in name]
         groups = [
-            {"params": others, "times": 1.0},
-            {"params": linear, "times": options.linear_rate},
+            {"params": others, "times": 1.0, "lr": options.rate},
+            {"params": linear, "times": options.linear_rate, "lr": options.rate},
         ]
-        self.optimizer = torch.optim.Adam(groups, options.rate, betas=(0.9, 0.99))
+        self.optimizer = adam(groups, (0.9, 0.99), device)
         self.step, self.seen, self.seconds = 0, 0, 0.0
         self.out.mkdir(parents=True, exist_ok=True)
         self.path = self.out / "checkpoint.pt"
@@ -149,6 +152,8 @@ class Trainer:
                 getattr(self, name).load_state_dict(state[name])
             self.step, self.seen, self.seconds = state["step"], state["seen"], state["seconds"]
         self.parallel_encoder = data_parallel(self.encoder, device)
+        self.loss = InverterLoss(options, self.generator, self.axes, face_descriptor())
+        self.recorded = RecordedTraining(self.descend_on, self.moved, device)
 
     def save(self) -> None:
         """Write the checkpoint; only the first process does. Raises UserError."""
@@ -171,32 +176,42 @@ class Trainer:
         by_time = self.seconds / (60 * self.options.minutes)
         return min(1.0, from_first_process(max(self.step / self.options.steps, by_time)))
 
-    def train_step(self, dataset: InverterDataset, loss: InverterLoss) -> dict[str, float]:
+    def train_step(self, batch: Batch) -> dict[str, float | Tensor]:
         """One step. Returns its row of the log."""
         options, start, progress = self.options, time.monotonic(), self.progress
-        batch = dataset.draw(options, self.step).to(self.device)
         factor = warm_cosine(progress, self.step, options.warmup, LAST_RATE)
-        for group in self.optimizer.param_groups:
-            group["lr"] = options.rate * factor * group["times"]
-        with precision(self.device, options.half):
-            images = resample(batch.input, options.input_size, "antialias")
-            raw = self.parallel_encoder(images.contiguous(memory_format=self.layout))
+        times = [group["times"] for group in self.optimizer.param_groups]
+        set_rates(self.optimizer, [options.rate * factor * each for each in times])
         # No picture is rendered at first, then more and more, with a growing weight.
         rendered, weight, late = 0, 0.0, progress - options.latents_first
         if late >= 0:
             share = late / (1 - options.latents_first)
             rendered = min(options.rendered, FIRST_RENDERED + round(options.rendered * 1.5 * share))
             weight = min(1.0, late / max(options.fade, 1e-9))
-        total, terms = loss(raw.float() + self.axes.mean, batch, rendered, weight)
-        descend(self.optimizer, total, max_norm=5.0)
+        terms = self.recorded(rendered, *batch.tensors(), torch.tensor(weight))
         update_average(self.average, self.encoder, self.step, options.average)
         self.step += 1
         self.seen += options.batch
         self.seconds += time.monotonic() - start
         row = dict.fromkeys(COLUMNS, float("nan"))
-        row |= {name: value.item() for name, value in terms.items()}
         row |= {"step": self.step, "seconds": self.seconds, "pictures": self.seen}
-        return row | {"loss": total.item(), "rate": options.rate * factor}
+        return row | {"rate": options.rate * factor} | terms
+
+    def descend_on(self, rendered: int, *given: Tensor) -> dict[str, Tensor]:
+        """A step of the optimiser, given the tensors of a batch and the pictures' weight."""
+        *tensors, picture_weight = given
+        batch, options = Batch(*tensors), self.options
+        with precision(self.device, options.half):
+            images = resample(batch.input, options.input_size, "antialias")
+            raw = self.parallel_encoder(images.contiguous(memory_format=self.layout))
+        w = raw.float() + self.axes.mean
+        total, terms = self.loss(w, batch, rendered, picture_weight)
+        descend(self.optimizer, total, max_norm=5.0)
+        return {name: value.detach() for name, value in (terms | {"loss": total}).items()}
+
+    def moved(self) -> list[Tensor]:
+        """Whatever a step changes in place."""
+        return [*self.encoder.state_dict().values(), *state_of(self.optimizer)]
 
     def draw_sheet(self) -> None:
         generator, axes = copy.deepcopy(self.generator).cpu(), self.axes.to("cpu")
@@ -213,23 +228,30 @@ def train(options: InverterOptions) -> Inverter:
         trainer = Trainer(options, device)
         with first_process_first():
             dataset = load_dataset(options, trainer.generator, trainer.axes, trainer.out)
-        loss = InverterLoss(options, trainer.generator, trainer.axes, face_descriptor())
         log = CsvLog(trainer.out / "log.csv", COLUMNS, trainer.step) if rank() == 0 else None
+        every = LOG_EVERY[torch.device(device).type == "cuda"]
         saved = drawn = trainer.seconds
-        with tqdm(
-            total=options.steps,
-            initial=trainer.step,
-            desc="inverter",
-            mininterval=5,
-            disable=log is None,
-        ) as bar:
+        batches = prepared(
+            lambda step: dataset.draw(options, step), trainer.step, options.preparing_threads
+        )
+        with (
+            closing(batches),
+            tqdm(
+                total=options.steps,
+                initial=trainer.step,
+                desc="inverter",
+                mininterval=5,
+                disable=log is None,
+            ) as bar,
+        ):
             while trainer.progress < 1:
-                row = trainer.train_step(dataset, loss)
+                row = trainer.train_step(next(batches))
                 bar.update()
                 if log is None:
                     continue
-                log.write(row)
-                bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
+                if trainer.step % every == 0:
+                    log.write(row)
+                    bar.set_postfix(loss=f"{float(row['loss']):.3f}", refresh=False)
                 if trainer.seconds - saved > options.checkpoint_seconds:
                     trainer.save()
                     saved = trainer.seconds

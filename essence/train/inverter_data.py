@@ -73,6 +73,7 @@ class InverterOptions:
     delta_weight: float = 0.01
     seed: int = 0
     threads: int = 2
+    preparing_threads: int = 0  # that prepare batches beside the training; for a GPU
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     checkpoint_seconds: float = 180.0
     sheet_seconds: float = 540.0
@@ -86,8 +87,12 @@ class Batch:
     w: Tensor  # [B, L, D]
     latent_weight: Tensor  # [B], of the latent terms of the loss
 
-    def to(self, device: str) -> Batch:
-        return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
+    def tensors(self) -> list[Tensor]:
+        return [getattr(self, field.name) for field in fields(self)]
+
+    def pinned(self) -> Batch:
+        """In memory that a GPU fetches by itself."""
+        return Batch(*(x.pin_memory() for x in self.tensors()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +127,8 @@ class InverterDataset:
             real_w, weight = self.generated_w[:1].expand(count, -1, -1), torch.zeros(count)
         w = torch.cat([real_w, self.generated_w[other].float()])
         weight = torch.cat([weight, torch.ones(options.generated)])
-        return Batch(augment.degrade(goal, rng), goal, w, weight)
+        batch = Batch(augment.degrade(goal, rng), goal, w, weight)
+        return batch.pinned() if options.device.startswith("cuda") else batch
 
 
 def load_dataset(
@@ -149,11 +155,11 @@ def load_dataset(
 @torch.no_grad()
 def teacher_latents(options: InverterOptions, real: Tensor) -> Tensor:
     """The teacher's w+ [N, L, D] of uint8 pictures, float16."""
-    teacher = load_encoder(options.teacher).to(memory_format=torch.channels_last)
-    latents = []
+    device, latents = options.device, []
+    teacher = load_encoder(options.teacher).to(device, memory_format=torch.channels_last)
     for part in tqdm(real.split(64), desc="teacher"):
-        with precision("cpu", options.half):
-            latents.append(teacher(to_float(part)).half())
+        with precision(device, options.half):
+            latents.append(teacher(to_float(part.to(device))).half().cpu())
     return torch.cat(latents)
 
 

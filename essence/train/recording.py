@@ -1,0 +1,95 @@
+"""Training on a GPU without waiting for the processor: whole steps captured as CUDA graphs, and
+batches prepared ahead of time. On a CPU the same code runs step by step.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from ..runtime.cuda_graphs import CapturedGraph, Values, capture
+from .parallel import world_size
+
+AHEAD = 2  # batches for each thread that prepares them
+T = TypeVar("T")
+
+
+class RecordedTraining:
+    """Callable: step(variant, *inputs), optimisers included. On a GPU it is captured once for each
+    run of calls with the same `variant`, which stands for everything that Python decides in it; the
+    inputs are tensors that keep their shapes.
+
+    `moved()` names the tensors that a step changes in place. What a call returns is overwritten by
+    the next call.
+    """
+
+    def __init__(
+        self,
+        step: Callable[..., Values],
+        moved: Callable[[], Sequence[Tensor]],
+        device: str | torch.device,
+    ):
+        self.step, self.moved, self.device = step, moved, torch.device(device)
+        # Gradients that are averaged over processes need more than a graph of one of them.
+        self.captures = self.device.type == "cuda" and world_size() == 1
+        self._variant: object = None
+        self._inputs: list[Tensor] = []
+        self._graph: CapturedGraph | None = None
+
+    def __call__(self, variant: object, *inputs: Tensor) -> Values:
+        if not self.captures:
+            return self.step(variant, *(x.to(self.device) for x in inputs))
+        if self._graph is None or variant != self._variant:
+            self._graph, self._variant = None, variant  # its memory is free for the next one
+            given = self._inputs = [x.to(self.device, copy=True) for x in inputs]
+            self._graph = capture(lambda: self.step(variant, *given), self.moved)
+            self.captures = self._graph is not None
+            return self(variant, *inputs)
+        for held, new in zip(self._inputs, inputs, strict=True):
+            held.copy_(new, non_blocking=True)
+        return self._graph()
+
+
+def adam(
+    groups: Sequence[dict], betas: tuple[float, float], device: str | torch.device
+) -> torch.optim.Adam:
+    """Adam over the groups, each with its "lr"; on a GPU one kernel, which reads its rates there."""
+    if torch.device(device).type != "cuda":
+        return torch.optim.Adam(groups, betas=betas)
+    groups = [group | {"lr": torch.tensor(group["lr"], device=device)} for group in groups]
+    return torch.optim.Adam(groups, betas=betas, fused=True, capturable=True)
+
+
+def set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> None:
+    """Learning rates of the groups, in place where they are tensors, as after a checkpoint too."""
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def state_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """The tensors that an optimiser keeps of each parameter."""
+    kept = (each for state in optimizer.state.values() for each in state.values())
+    return [each for each in kept if isinstance(each, Tensor)]
+
+
+def prepared(draw: Callable[[int], T], first: int, threads: int) -> Iterator[T]:
+    """draw(first), draw(first + 1) and so on; with `threads`, computed by them ahead of time."""
+    if threads == 0:
+        yield from map(draw, itertools.count(first))
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        waiting = deque(pool.submit(draw, first + i) for i in range(AHEAD * threads))
+        try:
+            for step in itertools.count(first + len(waiting)):
+                waiting.append(pool.submit(draw, step))
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

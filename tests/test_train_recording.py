@@ -1,0 +1,63 @@
+"""Batches prepared ahead, learning rates in place, and steps that run as they are without a GPU."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+
+import pytest
+import torch
+
+from essence.runtime.cuda_graphs import restore
+from essence.train.recording import RecordedTraining, adam, prepared, set_rates, state_of
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_batches_come_in_order_whoever_prepares_them(threads):
+    batches = prepared(lambda step: step * step, 5, threads)
+    assert list(itertools.islice(batches, 20)) == [i * i for i in range(5, 25)]
+    batches.close()
+    assert threading.active_count() < 3 + threads
+
+
+def test_a_batch_that_fails_says_so_when_its_turn_comes():
+    def draw(step: int) -> int:
+        if step == 2:
+            raise OSError("gone")
+        return step
+
+    batches = prepared(draw, 0, 2)
+    assert [next(batches), next(batches)] == [0, 1]
+    with pytest.raises(OSError, match="gone"):
+        next(batches)
+
+
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_rates_reach_the_optimiser(as_tensor):
+    a, b = (torch.ones(1, requires_grad=True) for _ in range(2))
+    optimizer = adam([{"params": [a], "lr": 1.0}, {"params": [b], "lr": 1.0}], (0.9, 0.99), "cpu")
+    if as_tensor:
+        for group in optimizer.param_groups:
+            group["lr"] = torch.tensor(group["lr"])
+    set_rates(optimizer, [0.25, 0.0])
+    (a + b).backward()
+    optimizer.step()
+    assert a.item() == pytest.approx(0.75) and b.item() == 1
+    assert len(state_of(optimizer)) == 6  # of each parameter two moments and a count
+
+
+def test_without_a_gpu_every_step_is_computed_as_it_is():
+    seen = []
+    step = RecordedTraining(lambda *given: {"sum": sum(given)}, lambda: seen, "cpu")
+    assert step(1, torch.tensor(2), torch.tensor(3))["sum"] == 6
+    assert step(2, torch.tensor(2), torch.tensor(3))["sum"] == 7
+
+
+def test_what_a_warm_up_moved_is_put_back_also_through_a_detached_view():
+    weight = torch.nn.Parameter(torch.arange(3.0))
+    before = {weight.detach().data_ptr(): weight.detach().clone()}
+    with torch.no_grad():
+        weight += 1
+    came_into_being = torch.ones(2)
+    restore([weight.detach(), came_into_being], before)
+    assert weight.tolist() == [0, 1, 2] and came_into_being.tolist() == [0, 0]
