@@ -8,14 +8,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .runtime.openmp import spin_briefly
-
 if TYPE_CHECKING:
     from .public import *
 
 __version__ = "0.1.0"
 
-spin_briefly()
 
 __all__ = [
     "ASSETS",

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from .memory import explain_memory_errors
+from .sharing import shared_threads
 
 T = TypeVar("T")
 BACKGROUND = "background"  # name of the threads of `in_background`
@@ -30,10 +31,14 @@ class DeviceQueue:
         self._executor = ThreadPoolExecutor(1, "device") if single_thread else None
 
     def run(self, work: Callable[[], T]) -> T:
+        def sharing() -> T:
+            with shared_threads():
+                return work()
+
         with self._lock, explain_memory_errors():
             if self._executor is None:
-                return work()
-            future = self._executor.submit(work)
+                return sharing()
+            future = self._executor.submit(sharing)
             try:
                 return future.result()
             finally:

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from ..errors import UserError
-from .openmp import forget_choice
 
 QUOTA = Path("/sys/fs/cgroup/cpu.max")  # "quota period" of the container, or "max period"
 DEVICES = ("cpu", "cuda", "mps")
@@ -53,7 +52,6 @@ def limit_threads() -> None:
     """Keep torch from starting more threads than there are CPUs: it counts the host's, not the
     container's, and a thread that waits for a CPU delays all others. OMP_NUM_THREADS overrides.
     """
-    forget_choice()
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(min(torch.get_num_threads(), cpu_count()))
 

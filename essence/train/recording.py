@@ -59,7 +59,7 @@ class RecordedTraining:
 def adam(
     groups: Sequence[dict], betas: tuple[float, float], device: str | torch.device
 ) -> torch.optim.Adam:
-    """Adam over the groups, each with its "lr"; on a GPU one kernel, which reads its rates there."""
+    """Adam over groups, each with its "lr"; on a GPU one kernel, which reads the rates there."""
     if torch.device(device).type != "cuda":
         return torch.optim.Adam(groups, betas=betas)
     groups = [group | {"lr": torch.tensor(group["lr"], device=device)} for group in groups]
