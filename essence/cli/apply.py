@@ -9,7 +9,7 @@ from PIL import Image
 
 from ..pictures.loading import load_image
 from ..pictures.metadata import xmp_packet
-from ..pictures.paste import paste
+from ..pictures.paste import paste_into
 from ..pictures.saving import write_picture
 from ..pictures.signing import credentials
 from ..runtime.memory import release_memory
@@ -71,7 +71,8 @@ def run(arguments: argparse.Namespace) -> dict:
         release_memory()
         photograph = load_image(arguments.source)
         release_memory()  # what decoding took
-        picture = paste(photograph, source.square, source.crop, picture)
+        paste_into(photograph, source.square, source.crop, picture)
+        picture = photograph
     xmp = xmp_packet([essence.name], [strength], is_photograph)
     write_picture(picture, arguments.out, xmp, exif, parent)
     look = "photograph" if is_photograph else "model"

@@ -171,11 +171,11 @@ def border_points() -> Tensor:
     return torch.cat([torch.stack(side, 1) for side in sides])
 
 
-def grid_points(height: int, width: int) -> Tensor:
-    """Centres of the pixels, [H, W, 2], as (x, y) in [-1, 1]."""
-    y = (2 * torch.arange(height) + 1) / height - 1
+def grid_points(height: int, width: int, rows: slice = slice(None)) -> Tensor:
+    """Centres of the pixels, [H, W, 2] or some `rows` of them, as (x, y) in [-1, 1]."""
+    y = (2 * torch.arange(height)[rows] + 1) / height - 1
     x = (2 * torch.arange(width) + 1) / width - 1
-    return torch.stack([x.expand(height, -1), y[:, None].expand(-1, width)], -1)
+    return torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, width)], -1)
 
 
 def warp(picture: Tensor, displacement: Tensor, fine: Tensor | None = None) -> Tensor:
@@ -186,14 +186,14 @@ def warp(picture: Tensor, displacement: Tensor, fine: Tensor | None = None) -> T
         return picture.clone()
     height, width = picture.shape[-2:]
     fine = fine_picture(picture) if fine is None else fine
-    points, warped = grid_points(height, width), torch.empty_like(picture)
-    sampling = "bilinear"
+    warped, sampling, shift = torch.empty_like(picture), "bilinear", torch.zeros(2)
     if fine.shape[-1] > width:  # its even pixels lie on the picture's, see `double`
-        points = points - torch.tensor([0.5 / width, 0.5 / height])
+        shift = torch.tensor([0.5 / width, 0.5 / height])
         sampling = "bicubic"  # large pictures can spare a little sharpness, and not the time
     wide = displacement @ linear_taps(displacement.shape[-1], width).T
     for rows in row_bands(height, width):
-        places = points[rows] + enlarge_rows(wide, height, rows).permute(1, 2, 0)
+        places = grid_points(height, width, rows) - shift
+        places += enlarge_rows(wide, height, rows).permute(1, 2, 0)
         warped[:, rows] = F.grid_sample(
             fine[None], places[None], sampling, "reflection", align_corners=False
         )[0]

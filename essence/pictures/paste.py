@@ -20,11 +20,20 @@ def paste(
     `square`, added where the square lies. Outside of it no pixel changes, and inside every pixel
     keeps its own detail where the two are alike.
     """
+    result = photograph.copy()
+    paste_into(result, square, crop, edited)
+    return result
+
+
+def paste_into(
+    photograph: Image.Image, square: Square, crop: Image.Image, edited: Image.Image
+) -> None:
+    """As `paste`, in the photograph itself: a large one is not worth a copy."""
     if ImageChops.difference(edited, crop).getbbox() is None:
-        return photograph.copy()
+        return
     left, top, right, bottom = bounds(photograph, square)
     if left >= right or top >= bottom:
-        return photograph.copy()
+        return
     # From the photograph's pixels to the crop's: the square's corners and axes.
     side, (cx, cy), (x, y) = crop.width, square.centre, square.across
     scale = side / (2 * (x * x + y * y))
@@ -38,7 +47,6 @@ def paste(
         )
         band = Image.fromarray((after - before) * fading)
         bands.append(band.reduce(shrunk) if shrunk > 1 else band)
-    result = photograph.copy()
     for strip in range(top, bottom, STRIP):  # the whole in floats would take much memory
         box = (left, strip, right, min(strip + STRIP, bottom))
         origin_x, origin_y = left - cx, strip - cy
@@ -52,9 +60,8 @@ def paste(
             )
             for band in bands
         ]
-        area = np.asarray(result.crop(box), np.float32) + np.stack(drawn, -1)
-        result.paste(Image.fromarray(area.round().clip(0, 255).astype(np.uint8)), box[:2])
-    return result
+        area = np.asarray(photograph.crop(box), np.float32) + np.stack(drawn, -1)
+        photograph.paste(Image.fromarray(area.round().clip(0, 255).astype(np.uint8)), box[:2])
 
 
 def bounds(photograph: Image.Image, square: Square) -> tuple[int, int, int, int]:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+LARGE, STRIP = 1 << 22, 256  # numbers; rows that are worked on at a time
+
 
 def to_tensor(images: Image.Image | Sequence[Image.Image], size: int | None = None) -> torch.Tensor:
     """PIL pictures -> `[B, 3, H, W]` float32 in [-1, 1]; with `size`, their centred squares resized
@@ -39,9 +41,15 @@ def to_uint8(images: torch.Tensor) -> np.ndarray:
 
 def to_bytes(images: torch.Tensor) -> torch.Tensor:
     """`to_uint8`, as a tensor where the pictures lie."""
-    pixels = images.detach().float().nan_to_num(0)  # a copy, in which the rest happens
-    pixels.clamp_(-1, 1).add_(1).mul_(127.5).round_()
-    return pixels.to(torch.uint8).movedim(-3, -1)
+    images = images.detach().movedim(-3, -1)
+    height = images.shape[-3]
+    # A copy of a large picture in floats would be its largest piece of memory.
+    strips = images.split(height if images.numel() < LARGE else STRIP, -3)
+    done = []
+    for strip in strips:
+        pixels = strip.float().nan_to_num(0)  # a copy, in which the rest happens
+        done.append(pixels.clamp_(-1, 1).add_(1).mul_(127.5).round_().to(torch.uint8))
+    return done[0] if len(done) == 1 else torch.cat(done, -3)
 
 
 def from_uint8(pictures: np.ndarray) -> torch.Tensor:
