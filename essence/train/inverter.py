@@ -145,6 +145,7 @@ class Trainer:
         ]
         self.optimizer = adam(groups, (0.9, 0.99), device)
         self.step, self.seen, self.seconds = 0, 0, 0.0
+        self.clock = time.monotonic()
         self.out.mkdir(parents=True, exist_ok=True)
         self.path = self.out / "checkpoint.pt"
         if (state := load_checkpoint(self.path, self.architecture)) is not None:
@@ -178,7 +179,7 @@ class Trainer:
 
     def train_step(self, batch: Batch) -> dict[str, float | Tensor]:
         """One step. Returns its row of the log."""
-        options, start, progress = self.options, time.monotonic(), self.progress
+        options, progress = self.options, self.progress
         factor = warm_cosine(progress, self.step, options.warmup, LAST_RATE)
         times = [group["times"] for group in self.optimizer.param_groups]
         set_rates(self.optimizer, [options.rate * factor * each for each in times])
@@ -192,7 +193,10 @@ class Trainer:
         update_average(self.average, self.encoder, self.step, options.average)
         self.step += 1
         self.seen += options.batch
-        self.seconds += time.monotonic() - start
+        now = time.monotonic()
+        # Since the last step, however long that one still kept a GPU busy.
+        self.seconds += now - self.clock
+        self.clock = now
         row = dict.fromkeys(COLUMNS, float("nan"))
         row |= {"step": self.step, "seconds": self.seconds, "pictures": self.seen}
         return row | {"rate": options.rate * factor} | terms
@@ -231,6 +235,7 @@ def train(options: InverterOptions) -> Inverter:
         log = CsvLog(trainer.out / "log.csv", COLUMNS, trainer.step) if rank() == 0 else None
         every = LOG_EVERY[torch.device(device).type == "cuda"]
         saved = drawn = trainer.seconds
+        trainer.clock = time.monotonic()
         batches = prepared(
             lambda step: dataset.draw(options, step), trainer.step, options.preparing_threads
         )
@@ -257,7 +262,7 @@ def train(options: InverterOptions) -> Inverter:
                     saved = trainer.seconds
                 if trainer.seconds - drawn > options.sheet_seconds:
                     trainer.draw_sheet()
-                    drawn = trainer.seconds
+                    drawn, trainer.clock = trainer.seconds, time.monotonic()
         trainer.save()
         inverter = trainer.inverter()
         if rank() == 0:
