@@ -17,6 +17,7 @@ from PIL import Image
 from essence import OptimizeOptions, Source, Target
 from essence.library import loading
 from essence.methods.optimize import optimize
+from essence.methods.previews import Previews
 from essence.methods.refine import refine
 from essence.models.e4e import Encoder4Editing, EncoderConfig, Inverter
 from essence.models.identity import FaceDescriptor
@@ -78,10 +79,10 @@ def random_sources(models: ModelSet, count: int) -> list[Source]:
 
 
 def learning(ledger: Ledger, models: ModelSet, sources: int, loss_resolution: int) -> Launches:
-    """A step of the optimiser."""
+    """A step of the optimiser, without the previews, which are drawn beside it."""
     options = OptimizeOptions(steps=100, loss_resolution=loss_resolution, preview_every=100)
     target = Target("none", torch.zeros(models.clip.model.visual.output_dim))
-    with patched(ledger):
+    with patched(ledger), mock.patch.object(Previews, "_begin"):
         steps = optimize(models, target, random_sources(models, sources), options)
         for _ in range(STEPS):
             found = ledger.of(lambda: next(steps))

@@ -381,7 +381,7 @@ class Replayed:
     """
 
     def __init__(self, function, state):
-        before = {id(tensor): tensor.detach().clone() for tensor in state()}
+        before = cuda_graphs.remember(state())
         function()
         cuda_graphs.restore(state(), before)
         self.function, self.values = function, None

@@ -8,7 +8,7 @@ import threading
 import pytest
 import torch
 
-from essence.runtime.cuda_graphs import restore
+from essence.runtime.cuda_graphs import remember, restore
 from essence.train.recording import RecordedTraining, adam, prepared, set_rates, state_of
 
 
@@ -55,7 +55,7 @@ def test_without_a_gpu_every_step_is_computed_as_it_is():
 
 def test_what_a_warm_up_moved_is_put_back_also_through_a_detached_view():
     weight = torch.nn.Parameter(torch.arange(3.0))
-    before = {weight.detach().data_ptr(): weight.detach().clone()}
+    before = remember([weight.detach()])
     with torch.no_grad():
         weight += 1
     came_into_being = torch.ones(2)

@@ -21,7 +21,6 @@ from torch import Tensor
 from ..errors import UserError
 from ..models.latents import LatentAxes, move
 from ..models.model_set import ModelSet
-from ..pictures.tensors import to_uint8
 from ..runtime.cuda_graphs import WORTH_CAPTURING, RecordedStep
 from ..runtime.files import timestamp
 from ..values import Essence, Source, Step, Target
@@ -30,6 +29,7 @@ from .base import check_at_least, check_loss, check_reach, initial_direction, la
 from .batching import batch_for, loss_resolution, render_and_embed, source_embeddings
 from .descent import Descent
 from .map import MapOptions, mapped_shift
+from .previews import Previews
 
 SPACES = ("auto", "axes", "w+")
 STARTS = ("zero", "centred", "inverted", "random", "mapper")
@@ -136,32 +136,33 @@ def optimize_together(
     best: list[Essence | None] = [None] * len(targets)
     lowest = [math.inf] * len(targets)
 
-    for i in range(options.steps):
-        found = step()
-        rows = found["losses"].cpu().tolist()
-        losses_now = [dict(zip(TERMS, row, strict=True)) for row in rows]
-        shown = i % options.preview_every == 0 or i + 1 == options.steps
-        previews = objective.previews(found) if shown else [None] * len(targets)
-        for t, (target, loss) in enumerate(zip(targets, losses_now, strict=True)):
-            check_loss(loss["total"], best[t], target)
-            if loss["total"] < lowest[t]:
-                lowest[t], continues = loss["total"], starts[t].name if starts[t] else None
-                best[t] = Essence(
-                    found["b"][t].to("cpu", copy=True),  # the next step writes over it
-                    target.name,
-                    models.id,
-                    "optimize",
-                    provenance={**known, "continues": continues, "losses": loss, "step": i + 1},
-                    thumbnail=target.picture,
-                    reach=options.reach,
-                    text=target.text,
-                    neutral=target.neutral,
-                )
-        del found  # nothing of the step outlives it while the caller holds us
-        yield tuple(
-            Step(i + 1, options.steps, essence, loss, preview)
-            for essence, loss, preview in zip(best, losses_now, previews, strict=True)
-        )
+    with closing(Previews(models)) as previews:
+        for i in range(options.steps):
+            found, last = step(), i + 1 == options.steps
+            pictures = previews(found, last or i % options.preview_every == 0, last)
+            rows = found["losses"].cpu().tolist()
+            losses_now = [dict(zip(TERMS, row, strict=True)) for row in rows]
+            for t, (target, loss) in enumerate(zip(targets, losses_now, strict=True)):
+                check_loss(loss["total"], best[t], target)
+                if loss["total"] < lowest[t]:
+                    lowest[t], continues = loss["total"], starts[t].name if starts[t] else None
+                    best[t] = Essence(
+                        found["b"][t].to("cpu", copy=True),  # the next step writes over it
+                        target.name,
+                        models.id,
+                        "optimize",
+                        provenance={**known, "continues": continues, "losses": loss, "step": i + 1},
+                        thumbnail=target.picture,
+                        reach=options.reach,
+                        text=target.text,
+                        neutral=target.neutral,
+                    )
+            del found  # nothing of the step outlives it while the caller holds us
+            shown = [None] * len(targets) if pictures is None else np.split(pictures, len(targets))
+            yield tuple(
+                Step(i + 1, options.steps, essence, loss, preview)
+                for essence, loss, preview in zip(best, losses_now, shown, strict=True)
+            )
 
 
 def targets_at_once(
@@ -238,13 +239,6 @@ class Objective:
             options.lambda_transfer * transfer + options.lambda_consistency * consistency + penalty
         )
         return torch.stack([total, transfer, consistency, penalty])
-
-    def previews(self, found: dict[str, Tensor]) -> list[np.ndarray]:
-        """Pictures of a step at full resolution, uint8 [N, S, S, 3] for each target."""
-        images = found["images"]
-        full = images.shape[-1] == self.models.size
-        pictures = to_uint8(images) if full else self.models.render(found["w"])
-        return np.split(pictures, len(self.e_t))
 
 
 # -- where b lives

@@ -114,7 +114,7 @@ class CapturedGraph:
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            before = {tensor.data_ptr(): tensor.detach().clone() for tensor in state()}
+            before = remember(state())
             for _ in range(WARM_UP):
                 function()
             restore(state(), before)
@@ -126,6 +126,11 @@ class CapturedGraph:
     def __call__(self):  # noqa: ANN204
         self.graph.replay()
         return self.values
+
+
+def remember(state: Sequence[Tensor]) -> dict[int, Tensor]:
+    """Copies of tensors by where they lie: what names them again may be another object."""
+    return {tensor.data_ptr(): tensor.detach().clone() for tensor in state}
 
 
 @torch.no_grad()
