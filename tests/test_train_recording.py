@@ -1,35 +1,12 @@
-"""Batches prepared ahead, learning rates in place, and steps that run as they are without a GPU."""
+"""Learning rates in place, and steps that run as they are without a GPU."""
 
 from __future__ import annotations
-
-import itertools
-import threading
 
 import pytest
 import torch
 
 from essence.runtime.cuda_graphs import remember, restore
-from essence.train.recording import RecordedTraining, adam, prepared, set_rates, state_of
-
-
-@pytest.mark.parametrize("threads", [0, 1, 3])
-def test_batches_come_in_order_whoever_prepares_them(threads):
-    batches = prepared(lambda step: step * step, 5, threads)
-    assert list(itertools.islice(batches, 20)) == [i * i for i in range(5, 25)]
-    batches.close()
-    assert threading.active_count() < 3 + threads
-
-
-def test_a_batch_that_fails_says_so_when_its_turn_comes():
-    def draw(step: int) -> int:
-        if step == 2:
-            raise OSError("gone")
-        return step
-
-    batches = prepared(draw, 0, 2)
-    assert [next(batches), next(batches)] == [0, 1]
-    with pytest.raises(OSError, match="gone"):
-        next(batches)
+from essence.train.recording import RecordedTraining, adam, set_rates, state_of
 
 
 @pytest.mark.parametrize("as_tensor", [False, True])

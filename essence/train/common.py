@@ -216,9 +216,9 @@ class CsvLog:
 # ---- training
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
+def step_generator(seed: int, step: int, device: str | torch.device = "cpu") -> torch.Generator:
     """Random numbers of one step: a resumed run sees what an uninterrupted one would have seen."""
-    return torch.Generator().manual_seed((seed * 1000 + rank()) * STEP_SEEDS + step)
+    return torch.Generator(device).manual_seed((seed * 1000 + rank()) * STEP_SEEDS + step)
 
 
 def precision(device: str | torch.device, half: bool = True) -> torch.autocast:

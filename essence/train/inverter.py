@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -48,7 +47,7 @@ from .parallel import (
     process_group,
     rank,
 )
-from .recording import RecordedTraining, adam, prepared, set_rates, state_of
+from .recording import RecordedTraining, adam, set_rates, state_of
 
 COLUMNS = (
     "step",
@@ -236,21 +235,15 @@ def train(options: InverterOptions) -> Inverter:
         every = LOG_EVERY[torch.device(device).type == "cuda"]
         saved = drawn = trainer.seconds
         trainer.clock = time.monotonic()
-        batches = prepared(
-            lambda step: dataset.draw(options, step), trainer.step, options.preparing_threads
-        )
-        with (
-            closing(batches),
-            tqdm(
-                total=options.steps,
-                initial=trainer.step,
-                desc="inverter",
-                mininterval=5,
-                disable=log is None,
-            ) as bar,
-        ):
+        with tqdm(
+            total=options.steps,
+            initial=trainer.step,
+            desc="inverter",
+            mininterval=5,
+            disable=log is None,
+        ) as bar:
             while trainer.progress < 1:
-                row = trainer.train_step(next(batches))
+                row = trainer.train_step(dataset.draw(options, trainer.step))
                 bar.update()
                 if log is None:
                     continue

@@ -73,7 +73,6 @@ class InverterOptions:
     delta_weight: float = 0.01
     seed: int = 0
     threads: int = 2
-    preparing_threads: int = 0  # that prepare batches beside the training; for a GPU
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     checkpoint_seconds: float = 180.0
     sheet_seconds: float = 540.0
@@ -90,15 +89,11 @@ class Batch:
     def tensors(self) -> list[Tensor]:
         return [getattr(self, field.name) for field in fields(self)]
 
-    def pinned(self) -> Batch:
-        """In memory that a GPU fetches by itself."""
-        return Batch(*(x.pin_memory() for x in self.tensors()))
-
 
 @dataclass(frozen=True, eq=False)
 class InverterDataset:
     """Real pictures uint8 [N, 3, S, S] with the teacher's w+ [N, L, D] or None; generated pictures
-    with their own latents.
+    with their own latents. Batches are made on the device where these lie.
 
     The teacher has seen no mirrored picture (it is the slowest network here): those are learned
     from by rendering alone.
@@ -111,24 +106,29 @@ class InverterDataset:
     generated_w: Tensor
 
     def draw(self, options: InverterOptions, step: int) -> Batch:
-        rng = step_generator(options.seed, step)
+        device = self.real.device
+        rng = step_generator(options.seed, step, device)
         count = options.batch - options.generated
         index = torch.multinomial(self.weights, count, replacement=True, generator=rng)
-        mirrored = torch.rand(count, generator=rng) < MIRRORED
+        mirrored = torch.rand(count, generator=rng, device=device) < MIRRORED
         real = to_float(self.real[index])
         real = torch.where(mirrored.view(-1, 1, 1, 1), real.flip(3), real)
         real, lit = augment.light(real, rng)
-        other = torch.randint(len(self.generated), (options.generated,), generator=rng)
+        other = torch.randint(
+            len(self.generated), (options.generated,), generator=rng, device=device
+        )
         goal = torch.cat([real, to_float(self.generated[other])])
         if self.real_w is not None:
             real_w = self.real_w[index].float()
             weight = torch.where(lit, options.lit_weight, 1.0) * ~mirrored
         else:
-            real_w, weight = self.generated_w[:1].expand(count, -1, -1), torch.zeros(count)
+            real_w, weight = (
+                self.generated_w[:1].expand(count, -1, -1),
+                torch.zeros(count, device=device),
+            )
         w = torch.cat([real_w, self.generated_w[other].float()])
-        weight = torch.cat([weight, torch.ones(options.generated)])
-        batch = Batch(augment.degrade(goal, rng), goal, w, weight)
-        return batch.pinned() if options.device.startswith("cuda") else batch
+        weight = torch.cat([weight, torch.ones(options.generated, device=device)])
+        return Batch(augment.degrade(goal, rng), goal, w, weight)
 
 
 def load_dataset(
@@ -149,7 +149,8 @@ def load_dataset(
     generated = cached_on_disk(
         out / "made.pt", lambda: render_latents(options, generator, generated_w), options.bank
     )
-    return InverterDataset(real, weights, real_w, generated, generated_w)
+    parts = (real, weights, real_w, generated, generated_w)
+    return InverterDataset(*(part if part is None else part.to(options.device) for part in parts))
 
 
 @torch.no_grad()

@@ -1,23 +1,16 @@
-"""Training on a GPU without waiting for the processor: whole steps captured as CUDA graphs, and
-batches prepared ahead of time. On a CPU the same code runs step by step.
+"""Training on a GPU without waiting for the processor: whole steps captured as CUDA graphs. On a
+CPU the same code runs step by step.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from ..runtime.cuda_graphs import CapturedGraph, Values, capture
 from .parallel import world_size
-
-AHEAD = 2  # batches for each thread that prepares them
-T = TypeVar("T")
 
 
 class RecordedTraining:
@@ -79,17 +72,3 @@ def state_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     """The tensors that an optimiser keeps of each parameter."""
     kept = (each for state in optimizer.state.values() for each in state.values())
     return [each for each in kept if isinstance(each, Tensor)]
-
-
-def prepared(draw: Callable[[int], T], first: int, threads: int) -> Iterator[T]:
-    """draw(first), draw(first + 1) and so on; with `threads`, computed by them ahead of time."""
-    if threads == 0:
-        yield from map(draw, itertools.count(first))
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        waiting = deque(pool.submit(draw, first + i) for i in range(AHEAD * threads))
-        try:
-            for step in itertools.count(first + len(waiting)):
-                waiting.append(pool.submit(draw, step))
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
