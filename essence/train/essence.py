@@ -116,6 +116,7 @@ class Trainer:
             groups, options.rate, (0.9, 0.99), fused=self.on_gpu, capturable=self.on_gpu
         )
         self.step, self.seconds, self.lowest = 0, 0.0, math.inf
+        self.clock: float | None = None
         self.best: dict[str, Tensor] = {}  # the average that was best in validation
         self.out.mkdir(parents=True, exist_ok=True)
         self.path = self.out / "checkpoint.pt"
@@ -143,13 +144,16 @@ class Trainer:
         )
 
     def save(self) -> None:
-        """Write the checkpoint; only the first process does. Raises UserError."""
+        """Write the checkpoint, and the network as it is so far; only the first process does.
+        Raises UserError.
+        """
         if rank() > 0:
             return
         state = {name: getattr(self, name).state_dict() for name in ("encoder", "average")}
         state["optimizer"] = self.optimizer.state_dict()
         state |= {name: getattr(self, name) for name in ("step", "seconds", "lowest", "best")}
         save_atomic(state | {"architecture": self.architecture}, self.path)
+        save_essence_encoder(self.essence_encoder(), self.out / "essence.safetensors")
 
     def state(self) -> list[Tensor]:
         """Whatever a step moves in place."""
@@ -165,7 +169,10 @@ class Trainer:
 
     def train_step(self, batch: Batch) -> Tensor:
         """One step; the terms of its loss, which the next step overwrites on a GPU."""
-        started = time.monotonic()
+        now = time.monotonic()
+        # Whatever passed since the last step: a GPU's work is done after it was asked for.
+        self.seconds += now - (self.clock or now)
+        self.clock = now
         factor = warm_cosine(self.progress, self.step, self.options.warmup, LAST_RATE)
         for group in self.optimizer.param_groups:
             rate = self.options.rate * factor * group["times"]
@@ -181,7 +188,6 @@ class Trainer:
         if self.step % AVERAGED == 0:
             at = self.step // AVERAGED
             update_average(self.average, self.encoder, at, self.options.average)
-        self.seconds += time.monotonic() - started
         return found
 
     def set_training(self, on: bool) -> None:
@@ -291,8 +297,6 @@ def train(options: EssenceOptions) -> Trainer:
         log = CsvLog(trainer.out / "log.csv", COLUMNS, trainer.step) if rank() == 0 else None
         with closing(batches(dataset, options, trainer.step)) as prepared:
             run(trainer, dataset, prepared, log)
-        if rank() == 0:
-            save_essence_encoder(trainer.essence_encoder(), trainer.out / "essence.safetensors")
         return trainer
 
 

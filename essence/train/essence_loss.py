@@ -67,7 +67,8 @@ class EssenceLoss:
         edited = move(z[batch.chosen], b[:, None], models.latents, options.reach or None)
         e_edited, descriptors_edited = self.look(edited.flatten(0, 1))
         count = options.sources
-        transfer = losses.transfer(e_edited, e_t.repeat_interleave(count, 0))
+        goals = e_t[:, None].expand(-1, count, -1).flatten(0, 1)
+        transfer = losses.transfer(e_edited, goals)
         e_edited = F.normalize(e_edited, dim=-1).unflatten(0, (-1, count))
         consistency = losses.consistency(e_edited - F.normalize(e, dim=-1)[batch.chosen])
         identity = distance = transfer.new_zeros(())
