@@ -33,7 +33,6 @@ from ..library.checkpoints import (
     save_essence_encoder,
 )
 from ..models.e4e import Encoder4Editing, EncoderConfig, EssenceEncoder
-from ..models.latents import LatentAxes
 from ..runtime.cuda_graphs import RecordedStep
 from .common import (
     CsvLog,
@@ -96,11 +95,13 @@ class Trainer:
         self.options, self.device, self.out = options, device, Path(options.out)
         self.models, self.bound = load_models(options, device)
         self.loss = EssenceLoss(options, self.models)
+        basis = self.loss.basis
+        self.basis = None if basis is None else basis.cpu()
         config = self.network_config()
         self.architecture = asdict(config) | self.bound | {"space": options.space}
         self.layout = fastest_layout(config)
         torch.manual_seed(options.seed)
-        self.encoder = first_encoder(options, config, self.models.latents.to("cpu")).to(device)
+        self.encoder = first_encoder(options, config, self.basis).to(device)
         self.average = copy.deepcopy(self.encoder).eval().requires_grad_(False)
         named = list(self.encoder.named_parameters())
         self.parameters = [parameter for _, parameter in named]
@@ -239,36 +240,38 @@ class Trainer:
         config = EncoderConfig(**{k: self.architecture[k] for k in asdict(self.network_config())})
         encoder = Encoder4Editing(config)
         encoder.load_state_dict(state)
-        if self.options.space == "axes":
-            axes = self.models.latents.axes.cpu()
-            encoder = with_last_layers(encoder, axes.T, axes.shape[1])
+        if self.basis is not None:
+            encoder = with_last_layers(encoder, self.basis.T, self.basis.shape[1])
         return EssenceEncoder(encoder, **self.bound).eval().requires_grad_(False)
 
 
 def first_encoder(
-    options: EssenceOptions, config: EncoderConfig, axes: LatentAxes
+    options: EssenceOptions, config: EncoderConfig, basis: Tensor | None
 ) -> Encoder4Editing:
-    """The network to begin with: everything of `options.start` that means the same here. The last
-    layers of an inverter do not along the axes; without any, and there, every essence is zero.
+    """The network to begin with: `options.start`, its answers along the `basis` [K, D]. Of an
+    inverter all layers say what the first one says: the others' differences are for pixels. Without
+    a start every essence is zero.
     """
-    in_axes = options.space == "axes"
-    begun = None
-    if options.start and holds_essence_encoder(options.start):
-        begun = load_essence_encoder(options.start).encoder
-        if in_axes:
-            to_axes = (axes.axes / axes.axes.square().sum(1, keepdim=True)).double()
-            begun = with_last_layers(begun, to_axes.float(), config.style_dim)
-    elif options.start:
-        begun = load_inverter(options.start).encoder
-        if in_axes:
-            begun = with_last_layers(
-                begun, torch.zeros(config.style_dim, axes.axes.shape[1]), config.style_dim
-            )
-    encoder = initial_encoder(config, begun)
-    if begun is None:
+    if not options.start:
+        encoder = initial_encoder(config)
         for head in encoder.styles:
             nn.init.zeros_(head.linear.weight)
-    return encoder.requires_grad_(True)
+        return encoder
+    trained = holds_essence_encoder(options.start)
+    begun = (load_essence_encoder if trained else load_inverter)(options.start).encoder
+    if basis is not None:
+        to_basis = basis / basis.square().sum(1, keepdim=True)
+        begun = with_last_layers(begun, to_basis, config.style_dim)
+        if not trained:
+            for head in begun.styles[1:]:
+                nn.init.zeros_(head.linear.weight)
+                nn.init.zeros_(head.linear.bias)
+            first = begun.styles[0].linear
+            # What an inverter says of an axis that hardly deviates is noise: the root again.
+            factor = (basis.norm(dim=1) / basis.norm(dim=1).max()) ** (1 / 3)
+            first.weight.data *= factor[:, None]
+            first.bias.data *= factor
+    return initial_encoder(config, begun).requires_grad_(True)
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from ..methods import losses
 from ..models.clip import import_open_clip
 from ..models.e4e import MeanInverter
 from ..models.identity import CHIP, face_chip, face_descriptor
-from ..models.latents import move
+from ..models.latents import LatentAxes, move
 from ..models.model_set import ModelSet
 from ..ops import bfloat16_pays
 from .essence_data import Batch, EssenceOptions
@@ -42,6 +42,17 @@ def load_models(options: EssenceOptions, device: str) -> tuple[ModelSet, dict[st
     return models, bound
 
 
+def basis(options: EssenceOptions, axes: LatentAxes) -> Tensor | None:
+    """What the network's numbers count along the axes, [K, D]: a standard deviation and less, by
+    the root of what the axis deviates. Most axes carry little, and a step of Adam, which is as long
+    along all of them, would fill them with noise. None: it speaks in W+.
+    """
+    if options.space == "w+":
+        return None
+    deviation = axes.axes.norm(dim=1, keepdim=True)
+    return axes.axes * (deviation / deviation.max()).sqrt()
+
+
 class EssenceLoss:
     """The losses of the paper's two variants (eq. 6-8) for B targets, each with N sources of its
     own.
@@ -52,10 +63,11 @@ class EssenceLoss:
         least = max(models.clip.size, CHIP if models.has_faces else 0)
         sides = models.generator.config.resolutions
         self.resolution = next((side for side in sides if side >= least), models.size)
+        self.basis = basis(options, models.latents)
 
     def essence(self, raw: Tensor) -> Tensor:
-        """What the network says, [B, L, K] along the axes or [B, L, D], as b [B, L, D]."""
-        return raw @ self.models.latents.axes if self.options.space == "axes" else raw
+        """What the network says, [B, L, K] along the basis or [B, L, D], as b [B, L, D]."""
+        return raw if self.basis is None else raw @ self.basis
 
     def __call__(self, raw: Tensor, batch: Batch) -> Tensor:
         """The terms of the loss, one for each of TERMS."""
@@ -76,7 +88,7 @@ class EssenceLoss:
             moved = descriptors_edited.unflatten(0, (-1, count)) - descriptors[batch.chosen]
             distance = moved.norm(dim=-1)
             identity = F.relu(distance - options.distance).square().mean()
-        norm, penalty = b.flatten(1).norm(dim=1).mean(), self.penalty(raw, b)
+        norm, penalty = b.flatten(1).norm(dim=1).mean(), self.penalty(b)
         total = (
             options.lambda_transfer * transfer
             + options.lambda_consistency * consistency
@@ -96,12 +108,12 @@ class EssenceLoss:
         with models.precision():
             return models.encode(images), models.identity(face_chip(images))
 
-    def penalty(self, raw: Tensor, b: Tensor) -> Tensor:
+    def penalty(self, b: Tensor) -> Tensor:
         """|u|^2 + layer_penalty * mean over layers of |v|^2, u + v split as is cheapest; the mean
         over the targets (docs/METHOD.md, section 8).
         """
         options = self.options
-        coordinates = raw if options.space == "axes" else self.models.latents.coordinates(b)
+        coordinates = self.models.latents.coordinates(b)
         share = options.layer_penalty / (1 + options.layer_penalty)
         u = share * coordinates.mean(1, keepdim=True)
         own = (coordinates - u).square().sum(2).mean(1)
