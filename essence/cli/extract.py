@@ -12,8 +12,10 @@ from typing import Any
 
 from ..errors import UserError
 from ..methods import METHODS, PRESETS, method_of
+from ..methods.encode import essence_encoder_of
 from ..methods.map import mapper_of
 from ..methods.optimize import STARTS, OptimizeOptions
+from ..models.model_set import ModelSet
 from ..pictures.loading import load_image
 from ..runtime.files import is_stream
 from ..studio import Studio
@@ -116,8 +118,7 @@ def run(arguments: argparse.Namespace) -> dict:
     if arguments.name and len(paths) > 1:
         raise UserError(f"--name is for one target, and there are {len(paths)}.")
     studio = open_studio(arguments)
-    if method_of(options)[1].needs == "mapper" or getattr(options, "start", "") == "mapper":
-        mapper_of(studio.models)
+    check_components(studio.models, options)
     start = Essence.load(arguments.previous) if arguments.previous else None
     if arguments.text is None:
         targets = load_targets(studio, paths, arguments)
@@ -217,6 +218,15 @@ def chosen_options(arguments: argparse.Namespace) -> Any:
             f"it takes {', '.join(flags) or 'no options'}."
         )
     return dataclasses.replace(options, **given)
+
+
+def check_components(models: ModelSet, options: Any) -> None:
+    """Raise UserError, which says how to get it, for what the options need and the models lack."""
+    needed = {method_of(options)[1].needs, getattr(options, "start", "")}
+    if "mapper" in needed:
+        mapper_of(models)
+    if needed & {"essence", "encoder"}:
+        essence_encoder_of(models)
 
 
 def method_suffixes(options: Any) -> Sequence[str]:

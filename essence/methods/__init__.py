@@ -6,6 +6,7 @@ from typing import Any
 
 from ..values import Essence
 from .base import Method
+from .encode import EncodeOptions, encode_target
 from .map import MapOptions, map_target
 from .optimize import OptimizeOptions, optimize
 from .released import ReleasedOptions, released
@@ -38,6 +39,14 @@ METHODS: dict[str, Method] = {
         {"instant": MapOptions()},
         Essence,
         needs="mapper",
+    ),
+    "encode": Method(
+        "the target's picture encoded as a direction, at once (ECCV variant; for models with an "
+        "essence encoder)",
+        encode_target,
+        {"encode": EncodeOptions()},
+        Essence,
+        needs="essence",
     ),
     "released": Method(
         "the authors' released code, its defects included",

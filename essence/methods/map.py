@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,11 +11,8 @@ from torch import Tensor
 from ..errors import UserError
 from ..models.mapper import Mapper
 from ..models.model_set import ModelSet
-from ..runtime.files import timestamp
 from ..values import Essence, Source, Step, Target
-from . import losses
-from .base import check_at_least, check_loss, check_reach
-from .batching import early_resolution
+from .base import check_at_least, check_reach, instant_step
 
 
 @dataclass(frozen=True)
@@ -49,24 +45,9 @@ def map_target(
     """
     with torch.no_grad():
         shift = mapped_shift(models, target)
-        double = models.generator.latent_avg + shift
-        seen = models.encode(models.images(double[None], early_resolution(models)))
-        total = losses.transfer(seen, target.embedding.to(seen)).item()
-    check_loss(total, None, target)
+    double = models.generator.latent_avg + shift
     b = (options.factor * shift).expand(models.latent_shape)
-    provenance = {"options": dataclasses.asdict(options), "created": timestamp()}
-    essence = Essence(
-        b,
-        target.name,
-        models.id,
-        "map",
-        provenance=provenance | {"losses": {"total": total}},
-        thumbnail=target.picture,
-        reach=options.reach,
-        text=target.text,
-        neutral=target.neutral,
-    )
-    yield Step(1, 1, essence, {"total": total})
+    yield instant_step(models, target, b, double, "map", options)
 
 
 def mapped_shift(models: ModelSet, target: Target) -> Tensor:

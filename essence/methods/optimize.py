@@ -29,10 +29,11 @@ from . import losses
 from .base import check_at_least, check_loss, check_reach, initial_direction, latents_of
 from .batching import batch_for, loss_resolution, render_and_embed, source_embeddings
 from .descent import Descent
+from .encode import encoded_direction
 from .map import MapOptions, mapped_shift
 
 SPACES = ("auto", "axes", "w+")
-STARTS = ("zero", "centred", "inverted", "random", "mapper")
+STARTS = ("zero", "centred", "inverted", "random", "mapper", "encoder")
 TERMS = ("total", "transfer", "consistency", "penalty")
 
 
@@ -44,7 +45,7 @@ class OptimizeOptions:
     # "auto": axes where the models bring them.
     space: str = "auto"
     # Of b: "zero", "centred" (the target's w minus the mean), "inverted" (its w, as released),
-    # "random" (a truncated w, as released), "mapper" (the instant essence).
+    # "random" (a truncated w, as released), "mapper" or "encoder" (their instant essence).
     start: str = "centred"
     lambda_transfer: float = 1.0
     lambda_consistency: float = 0.5
@@ -330,6 +331,8 @@ def first_direction(models: ModelSet, target: Target, options: OptimizeOptions) 
     if options.start == "mapper":
         shift = mapped_shift(models, target)
         return (MapOptions().factor * shift).expand(models.latent_shape).detach()
+    if options.start == "encoder":
+        return encoded_direction(models, target)
     centred_in_axes = options.start == "centred" and uses_axes(models, options)
     start = "zero" if centred_in_axes else options.start
     return initial_direction(models, target, start, options.seed)
