@@ -46,7 +46,8 @@ from .progress import print_note, with_progress
 DEFAULT_PRESET = "essence"
 MAX_SEED = 2**63 - 1  # of torch's generators
 # Arguments that are fields of a method's options; a method need not have all of them.
-OPTIONS = ("steps", "seed", "lambda_consistency", "start", "space", "loss_resolution")
+OPTIONS = ("steps", "seed", "lambda_consistency", "start", "starts", "space", "loss_resolution")
+MOST_STARTS = 32
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,6 +94,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--lambda-consistency", type=float, help=f"default {default.lambda_consistency}"
     )
     parser.add_argument("--start", choices=STARTS, help=f"default {default.start}")
+    parser.add_argument(
+        "--starts",
+        type=at_least(1, MOST_STARTS),
+        metavar="K",
+        help="learn from so many starts at once (the instant essence, zero, random ones) and keep "
+        f"the best (default {default.starts})",
+    )
     parser.add_argument("--space", choices=("auto", "axes", "w+"), help=f"default {default.space}")
     parser.add_argument(
         "--loss-resolution",

@@ -8,13 +8,14 @@ from ..values import Essence
 from .base import Method
 from .encode import EncodeOptions, encode_target
 from .map import MapOptions, map_target
-from .optimize import OptimizeOptions, optimize
+from .optimize import OptimizeOptions
 from .released import ReleasedOptions, released
+from .starts import optimize_best
 
 METHODS: dict[str, Method] = {
     "optimize": Method(
         "one direction by gradient descent (paper, section 3)",
-        optimize,
+        optimize_best,
         {
             "essence": OptimizeOptions(),
             # The paper's first version, target in the generator's domain. Out of it:

@@ -47,6 +47,8 @@ class OptimizeOptions:
     # Of b: "zero", "centred" (the target's w minus the mean), "inverted" (its w, as released),
     # "random" (a truncated w, as released), "mapper" or "encoder" (their instant essence).
     start: str = "centred"
+    # So many starts are learned from at once, and the best essence is kept (`methods.starts`).
+    starts: int = 1
     lambda_transfer: float = 1.0
     lambda_consistency: float = 0.5
     learning_rate: float = 0.05  # of b in w+
@@ -72,7 +74,7 @@ class OptimizeOptions:
                 raise UserError(
                     f"{name} must be one of {', '.join(allowed)}, not '{getattr(self, name)}'."
                 )
-        check_at_least(self, 1, "steps", "preview_every")
+        check_at_least(self, 1, "steps", "starts", "preview_every")
         check_at_least(self, 0, "lambda_transfer", "lambda_consistency", "learning_rate")
         check_at_least(self, 0, "penalty", "weight_decay")
         check_reach(self.reach)
