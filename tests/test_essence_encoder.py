@@ -24,6 +24,8 @@ from essence.train.essence_data import Batch, EssenceOptions, batches
 from essence.train.essence_loss import TERMS, EssenceLoss
 
 from . import fakes
+from .test_full_size import gentle
+from .test_golden import full_size
 
 
 @pytest.fixture
@@ -270,3 +272,43 @@ def test_drawn_targets_are_pictures_done_again(folder, tmp_path, monkeypatch):
     assert len(data.pictures) == 48 - 5 - 2 + 8 + 2
     assert data.weights.sum().item() == pytest.approx(1)
     assert data.weights[-2:].sum().item() == pytest.approx(0.5)
+
+
+@pytest.mark.slow
+def test_a_step_at_full_size(folder, tmp_path):
+    """FFHQ at 1024 pixels, the e4e network and ViT-B/32, with random weights."""
+    from open_clip.model import CLIP
+
+    torch.manual_seed(0)
+    full_size("stylegan2_ffhq_1024", tmp_path / "g.pt", gentle, latent_avg=torch.zeros(512))
+    full_size("e4e_encoder_1024", tmp_path / "e.pt", gentle, latent_avg=torch.zeros(18, 512))
+    vision = {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32}
+    text = {"context_length": 16, "vocab_size": 49408, "width": 8, "heads": 1, "layers": 1}
+    config = {"embed_dim": 512, "vision_cfg": vision, "text_cfg": text}
+    checkpoints.save_clip(config, CLIP(**config).state_dict(), tmp_path / "clip.safetensors")
+    checkpoints.save_latents(torch.zeros(512), torch.eye(512), tmp_path / "l.safetensors", 1)
+    names = {"generator": "g.pt", "clip": "clip.safetensors", "latents": "l.safetensors"}
+    chosen = EssenceOptions(
+        str(folder / "faces"),
+        str(tmp_path / "run"),
+        **{kind: str(tmp_path / name) for kind, name in names.items()},
+        start=str(tmp_path / "e.pt"),
+        input_size=256,
+        widths=(64, 128, 256, 512),
+        depths=(3, 4, 14, 3),
+        head_width=512,
+        batch=1,
+        sources=2,
+        pool=2,
+        generated=0.0,
+        drawn=0.0,
+        device="cpu",
+    )
+    trainer = recipe.Trainer(chosen)
+    assert trainer.loss.resolution == 256
+    data = recipe.load_dataset(chosen, trainer.models, trainer.out)
+    before = trainer.encoder.styles[0].linear.bias.clone()
+    assert trainer.train_step(data.draw(chosen, 0)).isfinite().all()
+    assert not torch.equal(before, trainer.encoder.styles[0].linear.bias)
+    with torch.no_grad():
+        assert trainer.essence_encoder()(torch.zeros(1, 3, 256, 256)).shape == (1, 18, 512)
