@@ -8,7 +8,7 @@ import torch
 
 from essence import METHODS, Essence, OptimizeOptions, RefineOptions, UserError
 from essence.cli import main as cli
-from essence.methods.map import MapOptions, mapped_shift
+from essence.methods.map import mapped_essence
 from essence.methods.optimize import optimize
 from essence.methods.starts import STRENGTHS, best_of, several_starts, strength_curve
 from essence.methods.words import text_target
@@ -88,7 +88,7 @@ def test_the_instant_start_is_what_the_models_have(models, target):
     options = dataclasses.replace(QUICK, starts=2)
     text = text_target(models, "an old man")
     (first, _) = several_starts(models, text, options)
-    wanted = (MapOptions().factor * mapped_shift(models, text)).expand(8, 8)
+    wanted = mapped_essence(models, text)
     assert first.name == "mapper"
     torch.testing.assert_close(first.delta, wanted)
     bare = dataclasses.replace(models, extras={})

@@ -30,7 +30,7 @@ from .base import check_at_least, check_loss, check_reach, initial_direction, la
 from .batching import batch_for, loss_resolution, render_and_embed, source_embeddings
 from .descent import Descent
 from .encode import encoded_direction
-from .map import MapOptions, mapped_shift
+from .map import mapped_essence
 
 SPACES = ("auto", "axes", "w+")
 STARTS = ("zero", "centred", "inverted", "random", "mapper", "encoder")
@@ -331,8 +331,7 @@ def first_direction(models: ModelSet, target: Target, options: OptimizeOptions) 
     the target's own latents back there at once.
     """
     if options.start == "mapper":
-        shift = mapped_shift(models, target)
-        return (MapOptions().factor * shift).expand(models.latent_shape).detach()
+        return mapped_essence(models, target)
     if options.start == "encoder":
         return encoded_direction(models, target)
     centred_in_axes = options.start == "centred" and uses_axes(models, options)

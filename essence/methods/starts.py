@@ -17,7 +17,7 @@ from ..models.model_set import ModelSet
 from ..values import Essence, Source, Step, Target
 from .base import initial_direction, latents_of
 from .encode import encoded_direction
-from .map import MapOptions, mapped_shift
+from .map import mapped_essence
 from .optimize import OptimizeOptions, optimize, optimize_together, uses_axes
 
 RANDOM_SHARE = 0.5  # of the way from the mean face to a random one
@@ -59,7 +59,7 @@ def several_starts(
     if start is None and "essence" in models.extras and target.picture is not None:
         directions["encoder"] = encoded_direction(models, target)
     elif start is None and "mapper" in models.extras:
-        directions["mapper"] = zero + MapOptions().factor * mapped_shift(models, target).detach()
+        directions["mapper"] = mapped_essence(models, target)
     directions["zero"] = zero
     for i in range(options.starts - len(directions)):
         directions[f"random {i}"] = random_direction(models, target, options, i)
