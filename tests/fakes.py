@@ -15,7 +15,7 @@ from essence.library import checkpoints, loading
 from essence.library.components import COMPONENTS, fingerprint
 from essence.methods.refine import RefineOptions
 from essence.models.clip import ImageText
-from essence.models.e4e import Encoder4Editing, EncoderConfig, Inverter
+from essence.models.e4e import Encoder4Editing, EncoderConfig, EssenceEncoder, Inverter
 from essence.models.identity import face_descriptor
 from essence.models.latents import LatentAxes
 from essence.models.mapper import Mapper, new_mapper
@@ -51,6 +51,7 @@ def model_set(with_axes: bool = True) -> ModelSet:
         spread = torch.randn(8, 8)
         axes = LatentAxes.of(torch.zeros(8), spread @ spread.T)
         extras = {"mapper": mapper(generator, clip, axes)}
+        extras["essence"] = essence_encoder(generator, clip)
     return ModelSet(
         "fake",
         "fake-0",
@@ -77,6 +78,12 @@ def mapper(generator: Generator, clip: ImageText, axes: LatentAxes, styles: bool
         clip=fingerprint(clip),
     )
     return made.eval().requires_grad_(False)
+
+
+def essence_encoder(generator: Generator, clip: ImageText) -> EssenceEncoder:
+    """Untrained, for these two."""
+    bound = (fingerprint(network) for network in (generator, clip))
+    return EssenceEncoder(Encoder4Editing(ENCODER), *bound).eval().requires_grad_(False)
 
 
 def studio(with_axes: bool = True) -> Studio:
@@ -127,6 +134,8 @@ def files(folder: Path, seed: int = 0) -> Path:
     clip = checkpoints.load_clip(folder / "clip.safetensors")
     made = mapper(generator, clip, LatentAxes.of(torch.zeros(8), torch.eye(8)))
     checkpoints.save_mapper(made, folder / "mapper.safetensors", half=False)
+    encoder = essence_encoder(generator, clip)
+    checkpoints.save_essence_encoder(encoder, folder / "essence.safetensors", half=False)
     return folder
 
 

@@ -100,7 +100,7 @@ def test_a_kind_is_converted_and_found_in_a_folder_of_ones_own(place, tmp_path):
     assert list(manifest.find_model_set(str(out.parent)).components) == ["judge"]
 
 
-@pytest.mark.parametrize("kind", ["generator", "inverter", "clip", "latents", "mapper"])
+@pytest.mark.parametrize("kind", ["generator", "inverter", "clip", "latents", "mapper", "essence"])
 def test_what_is_saved_is_what_was_loaded(tmp_path, kind):
     component, folder = COMPONENTS[kind], fakes.files(tmp_path / "set")
     file = manifest.ModelFile(str(folder / f"{kind}.safetensors"))

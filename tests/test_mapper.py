@@ -148,6 +148,46 @@ def test_mistakes_of_the_recipe_are_told(folder, tmp_path):
         recipe.train(options(other, tmp_path))
 
 
+# ---- a mapper that has learned an essence encoder's answers
+
+
+@pytest.fixture(scope="module")
+def learned(folder, tmp_path_factory):
+    """A run that has, and its mapper."""
+    out = tmp_path_factory.mktemp("essences")
+    choice = {"essence": str(folder / "essence.safetensors"), "noise": 0.0, "width": 64}
+    trainer = recipe.train(options(folder, out, samples=600, steps=150, **choice))
+    return trainer, load_mapper(out / "mapper.safetensors")
+
+
+@torch.no_grad()
+def test_it_says_nearly_what_the_encoder_says(learned):
+    trainer, _ = learned
+    mapper, e, wanted = trainer.mapper, trainer.e[trainer.held], trainer.essences[trainer.held]
+    said = mapper.essence_coordinates(mapper.residual(e))
+    assert F.cosine_similarity(said, wanted).mean() > 0.7
+
+
+def test_instant_essences_are_then_the_encoders_and_doubles_are_not(models, learned):
+    _, one = learned
+    assert one.config.essences
+    with_both = dataclasses.replace(models, extras={"mapper": one})
+    target = text_target(models, TEXT)
+    (step,) = map_target(with_both, target)
+    wanted = one.essence(one.residual(target.embedding))
+    torch.testing.assert_close(step.result.delta, wanted.expand(8, 8))
+    assert not torch.allclose(wanted, one.shift(one.residual(target.embedding)))
+    assert torch.equal(one.essence(torch.zeros(8)), torch.zeros(8))
+    (half,) = map_target(with_both, target, options=MapOptions(factor=0.5))
+    torch.testing.assert_close(half.result.delta, step.result.delta / 2)
+
+
+def test_a_run_with_another_encoder_is_another_run(folder, learned):
+    trainer, _ = learned
+    with pytest.raises(UserError, match="of other models|another architecture"):
+        recipe.Trainer(dataclasses.replace(trainer.options, essence=""))
+
+
 # ---- instant essences
 
 

@@ -56,6 +56,9 @@ def test_losses_are_the_papers():
     pairs = [1 - (d[i] @ d[j]).item() for i in range(4) for j in range(i)]
     assert losses.consistency(e).item() == pytest.approx(sum(pairs) / 6, abs=1e-6)
     assert losses.consistency(e[:1]) == 0
+    other = torch.randn(4, 6)
+    both = (losses.consistency(e) + losses.consistency(other)) / 2
+    torch.testing.assert_close(losses.consistency(torch.stack([e, other])), both)
 
 
 def test_schedule_rises_stays_and_falls():
@@ -79,7 +82,8 @@ def test_the_loss_falls_and_the_best_is_kept(sources, target, space):
 def test_the_papers_essences_have_no_reach_and_ours_say_theirs(sources, target):
     quick = {name: dataclasses.replace(PRESETS[name], steps=1) for name in PRESETS}
     reaches = {name: learn(sources, target, quick[name])[0].result.reach for name in quick}
-    assert reaches == {"essence": 3.0, "paper": None, "instant": 3.0, "released": None}
+    assert {name for name, reach in reaches.items() if reach is None} == {"paper", "released"}
+    assert {reach for reach in reaches.values() if reach is not None} == {3.0}
     with pytest.raises(UserError, match="reach"):
         OptimizeOptions(reach=0)
 

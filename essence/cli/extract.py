@@ -12,8 +12,10 @@ from typing import Any
 
 from ..errors import UserError
 from ..methods import METHODS, PRESETS, method_of
+from ..methods.encode import essence_encoder_of
 from ..methods.map import mapper_of
 from ..methods.optimize import STARTS, OptimizeOptions
+from ..models.model_set import ModelSet
 from ..pictures.loading import load_image
 from ..runtime.files import is_stream
 from ..studio import Studio
@@ -44,7 +46,8 @@ from .progress import print_note, with_progress
 DEFAULT_PRESET = "essence"
 MAX_SEED = 2**63 - 1  # of torch's generators
 # Arguments that are fields of a method's options; a method need not have all of them.
-OPTIONS = ("steps", "seed", "lambda_consistency", "start", "space", "loss_resolution")
+OPTIONS = ("steps", "seed", "lambda_consistency", "start", "starts", "space", "loss_resolution")
+MOST_STARTS = 32
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,6 +94,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--lambda-consistency", type=float, help=f"default {default.lambda_consistency}"
     )
     parser.add_argument("--start", choices=STARTS, help=f"default {default.start}")
+    parser.add_argument(
+        "--starts",
+        type=at_least(1, MOST_STARTS),
+        metavar="K",
+        help="learn from so many starts at once (the instant essence, zero, random ones) and keep "
+        f"the best (default {default.starts})",
+    )
     parser.add_argument("--space", choices=("auto", "axes", "w+"), help=f"default {default.space}")
     parser.add_argument(
         "--loss-resolution",
@@ -116,8 +126,7 @@ def run(arguments: argparse.Namespace) -> dict:
     if arguments.name and len(paths) > 1:
         raise UserError(f"--name is for one target, and there are {len(paths)}.")
     studio = open_studio(arguments)
-    if method_of(options)[1].needs == "mapper" or getattr(options, "start", "") == "mapper":
-        mapper_of(studio.models)
+    check_components(studio.models, options)
     start = Essence.load(arguments.previous) if arguments.previous else None
     if arguments.text is None:
         targets = load_targets(studio, paths, arguments)
@@ -217,6 +226,15 @@ def chosen_options(arguments: argparse.Namespace) -> Any:
             f"it takes {', '.join(flags) or 'no options'}."
         )
     return dataclasses.replace(options, **given)
+
+
+def check_components(models: ModelSet, options: Any) -> None:
+    """Raise UserError, which says how to get it, for what the options need and the models lack."""
+    needed = {method_of(options)[1].needs, getattr(options, "start", "")}
+    if "mapper" in needed:
+        mapper_of(models)
+    if needed & {"essence", "encoder"}:
+        essence_encoder_of(models)
 
 
 def method_suffixes(options: Any) -> Sequence[str]:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..errors import UserError
 from ..library.latent_files import read_latents, read_one, split_choice
-from ..methods.refine import RefineOptions
+from ..methods.refine import INVERTERS, RefineOptions
 from ..pictures.align import Square
 from ..pictures.loading import load_image
 from ..runtime import hardware
@@ -56,6 +56,13 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         default=RefineOptions().steps,
         metavar="STEPS",
         help="refinement steps (default %(default)s)",
+    )
+    parser.add_argument(
+        "--inverter",
+        choices=INVERTERS,
+        default=RefineOptions().inverter,
+        help="what refinement begins with: the e4e encoder, or CLIP and the mapper "
+        "(default %(default)s)",
     )
     add_aligned_argument(parser)
 
@@ -157,7 +164,7 @@ def invert_photographs(
     what = (
         f"inverting {paths[min(cut)].name}" if len(cut) == 1 else f"inverting {len(cut)} pictures"
     )
-    options = RefineOptions(steps=arguments.refine)
+    options = RefineOptions(steps=arguments.refine, inverter=arguments.inverter)
     found = last(with_progress(studio.invert(crops, names, options), what)).result
     return {
         i: dataclasses.replace(source, square=square)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import BadFile, UserError
 from ..models.clip import ImageText
-from ..models.e4e import Encoder4Editing, EncoderConfig, Inverter
+from ..models.e4e import Encoder4Editing, EncoderConfig, EssenceEncoder, Inverter
 from ..models.latents import LatentAxes
 from ..models.mapper import Mapper, MapperConfig
 from ..models.stylegan2 import BLUR, Generator, GeneratorConfig
@@ -33,6 +33,8 @@ from .state_dicts import (
 
 # Sampled once where a checkpoint brings no mean latent, as the public code does.
 LATENT_AVG_SAMPLES = 4096
+# Of an e4e encoder, what 16 bits are too few for.
+ENCODER_EXACT = ("running_", "linear.")
 
 
 def load_generator(path: str | Path) -> Generator:
@@ -97,23 +99,57 @@ def load_inverter(path: str | Path) -> Inverter:
     on the CPU. Raises BadFile.
     """
     path = Path(path)
-    if file_format(path) == "pickle":
-        raise BadFile(f"{path.name} is one of NVIDIA's pickles: they hold no e4e encoder.")
-    tensors = read_tensors(path)
-    prefix = find_prefix(tensors, ENCODER)
-    if prefix is None:
-        raise BadFile(f"{path.name} holds no e4e encoder: no tensor is named '...{ENCODER}'.")
+    tensors, _ = _encoder_tensors(path)
+    encoder, prefix = _read_encoder(tensors, path.name)
     latent_avg = mean_beside(tensors, prefix, path.name)
     if latent_avg is None and find_prefix(tensors, GENERATOR) is not None:
         latent_avg = load_generator(path).latent_avg
     if latent_avg is None:
         raise BadFile(f"{path.name} has no tensor '{MEAN}', which its encoder's answers add to.")
-    state = network_state(tensors, prefix, path.name)
-    state.pop(MEAN, None)
-    config = EncoderConfig.infer(state)
-    encoder = _build(lambda: Encoder4Editing(config), state, path.name)
+    config = encoder.config
     latent_avg = _per_layer(latent_avg, config.layers, config.style_dim, path.name)
     return Inverter(encoder, latent_avg).eval().requires_grad_(False)
+
+
+def load_essence_encoder(path: str | Path) -> EssenceEncoder:
+    """An essence encoder, from our safetensors or a checkpoint in e4e's format; a mean latent in
+    it is not used. Frozen, on the CPU. Raises BadFile, also for an inverter of ours.
+    """
+    path = Path(path)
+    tensors, header = _encoder_tensors(path)
+    if header.get("kind", "essence") != "essence":
+        raise BadFile(
+            f"{path.name} is no essence encoder but a file of kind '{header['kind']}': "
+            "`train essence` makes one."
+        )
+    encoder, _ = _read_encoder(tensors, path.name)
+    bound = (str(header.get(kind, "")) for kind in ("generator", "clip"))
+    return EssenceEncoder(encoder, *bound).eval().requires_grad_(False)
+
+
+def holds_essence_encoder(path: str | Path) -> bool:
+    """Whether this is an essence encoder in our format. Raises BadFile."""
+    path = Path(path)
+    return file_format(path) == "safetensors" and read_safetensors(path)[1].get("kind") == "essence"
+
+
+def _encoder_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """Of a file that should hold an e4e encoder, with our header ({} where there is none)."""
+    kind = file_format(path)
+    if kind == "pickle":
+        raise BadFile(f"{path.name} is one of NVIDIA's pickles: they hold no e4e encoder.")
+    return read_safetensors(path) if kind == "safetensors" else (read_tensors(path), {})
+
+
+def _read_encoder(tensors: Mapping[str, Tensor], name: str) -> tuple[Encoder4Editing, str]:
+    """The e4e encoder among a checkpoint's tensors, and the prefix that its names have there."""
+    prefix = find_prefix(tensors, ENCODER)
+    if prefix is None:
+        raise BadFile(f"{name} holds no e4e encoder: no tensor is named '...{ENCODER}'.")
+    state = network_state(tensors, prefix, name)
+    state.pop(MEAN, None)
+    config = EncoderConfig.infer(state)
+    return _build(lambda: Encoder4Editing(config), state, name), prefix
 
 
 def holds_inverter(path: str | Path) -> bool:
@@ -165,12 +201,18 @@ def save_generator(generator: Generator, path: str | Path, half: bool = True) ->
 
 def save_inverter(inverter: Inverter, path: str | Path, half: bool = True) -> None:
     state = inverter.encoder.state_dict() | {"latent_avg": inverter.latent_avg}
-    exact = ("latent_avg", "running_", "linear.")
+    exact = ("latent_avg", *ENCODER_EXACT)
     write_safetensors(
         path,
         _halved(state, half, exact),
         {"kind": "inverter", "config": asdict(inverter.encoder.config)},
     )
+
+
+def save_essence_encoder(essence: EssenceEncoder, path: str | Path, half: bool = True) -> None:
+    header = {"kind": "essence", "config": asdict(essence.encoder.config)}
+    header |= {"generator": essence.generator, "clip": essence.clip}
+    write_safetensors(path, _halved(essence.encoder.state_dict(), half, ENCODER_EXACT), header)
 
 
 def save_clip(

@@ -19,7 +19,7 @@ from torch import nn
 from ..errors import BadFile
 from ..models import latents
 from ..models.clip import ImageText
-from ..models.e4e import Inverter, MeanInverter
+from ..models.e4e import EssenceEncoder, Inverter, MeanInverter
 from ..models.latents import LatentAxes
 from ..models.mapper import Mapper
 from ..models.stylegan2 import Generator
@@ -147,15 +147,32 @@ def _measured_axes(context: LoadContext) -> LatentAxes | None:
     return checkpoints.load_latents(path)
 
 
-def _check_mapper(mapper: Mapper, context: LoadContext) -> None:
-    """It maps the embeddings of one encoder to the latents of one generator."""
-    for kind, wanted in (("generator", mapper.generator), ("clip", mapper.clip)):
+def _check_bound(
+    name: str, recipe: str, component: Mapper | EssenceEncoder, context: LoadContext
+) -> None:
+    """What was trained with one generator and one image-text encoder works with those alone."""
+    for kind, wanted in (("generator", component.generator), ("clip", component.clip)):
         found = fingerprint(context.loaded[kind])
-        if wanted != found:
+        if wanted and wanted != found:
             raise BadFile(
-                f"The mapper of '{context.name}' was trained for another {kind} ({wanted}; this "
-                f"one is {found}): train one for it (`python -m essence train mapper`)."
+                f"The {name} of '{context.name}' was trained for another {kind} ({wanted}; this "
+                f"one is {found}): train one for it (`python -m essence train {recipe}`)."
             )
+
+
+def _check_mapper(mapper: Mapper, context: LoadContext) -> None:
+    _check_bound("mapper", "mapper", mapper, context)
+
+
+def _check_essence(essence: EssenceEncoder, context: LoadContext) -> None:
+    config, wanted = essence.encoder.config, context.generator.config
+    if (config.layers, config.style_dim) != (wanted.layers, wanted.style_dim):
+        raise BadFile(
+            f"The essence encoder of '{context.name}' gives essences "
+            f"{[config.layers, config.style_dim]}; its generator takes "
+            f"{[wanted.layers, wanted.style_dim]}. They do not belong together."
+        )
+    _check_bound("essence encoder", "essence", essence, context)
 
 
 # In the order in which they are loaded: the generator first, since the others must fit it.
@@ -188,6 +205,11 @@ COMPONENTS: dict[str, Component] = {
         load=lambda path, file: checkpoints.load_mapper(path),
         save=checkpoints.save_mapper,
         check=_check_mapper,
+    ),
+    "essence": Component(
+        load=lambda path, file: checkpoints.load_essence_encoder(path),
+        save=checkpoints.save_essence_encoder,
+        check=_check_essence,
     ),
 }
 

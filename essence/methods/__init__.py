@@ -6,14 +6,16 @@ from typing import Any
 
 from ..values import Essence
 from .base import Method
+from .encode import EncodeOptions, encode_target
 from .map import MapOptions, map_target
-from .optimize import OptimizeOptions, optimize
+from .optimize import OptimizeOptions
 from .released import ReleasedOptions, released
+from .starts import optimize_best
 
 METHODS: dict[str, Method] = {
     "optimize": Method(
         "one direction by gradient descent (paper, section 3)",
-        optimize,
+        optimize_best,
         {
             "essence": OptimizeOptions(),
             # The paper's first version, target in the generator's domain. Out of it:
@@ -38,6 +40,14 @@ METHODS: dict[str, Method] = {
         {"instant": MapOptions()},
         Essence,
         needs="mapper",
+    ),
+    "encode": Method(
+        "the target's picture encoded as a direction, at once (ECCV variant; for models with an "
+        "essence encoder)",
+        encode_target,
+        {"encode": EncodeOptions()},
+        Essence,
+        needs="essence",
     ),
     "released": Method(
         "the authors' released code, its defects included",

@@ -20,7 +20,10 @@ from torch import Tensor
 from ..errors import EssenceMismatch, UserError
 from ..models.model_set import ModelSet
 from ..pictures.tensors import to_tensor
+from ..runtime.files import timestamp
 from ..values import Essence, Pictures, Source, Step, Target
+from . import losses
+from .batching import early_resolution
 
 
 class Learn(Protocol):
@@ -89,6 +92,31 @@ def check_loss(total: float, best: Essence | None, target: Target) -> None:
             "step on. Something in it is no number: the models' weights, the sources' latents or "
             "the essence that it starts from. In half precision try ESSENCE_PRECISION=full."
         )
+
+
+@torch.no_grad()
+def instant_step(
+    models: ModelSet, target: Target, b: Tensor, seen: Tensor, method: str, options: Any
+) -> Step:
+    """The only step of a method that knows the essence b [L, D] at once. "total": 1 - cos between
+    the embeddings of the target and of the face with the latents `seen` [L, D].
+    """
+    e = models.encode(models.images(seen[None], early_resolution(models)))
+    total = losses.transfer(e, target.embedding.to(e)).item()
+    check_loss(total, None, target)
+    provenance = {"options": dataclasses.asdict(options), "created": timestamp()}
+    essence = Essence(
+        b,
+        target.name,
+        models.id,
+        method,
+        provenance=provenance | {"losses": {"total": total}},
+        thumbnail=target.picture,
+        reach=options.reach,
+        text=target.text,
+        neutral=target.neutral,
+    )
+    return Step(1, 1, essence, {"total": total})
 
 
 def latents_of(models: ModelSet, sources: Sequence[Source]) -> Tensor:

@@ -1,4 +1,6 @@
-"""Inversion: an aligned picture to w+, by the e4e encoder and some steps of refinement."""
+"""Inversion: an aligned picture to w+, by the e4e encoder, or CLIP and the mapper, and some steps
+of refinement.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ from PIL import Image
 from ..models.model_set import ModelSet
 from ..pictures.tensors import resample, to_tensor
 from ..values import Source, Step
+from .map import mapper_of
 from .refine import RefineOptions, refine
 
 
@@ -31,7 +34,7 @@ def invert(
     keys = [("inversion", content_hash(crop), options) for crop in crops]
     cached = [models.lookup(key) for key in keys]
     found = [
-        source_of(models, encode(models, crop) if w is None else w, name, crop)
+        source_of(models, encode(models, crop, options) if w is None else w, name, crop)
         for w, name, crop in zip(cached, names, crops, strict=True)
     ]
     new = [i for i, w in enumerate(cached) if w is None]
@@ -50,9 +53,16 @@ def invert(
             models.store(keys[i], found[i].w)
 
 
-def encode(models: ModelSet, crop: Image.Image) -> torch.Tensor:
-    """The encoder's w+ [L, D] of an aligned picture."""
+@torch.no_grad()
+def encode(models: ModelSet, crop: Image.Image, options: RefineOptions) -> torch.Tensor:
+    """w+ [L, D] of an aligned picture by `options.inverter`. Raises UserError for "clip" without a
+    mapper.
+    """
     picture = to_tensor(crop).to(models.device)
+    if options.inverter == "clip":
+        mapper = mapper_of(models)
+        w = models.generator.latent_avg.mean(0) + mapper(mapper.residual(models.encode(picture)))
+        return models.generator.repeat(w)[0]
     return models.invert(resample(picture, models.inverter.input_size, "antialias"))[0]
 
 

@@ -22,10 +22,10 @@ def transfer(edited: Tensor, target: Tensor) -> Tensor:
 
 
 def consistency(differences: Tensor) -> Tensor:
-    """Mean over pairs i < j of 1 - cos(d_i, d_j), paper eq. 7. `differences` [N, E]; zero where
-    there is no pair.
+    """Mean over pairs i < j of 1 - cos(d_i, d_j), paper eq. 7. `differences` [N, E], or
+    [B, N, E] with the pairs of each of B targets; zero where there is no pair.
     """
-    n = len(differences)
+    n = differences.shape[-2]
     if n < 2:
         return differences.new_zeros(())
     # A difference shorter than SHORTEST has no direction, only rounding; without the floor its
@@ -34,7 +34,8 @@ def consistency(differences: Tensor) -> Tensor:
     # A mask, not indices: indices would come from the processor, which a recorded CUDA graph does
     # not allow.
     pairs = torch.ones(n, n, device=unit.device).triu(1)
-    return ((1 - unit @ unit.T) * pairs).sum() / (n * (n - 1) / 2)
+    targets = differences[..., 0, 0].numel()
+    return ((1 - unit @ unit.mT) * pairs).sum() / (targets * n * (n - 1) / 2)
 
 
 def care(

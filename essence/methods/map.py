@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,27 +11,28 @@ from torch import Tensor
 from ..errors import UserError
 from ..models.mapper import Mapper
 from ..models.model_set import ModelSet
-from ..runtime.files import timestamp
 from ..values import Essence, Source, Step, Target
-from . import losses
-from .base import check_at_least, check_loss, check_reach
-from .batching import early_resolution
+from .base import check_at_least, check_reach, instant_step
+
+# A mapper's shift turns the mean face into the target's double: at this share others come about as
+# far from themselves as in a hundred steps of `optimize` (docs/LOG.md).
+DOUBLE_SHARE = 0.55
 
 
 @dataclass(frozen=True)
 class MapOptions:
     steps: int = 1  # there is one
     seed: int = 0  # and nothing random in it
-    # Of the mapped shift, which turns the mean face into the target's double: at this share others
-    # come about as far from themselves as in a hundred steps of `optimize` (docs/LOG.md).
-    factor: float = 0.55
+    # Of what is mapped. None: all of it from a mapper that has learned essences, else DOUBLE_SHARE.
+    factor: float | None = None
     # Standard deviations of w along b at which a source stops (`LatentAxes.hold`); None: nowhere.
     reach: float | None = 3.0
     preview_every: int = 1
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "steps", "preview_every")
-        check_at_least(self, 0, "factor")
+        if self.factor is not None:
+            check_at_least(self, 0, "factor")
         check_reach(self.reach)
 
 
@@ -47,36 +47,39 @@ def map_target(
     "total" is 1 - cos between the embeddings of the target and of the mean face that becomes its
     double. Raises UserError for models without a mapper.
     """
-    with torch.no_grad():
-        shift = mapped_shift(models, target)
-        double = models.generator.latent_avg + shift
-        seen = models.encode(models.images(double[None], early_resolution(models)))
-        total = losses.transfer(seen, target.embedding.to(seen)).item()
-    check_loss(total, None, target)
-    b = (options.factor * shift).expand(models.latent_shape)
-    provenance = {"options": dataclasses.asdict(options), "created": timestamp()}
-    essence = Essence(
-        b,
-        target.name,
-        models.id,
-        "map",
-        provenance=provenance | {"losses": {"total": total}},
-        thumbnail=target.picture,
-        reach=options.reach,
-        text=target.text,
-        neutral=target.neutral,
-    )
-    yield Step(1, 1, essence, {"total": total})
+    double = models.generator.latent_avg + mapped_shift(models, target)
+    b = mapped_essence(models, target, options.factor)
+    yield instant_step(models, target, b, double, "map", options)
 
 
+@torch.no_grad()
 def mapped_shift(models: ModelSet, target: Target) -> Tensor:
     """The mapped target minus the mapped centre, [D]; of a pair of texts what their difference
     maps to. Raises UserError for models without a mapper.
     """
     mapper = mapper_of(models)
+    return mapper.shift(residual_of(mapper, target))
+
+
+@torch.no_grad()
+def mapped_essence(models: ModelSet, target: Target, factor: float | None = None) -> Tensor:
+    """The instant essence of a target, b [L, D], the same in every layer; `factor` as in
+    `MapOptions`. Raises UserError for models without a mapper.
+    """
+    mapper = mapper_of(models)
+    learned, residual = mapper.config.essences, residual_of(mapper, target)
+    b = mapper.essence(residual) if learned else mapper.shift(residual)
+    whole = 1.0 if learned else DOUBLE_SHARE
+    return ((whole if factor is None else factor) * b).expand(models.latent_shape)
+
+
+def residual_of(mapper: Mapper, target: Target) -> Tensor:
+    """What the mapper takes of a target, [E]: what it says beyond the mean picture, or of a pair of
+    texts the one beyond the other.
+    """
     if target.direction is not None:
-        return mapper.shift(target.direction.to(mapper.centre))
-    return mapper.shift(mapper.residual(target.embedding.to(mapper.centre)))
+        return target.direction.to(mapper.centre)
+    return mapper.residual(target.embedding.to(mapper.centre))
 
 
 def mapper_of(models: ModelSet) -> Mapper:

@@ -28,11 +28,12 @@ from . import losses
 from .base import check_at_least, check_loss, check_reach, initial_direction, latents_of
 from .batching import batch_for, loss_resolution, render_and_embed, source_embeddings
 from .descent import Descent
-from .map import MapOptions, mapped_shift
+from .encode import encoded_direction
+from .map import mapped_essence
 from .previews import Previews
 
 SPACES = ("auto", "axes", "w+")
-STARTS = ("zero", "centred", "inverted", "random", "mapper")
+STARTS = ("zero", "centred", "inverted", "random", "mapper", "encoder")
 TERMS = ("total", "transfer", "consistency", "penalty")
 
 
@@ -44,8 +45,10 @@ class OptimizeOptions:
     # "auto": axes where the models bring them.
     space: str = "auto"
     # Of b: "zero", "centred" (the target's w minus the mean), "inverted" (its w, as released),
-    # "random" (a truncated w, as released), "mapper" (the instant essence).
+    # "random" (a truncated w, as released), "mapper" or "encoder" (their instant essence).
     start: str = "centred"
+    # So many starts are learned from at once, and the best essence is kept (`methods.starts`).
+    starts: int = 1
     lambda_transfer: float = 1.0
     lambda_consistency: float = 0.5
     learning_rate: float = 0.05  # of b in w+
@@ -71,7 +74,7 @@ class OptimizeOptions:
                 raise UserError(
                     f"{name} must be one of {', '.join(allowed)}, not '{getattr(self, name)}'."
                 )
-        check_at_least(self, 1, "steps", "preview_every")
+        check_at_least(self, 1, "steps", "starts", "preview_every")
         check_at_least(self, 0, "lambda_transfer", "lambda_consistency", "learning_rate")
         check_at_least(self, 0, "penalty", "weight_decay")
         check_reach(self.reach)
@@ -322,8 +325,9 @@ def first_direction(models: ModelSet, target: Target, options: OptimizeOptions) 
     the target's own latents back there at once.
     """
     if options.start == "mapper":
-        shift = mapped_shift(models, target)
-        return (MapOptions().factor * shift).expand(models.latent_shape).detach()
+        return mapped_essence(models, target)
+    if options.start == "encoder":
+        return encoded_direction(models, target)
     centred_in_axes = options.start == "centred" and uses_axes(models, options)
     start = "zero" if centred_in_axes else options.start
     return initial_direction(models, target, start, options.seed)

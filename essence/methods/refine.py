@@ -24,10 +24,15 @@ from ..values import Source, Step
 from . import losses
 from .descent import Descent
 
+INVERTERS = ("e4e", "clip")
+
 
 @dataclass(frozen=True)
 class RefineOptions:
     steps: int = 25  # 0: the inverter alone
+    # What refinement begins with: the e4e encoder's answer, or the mapper's, which sees of a
+    # picture what its CLIP embedding says.
+    inverter: str = "e4e"
     learning_rate: float = 0.05  # of u, shared by the layers, in standard deviations
     layer_learning_rate: float = 0.03  # of v, for each layer
     pixels: float = 3.0  # weight of the mean absolute difference
@@ -43,6 +48,10 @@ class RefineOptions:
     preview_every: int = 5
 
     def __post_init__(self) -> None:
+        if self.inverter not in INVERTERS:
+            raise UserError(
+                f"inverter must be one of {', '.join(INVERTERS)}, not '{self.inverter}'."
+            )
         if self.steps < 0:
             raise UserError(
                 f"The number of refinement steps must be zero or more, not {self.steps}."

@@ -194,6 +194,27 @@ class Inverter(nn.Module):
         return self.encoder(x).float() + self.latent_avg
 
 
+class EssenceEncoder(nn.Module):
+    """A picture to its essence in one pass: the second variant of the paper (ECCV 2022), whose
+    zero-centred code, no mean latent added, is b itself (docs/METHOD.md, section 2).
+    """
+
+    def __init__(self, encoder: Encoder4Editing, generator: str = "", clip: str = ""):
+        """`generator` and `clip` are the fingerprints of the models that it was trained with; empty
+        where the file did not say.
+        """
+        super().__init__()
+        self.encoder, self.generator, self.clip = encoder, generator, clip
+
+    @property
+    def input_size(self) -> int:
+        return self.encoder.config.input_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pictures [B, 3, S, S] in [-1, 1] to essences b [B, L, D], float32."""
+        return self.encoder(x).float()
+
+
 class MeanInverter(nn.Module):
     """Stands in for an encoder where there is none: every picture starts at the mean latent
     [L, D], and refinement does the rest.

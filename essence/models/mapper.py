@@ -24,6 +24,7 @@ class MapperConfig:
     width: int  # of the hidden layers
     depth: int  # hidden layers
     styles: tuple[int, ...] = ()  # width of each modulated convolution's style; none: w alone
+    essences: bool = False  # whether it says an essence encoder's answers too
 
 
 class Mapper(nn.Module):
@@ -40,12 +41,17 @@ class Mapper(nn.Module):
         self.register_buffer("spread", torch.ones(()))  # their mean distance to it
         self.register_buffer("axes", torch.zeros(k, config.style_dim))  # LatentAxes.axes
         sides = [e, *[width] * config.depth]
-        hidden = [
-            layer
-            for a, b in zip(sides, sides[1:], strict=False)
-            for layer in (nn.Linear(a, b), nn.LeakyReLU(0.2))
-        ]
-        self.to_w = nn.Sequential(*hidden, nn.Linear(sides[-1], k))
+
+        def perceptron() -> nn.Sequential:
+            hidden = [
+                layer
+                for a, b in zip(sides, sides[1:], strict=False)
+                for layer in (nn.Linear(a, b), nn.LeakyReLU(0.2))
+            ]
+            return nn.Sequential(*hidden, nn.Linear(sides[-1], k))
+
+        self.to_w = perceptron()
+        self.to_essence = perceptron() if config.essences else None
         self.to_styles = nn.ModuleList(nn.Linear(k, width) for width in config.styles)
         # Adaptive style mixing: from the shift of w one factor for each layer's style.
         if config.styles:
@@ -67,6 +73,12 @@ class Mapper(nn.Module):
         [B, D].
         """
         return self.coordinates(residual) @ self.axes
+
+    def essence_coordinates(self, residual: Tensor) -> Tensor:
+        """Unit embeddings minus `centre` [B, E] to essences along the axes, the same for every
+        layer, [B, K]; for mappers that have learned them.
+        """
+        return self.to_essence(residual * (len(self.centre) ** 0.5) / self.spread)
 
     def style_shifts(self, coordinates: Tensor) -> list[Tensor]:
         """Shifts of w [B, K] along the axes to shifts of the styles, [B, in] each, in the order of
@@ -97,6 +109,12 @@ class Mapper(nn.Module):
         mapped, centre = self(both.to(self.centre))
         return mapped - centre
 
+    def essence(self, residual: Tensor) -> Tensor:
+        """As `shift`, but how far others go: what an essence encoder would say, [D]."""
+        both = torch.stack([residual, torch.zeros_like(residual)])
+        mapped, centre = self.essence_coordinates(both.to(self.centre)) @ self.axes
+        return mapped - centre
+
 
 def new_mapper(
     axes: LatentAxes,
@@ -106,13 +124,14 @@ def new_mapper(
     styles: list[Tensor],
     generator: str,
     clip: str,
+    essences: bool = False,
 ) -> Mapper:
     """An untrained mapper with the moments of samples: unit embeddings [N, E], and their `styles`
     [N, in] of each layer (none: w alone).
     """
     k, d = axes.axes.shape
     widths = tuple(style.shape[1] for style in styles)
-    config = MapperConfig(embeddings.shape[1], d, k, width, depth, widths)
+    config = MapperConfig(embeddings.shape[1], d, k, width, depth, widths, essences)
     mapper = Mapper(config, generator, clip)
     mapper.centre.copy_(embeddings.mean(0))
     mapper.spread.copy_((embeddings - mapper.centre).norm(dim=1).square().mean().sqrt())

@@ -12,7 +12,7 @@ import os
 import pickle
 import random
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -106,10 +106,14 @@ def to_float(pictures: Tensor) -> Tensor:
 
 
 def parse_options(
-    kind: type[T], argv: Sequence[str] | None = None, description: str | None = None
+    kind: type[T],
+    argv: Sequence[str] | None = None,
+    description: str | None = None,
+    presets: Mapping[str, Mapping[str, object]] | None = None,
 ) -> T:
     """A dataclass of options from the command line: the field `some_name` is `--some-name`; fields
-    without a default are required.
+    without a default are required. With `presets`, by name what each sets, `--preset` chooses what
+    the others start from: the first one, where it is not given.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
@@ -128,7 +132,13 @@ def parse_options(
             plain = next((arg for arg in typing.get_args(hint) if arg is not type(None)), hint)
             settings |= {"type": plain, "required": required}
         parser.add_argument("--" + field.name.replace("_", "-"), **settings)
+    if presets:
+        first = argparse.ArgumentParser(add_help=False)
+        for each in (first, parser):
+            each.add_argument("--preset", choices=presets, default=next(iter(presets)))
+        parser.set_defaults(**presets[first.parse_known_args(argv)[0].preset])
     values = vars(parser.parse_args(argv))
+    values.pop("preset", None)
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 

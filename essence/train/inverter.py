@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..library.checkpoints import load_generator, load_latents, save_inverter
+from ..library.checkpoints import load_generator, load_inverter, load_latents, save_inverter
 from ..models.e4e import Encoder4Editing, EncoderConfig, Inverter
 from ..models.identity import FaceDescriptor, face_chip, face_descriptor
 from ..models.latents import LatentAxes
@@ -133,7 +133,8 @@ class Trainer:
         )
         self.architecture, self.layout = asdict(config), fastest_layout(config)
         torch.manual_seed(options.seed)
-        self.encoder = initial_encoder(config, options.start).to(device).train()
+        begun = load_inverter(options.start).encoder if options.start else None
+        self.encoder = initial_encoder(config, begun).to(device).train()
         self.average = copy.deepcopy(self.encoder).eval().requires_grad_(False)
         named = list(self.encoder.named_parameters())
         linear = [p for name, p in named if ".linear." in name]

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..library.checkpoints import load_inverter
 from ..models.e4e import Encoder4Editing, EncoderConfig
 
 
@@ -33,19 +32,18 @@ class FastPReLU(nn.PReLU):
         return PReLUFunction.apply(x, self.weight)
 
 
-def initial_encoder(config: EncoderConfig, start: str = "") -> Encoder4Editing:
-    """A new encoder, or the one of the inverter `start`; its parameters are those of the ordinary
-    one. Raises UserError for a start of other widths.
+def initial_encoder(config: EncoderConfig, start: Encoder4Editing | None = None) -> Encoder4Editing:
+    """A new encoder, or a copy of `start`; its parameters are those of the ordinary one. Raises
+    UserError for a start of other widths.
     """
     encoder = Encoder4Editing(config)
-    if start:
-        begun = load_inverter(start).encoder
-        if begun.config != config:
+    if start is not None:
+        if start.config != config:
             raise UserError(
-                f"{start} has other widths than this run ({begun.config}): give the same --widths, "
-                "--depths and --input-size."
+                f"The start has other widths than this run ({start.config}): give the same "
+                "--widths, --depths, --head-width and --input-size."
             )
-        encoder.load_state_dict(begun.state_dict())
+        encoder.load_state_dict(start.state_dict())
     for module in encoder.modules():
         if type(module) is nn.PReLU:
             module.__class__ = FastPReLU

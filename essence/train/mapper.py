@@ -19,12 +19,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import UserError
-from ..library.checkpoints import load_clip, load_generator, load_latents, save_mapper
+from ..library.checkpoints import (
+    load_clip,
+    load_essence_encoder,
+    load_generator,
+    load_latents,
+    save_mapper,
+)
 from ..library.components import fingerprint
 from ..models.clip import ImageText, import_open_clip
 from ..models.latents import LatentAxes
 from ..models.mapper import Mapper, new_mapper
 from ..models.stylegan2 import Generator
+from ..pictures.tensors import resample
 from .common import (
     CsvLog,
     cached_on_disk,
@@ -37,7 +44,7 @@ from .common import (
 )
 
 CENTRES = ("mean", "running", "batch", "sample")
-COLUMNS = ("step", "seconds", "loss", "w", "styles", "held_r2")
+COLUMNS = ("step", "seconds", "loss", "w", "styles", "essences", "held_r2")
 HELD = 12  # one sample of so many is not trained on
 RENDERED = 32  # pictures at once
 LAST_RATE = 0.01
@@ -54,6 +61,9 @@ class MapperOptions:
     latents: str = field(metadata={"help": "mean and covariance of its w"})
     clip: str = field(metadata={"help": "the image-text encoder, in this project's format"})
     out: str = field(metadata={"help": "folder of the run: samples, checkpoint, log, the mapper"})
+    essence: str = described(
+        "", "an essence encoder: what it says of a picture is learned from the embedding too"
+    )
     samples: int = described(9600, "pictures that the generator makes, kept in the run's folder")
     steps: int = 3000
     batch: int = 128
@@ -89,16 +99,23 @@ class MapperOptions:
 def draw_samples(
     generator: Generator, clip: ImageText, options: MapperOptions
 ) -> dict[str, Tensor]:
-    """`w` [N, D] of random z, and the unit embeddings `e` [N, E] of their pictures."""
+    """`w` [N, D] of random z, the unit embeddings `e` [N, E] of their pictures, and with an essence
+    encoder its answers `b` [N, D], the mean over the layers.
+    """
     rng = torch.Generator().manual_seed(options.seed)
-    w, e = [], []
+    encoder = load_essence_encoder(options.essence).to(options.device) if options.essence else None
+    w, e, b = [], [], []
     starts = range(0, options.samples, RENDERED)
     for start in tqdm(starts, desc="samples", mininterval=5):
         count = min(RENDERED, options.samples - start)
         z = torch.randn(count, generator.config.style_dim, generator=rng)
         w.append(generator.mapping(z.to(options.device)))
-        e.append(clip.embed_images(generator.synthesis(w[-1])))
-    return {"w": torch.cat(w).cpu(), "e": torch.cat(e).cpu()}
+        images = generator.synthesis(w[-1])
+        e.append(clip.embed_images(images))
+        if encoder is not None:
+            b.append(encoder(resample(images, encoder.input_size, "antialias")).mean(1))
+    found = {"w": w, "e": e} | ({"b": b} if b else {})
+    return {name: torch.cat(parts).cpu() for name, parts in found.items()}
 
 
 def error(found: Tensor, wanted: Tensor, weight: Tensor | float = 1.0) -> Tensor:
@@ -106,6 +123,15 @@ def error(found: Tensor, wanted: Tensor, weight: Tensor | float = 1.0) -> Tensor
     square = (weight * (found - wanted).square()).mean()
     root = torch.as_tensor(weight, device=found.device).sqrt()
     return square + 1 - F.cosine_similarity(found * root, wanted * root, dim=1).mean()
+
+
+def residual(values: Tensor, centre: str) -> Tensor:
+    """Latents or essences [B, K] from where embeddings are centred; they have centres of their own
+    where that is the mean of all.
+    """
+    if centre == "batch":
+        return values - values.mean(0)
+    return values - values.roll(1, 0) if centre == "sample" else values
 
 
 class Trainer:
@@ -120,13 +146,15 @@ class Trainer:
         self.generator = load_generator(options.generator).to(device)
         clip, axes = load_clip(options.clip).to(device), load_latents(options.latents).to(device)
         models = {"generator": fingerprint(self.generator), "clip": fingerprint(clip)}
+        teacher = load_essence_encoder(options.essence) if options.essence else None
+        used = models | ({"essence": fingerprint(teacher)} if teacher else {})
         clip.fold_norms()
         out = Path(options.out)
         out.mkdir(parents=True, exist_ok=True)
         kept = cached_on_disk(
-            out / "samples.pt", lambda: models | draw_samples(self.generator, clip, options)
+            out / "samples.pt", lambda: used | draw_samples(self.generator, clip, options)
         )
-        if {name: kept[name] for name in models} != models:
+        if {name: kept.get(name) for name in used} != used:
             raise UserError(f"{out}/samples.pt is of other models: choose another --out.")
         self.clip, self.mean = clip, axes.mean
         self.w, self.e = kept["w"].to(device), kept["e"].to(device)
@@ -135,6 +163,7 @@ class Trainer:
             torch.manual_seed(options.seed)
             self.mapper = self.new_mapper(axes, models).to(device)
         self.x = axes.coordinates(self.w - axes.mean)  # [N, K]
+        self.essences = axes.coordinates(kept["b"].to(device)) if teacher else None  # [N, K]
         variance = axes.axes.square().sum(1)
         self.weight = variance**options.power / (variance**options.power).mean()
         self.mean_styles = self.generator.styles(axes.mean[None])
@@ -151,7 +180,9 @@ class Trainer:
     def new_mapper(self, axes: LatentAxes, models: dict[str, str]) -> Mapper:
         o = self.options
         styles = self.generator.styles(self.w[:512]) if o.styles else []
-        return new_mapper(axes, self.e[~self.held], o.width, o.depth, styles, **models)
+        return new_mapper(
+            axes, self.e[~self.held], o.width, o.depth, styles, **models, essences=bool(o.essence)
+        )
 
     def save(self) -> None:
         """Write the checkpoint. Raises UserError."""
@@ -169,14 +200,14 @@ class Trainer:
         noise = torch.randn(e.shape, generator=rng).to(e) / e.shape[1] ** 0.5
         noisy = F.normalize(e + o.noise * self.mapper.spread * noise, dim=1)
         # What embeddings, and latents, are residuals from.
-        base, origin = self.mapper.centre, None
+        base = self.mapper.centre
         if o.centre == "running":
             self.mapper.centre.lerp_(e.mean(0), max(1 - RUNNING, 1 / (1 + self.step)))
         elif o.centre == "batch":
-            base, origin = noisy.mean(0), x.mean(0)
+            base = noisy.mean(0)
         elif o.centre == "sample":
-            base, origin = noisy.roll(1, 0), x.roll(1, 0)
-        x = x if origin is None else x - origin
+            base = noisy.roll(1, 0)
+        x = residual(x, o.centre)
         found = self.mapper.coordinates(noisy - base)
         loss = terms_w = error(found, x, self.weight)
         terms_s = loss.new_zeros(())
@@ -194,6 +225,11 @@ class Trainer:
             ]
             terms_s = torch.stack(each).mean()
             loss = loss + terms_s
+        terms_b = loss.new_zeros(())
+        if self.essences is not None:
+            wanted = residual(self.essences[rows], o.centre)
+            said = self.mapper.essence_coordinates(noisy - base)
+            loss = loss + (terms_b := error(said, wanted, self.weight))
         factor = warm_cosine(self.step / o.steps, self.step, 50, LAST_RATE)
         self.optimizer.param_groups[0]["lr"] = o.rate * factor
         descend(self.optimizer, loss, max_norm=5.0)
@@ -201,7 +237,7 @@ class Trainer:
         self.seconds += time.monotonic() - started
         row = dict.fromkeys(COLUMNS, float("nan"))
         row |= {"step": self.step, "seconds": self.seconds, "loss": loss.item()}
-        return row | {"w": terms_w.item(), "styles": terms_s.item()}
+        return row | {"w": terms_w.item(), "styles": terms_s.item(), "essences": terms_b.item()}
 
     @torch.no_grad()
     def held_r2(self) -> float:
