@@ -56,7 +56,7 @@ def small_data_url(picture: Image.Image, max_length: int) -> str:
 def type_size(text: str) -> float:
     """Of words that fill a square: percent of its side."""
     longest = max(map(len, text.split()), default=1)
-    return round(min(26.0, 100 / max(len(text), 1) ** 0.5, 140 / longest), 1)
+    return round(min(22.0, 76 / max(len(text), 1) ** 0.5, 125 / longest), 1)
 
 
 def words_picture(text: str, side: int) -> Image.Image:

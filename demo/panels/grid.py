@@ -49,7 +49,7 @@ LIMITS = f'min="{WEAKEST}" max="{STRONGEST}" step="{scales.STEP}"'
 BUDGETS = {
     None: ("free", "Whatever the strength makes of a face"),
     0.6: ("recognisable", "No picture goes where people take its face for another"),
-    0.45: ("same person", "Every picture stays well on this side of that"),
+    0.45: ("same", "Every picture stays well on this side of that"),
     0.3: ("close", "Only what hardly changes who it is"),
 }
 # What the layers are called, and what they govern.

@@ -20,7 +20,7 @@ from .words import LONGEST_TEXT, tell_unknown
 
 SEEDS = 2**31
 # A queue of its own: a visitor who learns, or adds pictures, does not keep another from it.
-IMAGINE = {"concurrency_id": "imagine", "concurrency_limit": 1, **QUIET}
+ALONE = {"concurrency_id": "imagine", "concurrency_limit": 1}
 
 
 # ---- components and events
@@ -32,6 +32,7 @@ def build() -> Components:
             label="… or describe a face",
             placeholder="a smiling woman with red lips",
             max_length=LONGEST_TEXT,
+            max_lines=1,
             elem_id="face-words",
             min_width=160,
         )
@@ -43,7 +44,7 @@ def build() -> Components:
 def connect(page: Page, parts: Components) -> None:
     pool, session, text, sheet = page.pool, page.session, parts["face_words"], parts["imagined"]
     imagined = bind(pool, imagine_faces)
-    gr.on([text.submit, parts["imagine"].click], imagined, [session, text], sheet, **IMAGINE)
+    gr.on([text.submit, parts["imagine"].click], imagined, [session, text], sheet, **ALONE, **QUIET)
     sheet.pick(bind(pool, take_face, index=int), session, page.view, **EVERY, **NOW)
 
 

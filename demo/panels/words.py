@@ -29,6 +29,7 @@ def build(with_notions: bool) -> Components:
             label="… or describe a target",
             placeholder="an old man with grey hair",
             max_length=LONGEST_TEXT,
+            max_lines=1,
             elem_id="words",
             scale=3,
             min_width=160,
@@ -37,6 +38,7 @@ def build(with_notions: bool) -> Components:
             label="compared with",
             placeholder="anybody",
             max_length=LONGEST_TEXT,
+            max_lines=1,
             elem_id="neutral",
             scale=2,
             min_width=90,
@@ -85,12 +87,16 @@ def say_too(studio: Studio, session: Session, id: str, text: str) -> str:
 
 def tell_unknown(studio: Studio, text: str) -> None:
     """Which of the words the encoder never learned, and what comes near them."""
-    for words in studio.unknown_words(text):
+    unknown = studio.unknown_words(text)
+    if not unknown:
+        return
+    named = []
+    for words in unknown:
         near = ", ".join(similar_notions(words))
-        warn(
-            f"The small image-text encoder never learned \u201c{words}\u201d and guesses. "
-            + (f"Near it are: {near}. " if near else "What it knows is below the field. ")
-            + "The public models know nearly every word: python -m essence fetch ffhq, then "
-            "--model ffhq.",
-            "Beyond these words",
-        )
+        named.append(f"\u201c{words}\u201d" + (f" (near it: {near})" if near else ""))
+    warn(
+        f"The small image-text encoder never learned {' and '.join(named)}, and guesses. What it "
+        "knows is listed below the targets. The public models know nearly every word: "
+        "python -m essence fetch ffhq, then --model ffhq.",
+        "Beyond these words",
+    )
