@@ -120,7 +120,7 @@ def test_a_waiting_visitor_can_stop(visit, at_work):
     until(lambda: not at_work, 10)
     second.wait_for_timeout(3000)
     assert not at_work
-    expect(second.locator("#targets")).to_contain_text("not learned yet")
+    expect(second.locator("#targets")).to_contain_text("essence at once")
 
 
 def test_keyboard_only(visit):
@@ -137,7 +137,7 @@ def test_keyboard_only(visit):
     page.locator(".es-card").nth(1).get_by_role("button", name="Ready-made essences").focus()
     page.keyboard.press("Enter")
     press("#essences-examples button")
-    expect(page.locator("#board .cell img")).to_have_count(1, timeout=PATIENCE)
+    expect(page.locator("#board .cell img")).to_have_count(2, timeout=PATIENCE)
     before = cell(page, 0)
     for _ in range(6):
         press("#board [data-row] input[type=range]", "ArrowLeft")
