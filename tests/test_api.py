@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -219,3 +220,24 @@ def test_the_page_can_be_installed_and_brings_its_own_icon(client):
 
 def test_mcp_follows_the_extra():
     assert LAUNCH["mcp_server"] == (find_spec("mcp") is not None)
+
+
+def test_the_endpoints_are_tools_of_the_model_context_protocol(client):
+    """Where the extra is installed."""
+    pytest.importorskip("mcp")
+    from mcp import ClientSession
+    from mcp.client.streamable_http import streamablehttp_client
+
+    async def ask() -> tuple[set[str], str, bool]:
+        address = f"{client.src}gradio_api/mcp/"
+        streams = streamablehttp_client(address)
+        async with streams as (read, write, _), ClientSession(read, write) as session:
+            await session.initialize()
+            tools = {tool.name for tool in (await session.list_tools()).tools}
+            made = await session.call_tool("instant", {"text": "an old man"})
+            wrong = await session.call_tool("instant", {"text": ""})
+            return tools, made.content[0].text, wrong.isError
+
+    tools, made, wrong = asyncio.run(ask())
+    assert tools == set(api.endpoints(StudioPool.around(fakes.studio())))
+    assert "'essence': '" in made and wrong

@@ -142,7 +142,7 @@ def test_keyboard_only(visit):
     for _ in range(6):
         press("#board [data-row] input[type=range]", "ArrowLeft")
     wait_for_change(page, 0, before)
-    assert page.locator("#board [data-row] input[type=range]").input_value() == "0.7"
+    assert page.locator("#board [data-row] input[type=range]").first.input_value() == "0.7"
     press("#board .cell")
     expect(page.locator("dialog.compare[open]")).to_be_visible(timeout=PATIENCE)
     press("dialog.compare .stack input", "End")

@@ -41,14 +41,23 @@ def studio():
 
 @pytest.fixture
 def session(studio, monkeypatch):
-    """A photograph and a random face, two targets with large essences, the grid drawn."""
+    """Two random faces, two targets with large essences, the grid drawn."""
     for kind in ("Warning", "Info"):
         monkeypatch.setattr(gr, kind, lambda *_, **__: None)
     session = Session()
-    run(sources.add_sources(studio, session, pictures.SOURCES[:1], True, 0))
-    sources.add_random_face(studio, session)
+    for _ in range(2):
+        sources.add_random_face(studio, session)
     run(targets.add_targets(studio, session, pictures.SOURCES[3:5], True))
     give_essences(studio, session)
+    return session
+
+
+@pytest.fixture
+def photographed(studio, session):
+    """The first of the sources is a photograph."""
+    items.remove(studio, session, next(iter(session.items.sources)))
+    run(sources.add_sources(studio, session, pictures.SOURCES[:1], True, 0))
+    items.move(studio, session, list(session.items.sources)[-1], -1)
     return session
 
 
@@ -122,7 +131,8 @@ def test_cells_are_measured_one_by_one_and_no_more_than_once(studio, session):
             assert found.likeness[at] == pytest.approx(likeness, abs=1e-3)
 
 
-def test_what_a_scale_was_made_of_makes_it_anew_and_strengths_do_not(studio, session):
+def test_what_a_scale_was_made_of_makes_it_anew_and_strengths_do_not(studio, photographed):
+    session = photographed
     measure_all(studio, session)
     target = next(iter(session.items.targets.values()))
     grid.update_grid(studio, session, {"strengths": {target.id: 0.4}})
@@ -200,7 +210,8 @@ def cell_pixels(session, target, item) -> np.ndarray:
 
 
 @pytest.mark.parametrize("look", ["photograph", "model"])
-def test_every_cell_is_held_to_the_budget_by_its_own_scale(studio, session, look):
+def test_every_cell_is_held_to_the_budget_by_its_own_scale(studio, photographed, look):
+    session = photographed
     grid.switch_look(studio, session, look)
     target, other = session.items.targets.values()
     free = {item.id: cell_pixels(session, target, item) for item in session.items.ready()}
