@@ -88,7 +88,9 @@ def test_a_dropped_target_shows_itself_and_learning_goes_on_from_there(visit):
 
 
 @pytest.mark.parametrize(
-    "viewport, scheme", [(DESKTOP, "light"), (PHONE, "dark")], ids=["desktop", "phone"]
+    "viewport, scheme",
+    [pytest.param(DESKTOP, "light", marks=pytest.mark.slow), (PHONE, "dark")],
+    ids=["desktop", "phone"],
 )
 def test_a_target_in_words_from_chips_and_keys(visit, viewport, scheme):
     page = visit(viewport=viewport, color_scheme=scheme)
@@ -119,6 +121,7 @@ def test_a_target_in_words_from_chips_and_keys(visit, viewport, scheme):
     assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
 
 
+@pytest.mark.slow
 def test_a_face_from_words_is_chosen_as_a_source(visit):
     page = visit()
     page.set_input_files("#targets-upload input[type=file]", pictures.SOURCES[0])

@@ -61,7 +61,8 @@ BANDS = {
 EXPLANATION = (
     "Identity is the distance between the face descriptors of a source before and after: 0 is no "
     "change, below 0.6 is usually taken for the same person. Likeness is CLIP's cosine to the "
-    "target: higher is more alike."
+    "target: higher is more alike. The line below a slider says what is kept of identity at each "
+    "strength; its marks are where the first of the people is taken for somebody else."
 )
 GRID_JS = """essence.clicks(element, trigger,
   ['look', 'save', 'grid', 'cells', 'band', 'part', 'mixing', 'figures', 'appearance', 'suiting',

@@ -77,7 +77,8 @@ def take_face(studio: Studio, session: Session, index: int) -> Shown:
         with errors_told():
             check_room(session.items.sources, "sources")
             source, seed = faces[index], session.view.imagined_seed
-            name = f"{source.name[: LONGEST_NAME - 2]}"
+            said = source.name.rpartition(" ")[0][: LONGEST_NAME - 2]
+            name = f"{said} {index + 1}"
             item = SourceItem(name, (source.crop,), source=source, progress=1.0, seed=seed)
             session.items.sources[item.id] = item
     return show(studio, session)

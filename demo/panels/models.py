@@ -224,7 +224,7 @@ def exchange_models(
     """Nothing of the old models stays in sight. Returns how many essences were put aside."""
     session.run.model, session.run.paces = new, ()
     session.view.cells, session.view.looking, session.items.removed = {}, None, []
-    session.view.imagined = ()
+    session.view.imagined, session.view.imagined_seed = (), -1  # nor of what is being made
     targets = list(session.items.targets.values())
     strange = [
         item for item in targets if item.essence is not None and not fits(studio, item.essence)
