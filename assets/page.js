@@ -5,6 +5,8 @@
 // pictures are slow.
 const PATIENCE = 2000;
 const LONG = 120000;
+// Between two measurements of what is not urgent.
+const PAUSE = 60;
 const MEASURING = "[data-event=figures][aria-pressed=true]";
 
 window.essence = {
@@ -73,7 +75,8 @@ window.essence = {
     let moving = false; // a hand is on a slider
     let more = false; // it has moved on since the last request
     let drawing = {}; // strengths of the request that is under way
-    const sent = { cells: 0, strips: 0 }; // when it was; these two do not wait for each other
+    const sent = { cells: 0, strips: 0, scales: 0 }; // when it was; they do not wait for each other
+    const followed = new Map(); // how often a strength was chosen for the visitor
     const board = () => element.querySelector(".board");
     const slow = () => Boolean(element.querySelector(".board[data-slow]"));
 
@@ -85,7 +88,15 @@ window.essence = {
       input.nextElementSibling.value = Number(value).toFixed(2);
       essence.fill(input);
     };
+    // A strength that was chosen for the visitor is followed once; then the hand may have it.
+    const chosen = (input) => {
+      const times = Number(input.dataset.suited);
+      if (times <= (followed.get(key(input)) ?? 0)) return;
+      followed.set(key(input), times);
+      held.delete(key(input));
+    };
     const restore = () => {
+      all().forEach(chosen);
       all().forEach((input) => show(input, held.get(key(input)) ?? input.getAttribute("value")));
     };
     const move = (input) => {
@@ -122,13 +133,44 @@ window.essence = {
     };
     // Figures are made at rest, and after the pictures: both at once would overtake each other.
     const measure = () => {
-      if (moving || more || waiting("cells") || !element.querySelector("[data-lacking]")) return;
+      if (moving || more || waiting("cells")) return;
+      if (!element.querySelector("[data-lacking]")) return gauge();
       drawing = strengths();
       ask("cells", { strengths: drawing, figures: true });
     };
 
+    // Scales are measured last of all, a cell at a time.
+    const gauge = () => {
+      const busy = moving || more || waiting("cells") || waiting("strips") || waiting("scales");
+      if (busy || !element.querySelector("[data-unmeasured]")) return;
+      ask("scales", { strengths: {}, scales: true });
+    };
+
     // ---- answers
-    essence.take = (answer) => (answer.strips ? takeStrips(answer) : takeCells(answer));
+    essence.take = (answer) => {
+      if (answer.scales) takeScales(answer);
+      else if (answer.strips) takeStrips(answer);
+      else takeCells(answer);
+    };
+    const takeScales = ({ scales, suited, cells }) => {
+      sent.scales = 0;
+      for (const [id, html] of Object.entries(scales)) {
+        const scale = element.querySelector(`[data-scale="${id}"]`);
+        if (scale) scale.outerHTML = html;
+      }
+      for (const [id, [value, times]] of Object.entries(suited ?? {})) {
+        const input = element.querySelector(`input[data-strength="${id}"]`);
+        if (!input || moving) continue;
+        input.dataset.suited = times;
+        input.setAttribute("value", value);
+        chosen(input);
+        show(input, value);
+      }
+      cells.forEach(replace);
+      if (cells.length && slow()) gather();
+      // The hand goes first: it may be about to move.
+      if (Object.keys(scales).length) setTimeout(measure, PAUSE);
+    };
     const takeCells = ({ cells, slow: isSlow }) => {
       sent.cells = 0;
       board()?.removeAttribute("aria-busy");
@@ -140,6 +182,7 @@ window.essence = {
       if (isSlow) gather();
       if (more) send();
       else if (cells.length) measure();
+      else gauge();
     };
     const replace = ({ target, source, picture, figures, strip }) => {
       const found = `.cell[data-id="${target}"][data-source="${source}"]`;
@@ -159,6 +202,7 @@ window.essence = {
       const some = Object.entries(strips);
       some.forEach(([name, frames]) => essence.known.set(name, { strengths, frames }));
       if (some.length && slow()) gather();
+      gauge();
     };
     const fade = (input, cell) => {
       const strip = essence.known.get(cell.dataset.strip);

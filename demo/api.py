@@ -1,6 +1,7 @@
 """The page's endpoints for programs: plain functions of values. Pictures and essences travel as
 base64 text, so that no call can name a file of the server; nothing is kept between calls. `model`:
-a model set of the page by name, its first one without.
+a model set of the page by name, its first one without. With the extra `mcp` they are tools of the
+Model Context Protocol too.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from PIL import Image
 
 from essence import (
     Essence,
+    ImagineOptions,
     Pictures,
     RefineOptions,
     Source,
     Studio,
     StudioPool,
+    Target,
     UserError,
     encode_picture,
     load_image,
@@ -32,18 +35,19 @@ from essence import (
 
 from .encoding import base64_text, read_base64
 from .panels.downloads import saved_bytes
+from .panels.imagine import ALONE
+from .panels.words import LONGEST_TEXT
 from .presets import DEFAULT, options_of, preset_values, presets
 from .session import MAX_ITEMS
 
 MAX_REFINE_STEPS, MAX_LEARN_STEPS = 100, 1000
-ONE_AT_A_TIME = {"concurrency_id": "gpu", "concurrency_limit": 1}
+ONE_AT_A_TIME = {"learn": {"concurrency_id": "gpu", "concurrency_limit": 1}, "imagine": ALONE}
 
 
 def add_endpoints(pool: StudioPool) -> None:
     """Make the endpoints, inside a `gr.Blocks`."""
     for name, endpoint in endpoints(pool).items():
-        options = ONE_AT_A_TIME if isgeneratorfunction(endpoint) else {}
-        gr.api(show_errors(endpoint), api_name=name, **options)
+        gr.api(show_errors(endpoint), api_name=name, **ONE_AT_A_TIME.get(name, {}))
 
 
 def show_errors(function: Callable) -> Callable:
@@ -104,9 +108,12 @@ def endpoints(pool: StudioPool) -> dict[str, Callable]:
         steps: int = 0,
         seed: int = 0,
         model: str = "",
+        text: str = "",
+        neutral: str = "",
     ) -> Iterator[dict]:
         """Learn the essence of an aligned target on sources' latents [sources][layers][width]; a
-        stream, one value a step.
+        stream, one value a step. Where `target` is "" it is what `text` says, more than `neutral`
+        if that is given.
 
         preset: quick, balanced, thorough, paper or released; steps: 0 for the preset's. Each value
         is {"step", "total", "losses"}; the last one has "essence", a safetensors file as base64,
@@ -119,7 +126,7 @@ def endpoints(pool: StudioPool) -> dict[str, Callable]:
         options = options_of(preset, count, checked_number(seed, "seed"), consistency)
         studio = studio_of(pool, model)
         sources = read_sources(studio, latents)
-        embedded = studio.target(read_picture(target), aligned=True)
+        embedded = read_target(studio, target, text, neutral)
         for step in studio.extract(embedded, sources, options):
             values = {"step": step.index, "total": step.total, "losses": dict(step.losses)}
             if step.index == step.total:
@@ -128,6 +135,49 @@ def endpoints(pool: StudioPool) -> dict[str, Callable]:
                 else:
                     values["essence"] = base64_text(saved_bytes(step.result, ".safetensors"))
             yield values
+
+    def instant(target: str = "", text: str = "", neutral: str = "", model: str = "") -> dict:
+        """The essence of an aligned target, or of what `text` says (more than `neutral`), at once,
+        without sources and without learning.
+
+        Returns {"essence": a safetensors file as base64}.
+        """
+        studio = studio_of(pool, model)
+        essence = studio.instant(read_target(studio, target, text, neutral))
+        if essence is None:
+            raise UserError(
+                f"The model set '{studio.name}' has no method that answers at once: use /learn."
+            )
+        return {"essence": base64_text(saved_bytes(essence, ".safetensors"))}
+
+    def imagine(
+        text: str, neutral: str = "", count: int = 4, seed: int = 0, model: str = ""
+    ) -> dict:
+        """Faces (1 ... 12) that a sentence describes, the same for the same seed.
+
+        Returns {"pictures": PNGs as base64, "latents": [faces][layers][width], for /blend and
+        /learn}.
+        """
+        studio = studio_of(pool, model)
+        count = min(int(checked_number(count, "count")), MAX_ITEMS)
+        options = ImagineOptions(count=count, seed=int(checked_number(seed, "seed")))
+        said = read_target(studio, "", text, neutral)
+        *_, step = studio.imagine(said, options)
+        return {
+            "pictures": [png(face.inversion) for face in step.result],
+            "latents": [face.w.tolist() for face in step.result],
+        }
+
+    def strengths(
+        latents: list[list[list[float]]], essence: str, target: str = "", model: str = ""
+    ) -> list:
+        """The strength that suits each source: nearly all of the likeness to the aligned target
+        (without one, to what the essence remembers of it) while the source stays who it is.
+        """
+        studio = studio_of(pool, model)
+        sources, direction = read_sources(studio, latents), read_essence(studio, essence)
+        embedded = read_target(studio, target, "", "") if target else None
+        return [studio.auto_strength(source, direction, embedded) for source in sources]
 
     def blend(
         latents: list[list[list[float]]],
@@ -151,7 +201,8 @@ def endpoints(pool: StudioPool) -> dict[str, Callable]:
         directions = [read_essence(studio, essence) for essence in essences]
         return [pngs(row) for row in studio.blend(sources, directions, values)]
 
-    return {function.__name__: function for function in (align, invert, learn, blend)}
+    functions = (align, invert, learn, blend, instant, imagine, strengths)
+    return {function.__name__: function for function in functions}
 
 
 # ---- values in
@@ -171,6 +222,18 @@ def checked_number(value: object, what: str) -> float:
 
 def read_picture(value: object) -> Image.Image:
     return load_image(read_base64(value, "The picture"))
+
+
+def read_target(studio: Studio, picture: object, text: object, neutral: object) -> Target:
+    """An aligned picture, or without one a sentence."""
+    for words in (text, neutral):
+        if not isinstance(words, str) or len(words) > LONGEST_TEXT:
+            raise UserError(f"Words must be text of at most {LONGEST_TEXT} characters.")
+    if picture:
+        return studio.target(read_picture(picture), aligned=True)
+    if not text.strip():
+        raise UserError("Give a target: a picture as base64 text, or words as text.")
+    return studio.text_target(text, neutral)
 
 
 def read_essence(studio: Studio, value: object) -> Essence:

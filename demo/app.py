@@ -8,11 +8,22 @@ from essence import Studio, StudioPool
 
 from . import api, settings, spaces
 from .events import NOW, Page
-from .panels import compare, crop, grid, learning, models, sources, targets
+from .panels import (
+    compare,
+    crop,
+    grid,
+    imagine,
+    learning,
+    models,
+    sources,
+    targets,
+    words,
+)
 from .panels.components import html
 from .rendering import render
-from .session import Run, Session, Visitors
+from .session import Run, Session
 from .uploads import Strays
+from .visitors import Visitors
 from .waiting_list import WaitingList
 
 # Seconds: uploaded files leave the disk after at most an hour.
@@ -43,7 +54,7 @@ def build(studio: Studio | StudioPool) -> gr.Blocks:
         with gr.Row(elem_classes=["es-panels"]):
             faces_fit, essences_fit = models.usable_examples(pool, pool.first)
             source_parts = sources.build(faces_fit)
-            target_parts = targets.build(essences_fit)
+            target_parts = targets.build(essences_fit, faces_fit)
         learn_parts = learning.build()
         grid_parts = grid.build(pool, visitors)
         crop_editor = crop.build()
@@ -57,6 +68,8 @@ def build(studio: Studio | StudioPool) -> gr.Blocks:
         models.connect(page, model_line, source_parts, target_parts)
         sources.connect(page, source_parts)
         targets.connect(page, target_parts)
+        words.connect(page, target_parts)
+        imagine.connect(page, source_parts)
         crop.connect(page, crop_editor, source_parts, target_parts)
         learning.connect(page, learn_parts, waiting)
         grid.connect(page, grid_parts)

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from essence import Studio, Target
+from essence import Studio, Target, instant_options
 
 from .looks import before, edited, row_pictures
+from .messages import errors_told
 from .rendering import CELL_SIDE, data_url, small_data_url
 from .session import STRONGEST, WEAKEST, Cell, Session, SourceItem, TargetItem
 
@@ -59,6 +60,18 @@ def _show_picture(session: Session, target: TargetItem, item: SourceItem) -> boo
         return False
     session.view.cells[target.id, item.id] = Cell(source, recipe, data_url(pixels, CELL_SIDE))
     return True
+
+
+def answer_at_once(studio: Studio, session: Session) -> None:
+    """Every target that nothing was made of gets its essence at once, where the models can."""
+    for target in list(session.items.targets.values()):
+        words = target.picture is None
+        if target.result is not None or not target.learnable:
+            continue
+        if instant_options(studio.models, words) is not None:
+            with errors_told(target.name):
+                target.instant = studio.instant(embedded_target(studio, target))
+                target.take(target.instant)
 
 
 # ---- strips, where pictures are slow
@@ -125,7 +138,9 @@ def figures_of(
     items: Sequence[SourceItem],
     pictures: Sequence[Image.Image],
 ) -> list[Figures]:
-    """(identity distance to the item's own picture before, likeness to the target) of each."""
+    """(identity distance to the item's own picture before, likeness to the target) of each; `items`
+    may be one for all.
+    """
     side = max(picture.width for picture in pictures)  # of both looks in one row
     after, originals = (
         np.stack([np.asarray(resized(picture, side)) for picture in row])
@@ -133,7 +148,7 @@ def figures_of(
     )
     identity = studio.identity_distances(originals, after)
     likeness: list[Any] = [None] * len(after)
-    if target.picture is not None:
+    if target.picture is not None or target.text:
         likeness = studio.similarity(embedded_target(studio, target), after)
     return list(zip(identity, likeness, strict=True))
 
@@ -145,9 +160,16 @@ def resized(picture: Image.Image, side: int) -> Image.Image:
 
 
 def embedded_target(studio: Studio, item: TargetItem) -> Target:
-    """The picture in use as a target, embedded once."""
-    picture = item.picture
-    if item.embedded is None or item.embedded.picture is not picture:
+    """The picture in use, or the words, as a target, embedded once. Raises UserError for words that
+    say nothing.
+    """
+    picture, known = item.picture, item.embedded
+    if picture is None:
+        if known is None or known.text != item.text:
+            from_file = item.essence is not None and not item.words
+            neutral = item.essence.neutral if from_file else item.neutral
+            item.embedded = studio.text_target(item.text, neutral, item.name)
+    elif known is None or known.picture is not picture:
         target = studio.embed_target(picture, item.name)
         # On ZeroGPU it comes back from another process, with a copy of the picture.
         item.embedded = dataclasses.replace(target, picture=picture, face_found=item.found)

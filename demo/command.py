@@ -35,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         refuse(error)
     pool.of().load().add_done_callback(report_loading)  # the page need not wait for it
     stop_on_signals()
+    if not LAUNCH["mcp_server"]:
+        print("The page offers no MCP tools: they take the extra [mcp] (pip install '.[mcp]').")
     try:
         build(pool).launch(
             server_name=options.host,

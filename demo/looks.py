@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -25,25 +26,36 @@ def edited(
     items: Sequence[SourceItem],
     strengths: Sequence[float],
     size: int | None,
+    hold: bool = True,
 ) -> list[list[Image.Image]]:
     """Each target's essence, at its strength, on each source: rows of pictures, photographs at most
-    `size` pixels wide (None: as large as they were cut out).
+    `size` pixels wide (None: as large as they were cut out). `hold`: where cells are held to a
+    budget of identity.
     """
+
+    def taken(target: TargetItem, item: SourceItem, strength: float) -> float:
+        return session.held(target, item, strength) if hold else strength
+
     rows: list[list[Image.Image | None]] = [[None] * len(items) for _ in targets]
     columns = [i for i, item in enumerate(items) if not session.in_photograph(item)]
     if columns and targets:
         essences = [target.limited() for target in targets]
         sources = [items[i].source for i in columns]
-        blends = timed_blend(studio, session, sources, essences, strengths)
+        factors: list[float | Tensor] = list(strengths)
+        if hold and session.view.budget is not None:
+            for row, target in enumerate(targets):
+                each = [taken(target, items[i], strengths[row]) for i in columns]
+                factors[row] = torch.tensor(each)
+        blends = timed_blend(studio, session, sources, essences, factors)
         for row, pictures in zip(rows, blends, strict=True):
             for i, pixels in zip(columns, pictures, strict=True):
                 row[i] = Image.fromarray(pixels)
     photographs, edits = [item for item in items if session.in_photograph(item)], []
     for target, strength in zip(targets, strengths, strict=True):
         found = changes(studio, session, target, photographs, strength)
-        times = strength / anchor_of(session, strength)
+        anchor = anchor_of(session, strength)
         for item, change in zip(photographs, found, strict=True):
-            where = mask_of(studio, target, item)
+            where, times = mask_of(studio, target, item), taken(target, item, strength) / anchor
             edits.append(PhotographEdit(item.source, change, times, where))
     made = iter(studio.photographs(edits, size))
     return [[next(made) if picture is None else picture for picture in row] for row in rows]
@@ -92,7 +104,7 @@ def timed_blend(
     session: Session,
     sources: Sequence[Source],
     essences: Sequence[Essence],
-    strengths: Sequence[float],
+    strengths: Sequence[float | Tensor],
 ) -> np.ndarray:
     """`Studio.blend`; the session notes how long a picture took."""
     began = time.monotonic()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import textwrap
 from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 CARD_SIDE = 160  # pixels of a picture on a card, so that it is sharp on a dense screen
 CELL_SIDE = 256  # pixels of a cell of the grid at most
@@ -52,6 +53,24 @@ def small_data_url(picture: Image.Image, max_length: int) -> str:
     return url
 
 
+def type_size(text: str) -> float:
+    """Of words that fill a square: percent of its side."""
+    longest = max(map(len, text.split()), default=1)
+    return round(min(22.0, 76 / max(len(text), 1) ** 0.5, 125 / longest), 1)
+
+
+def words_picture(text: str, side: int) -> Image.Image:
+    """The words of a target where a picture of it would be, black on white."""
+    size = type_size(text) / 100 * side
+    font = ImageFont.load_default(size)
+    wide = int(0.9 * side / max(font.getlength("n"), 1))
+    picture = Image.new("RGB", (side, side), "white")
+    lines = "\n".join(textwrap.wrap(text, wide))
+    middle = {"anchor": "mm", "align": "center", "font": font}
+    ImageDraw.Draw(picture).multiline_text((side / 2, side / 2), lines, "black", **middle)
+    return picture
+
+
 def render(template: str, **values: Any) -> str:
     """A template of demo/templates, filled in."""
     return TEMPLATES.get_template(template).render(values).strip()
@@ -84,4 +103,4 @@ TEMPLATES.globals |= {
     "CARD_SIDE": CARD_SIDE,
     "CELL_SIDE": CELL_SIDE,
 }
-TEMPLATES.filters["data_url"] = data_url
+TEMPLATES.filters |= {"data_url": data_url, "type_size": type_size}

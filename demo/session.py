@@ -4,26 +4,23 @@ of a GPU.
 
 from __future__ import annotations
 
-import io
 import math
-import secrets
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
-from weakref import WeakValueDictionary
 
 import numpy as np
 from PIL import Image
 
 from essence import Change, Essence, Nudge, Pictures, Source, Square, Target
 
+from .photo import Photo
+from .scale import STRONGEST, WEAKEST, Scale
+
 MAX_ITEMS = 12  # sources, and targets, of one visitor
-# Pixels, longest side, of the photograph that is kept so that its crop can be corrected.
-PHOTO_SIDE = 2000
 LARGEST_CROP = 1024  # pixels, side of the photograph that results are made in
 ALL_BANDS = frozenset(("coarse", "middle", "fine"))
-WEAKEST, STRONGEST = -1.5, 2.0  # of a strength slider
 SLOW = 0.5  # seconds for one picture
 MIX = "mix"  # id of the row that mixes all essences
 
@@ -38,29 +35,6 @@ def nearest_strength(value: float) -> float:
 
 
 # ---- items
-
-
-@dataclass(frozen=True, eq=False)
-class Photo:
-    """A photograph, as JPEG because there may be many, and the squares of its faces in its
-    pixels.
-    """
-
-    data: bytes
-    squares: tuple[Square, ...]
-
-    @classmethod
-    def of(cls, picture: Image.Image, squares: Sequence[Square]) -> Photo:
-        """`squares` are in the pixels of `picture`, which is made smaller if it is large."""
-        factor = min(1.0, PHOTO_SIDE / max(picture.size))
-        if factor < 1:
-            picture = picture.resize(tuple(max(1, round(factor * side)) for side in picture.size))
-        buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=92)
-        return cls(buffer.getvalue(), tuple(square.scaled(factor) for square in squares))
-
-    def picture(self) -> Image.Image:
-        return Image.open(io.BytesIO(self.data))
 
 
 @dataclass(eq=False)
@@ -99,6 +73,7 @@ class SourceItem(Item):
     source: Source | None = None  # once inverted
     progress: float = 0.0  # of its inversion, 0 ... 1
     distance: float = math.nan  # of the model's face to the photograph's, once it is inverted
+    seed: int | None = None  # of a face that the generator made up
 
     @property
     def stale(self) -> bool:
@@ -108,16 +83,23 @@ class SourceItem(Item):
 
 @dataclass(eq=False)
 class TargetItem(Item):
-    """What a method made of it is an `essence`, or `pictures` of `pictured` sources where the
-    method knows no direction.
+    """A picture, `words`, or an essence file alone. What a method made of it is an `essence`, or
+    `pictures` of `pictured` sources where the method knows no direction.
     """
 
+    words: str = ""  # instead of a picture
+    neutral: str = ""  # what they are compared with, where there is anything
     found: bool = True  # whether a face was found; otherwise the picture was taken as it is
-    embedded: Target | None = None  # the picture in use, once it was needed
-    essence: Essence | None = None  # once learned, or loaded
+    embedded: Target | None = None  # the picture in use, or the words, once it was needed
+    essence: Essence | None = None  # made at once, learned, or loaded
+    instant: Essence | None = None  # the one that was made at once, where the models can
+    # Cosine to the target, over the sources, where learning began and of the best so far.
+    gain: tuple[float, float] | None = None
     pictures: Pictures | None = None
     pictured: tuple[Source, ...] = ()
     strength: float = 1.0  # in the grid
+    by_hand: bool = False  # whether somebody chose that strength
+    suited: int = 0  # how often it was chosen for the visitor, so that the page follows once each
     share: float = 0.5  # in the mixture
     bands: frozenset[str] = ALL_BANDS  # the layers it may change
     where: frozenset[str] = frozenset()  # the parts of photographs; empty: everywhere
@@ -131,12 +113,29 @@ class TargetItem(Item):
         return super().picture or (self.essence.thumbnail if self.essence else None)
 
     @property
+    def text(self) -> str:
+        """The words that it is, or that its essence remembers."""
+        return self.words or (self.essence.text if self.essence else "")
+
+    @property
     def result(self) -> Essence | Pictures | None:
         return self.essence or self.pictures
 
+    @property
+    def learnable(self) -> bool:
+        """Not an essence file, whose target is not here."""
+        return bool(self.faces or self.words)
+
+    @property
+    def learned(self) -> bool:
+        """By more than the method that answers at once."""
+        return self.result is not None and self.result is not self.instant
+
     def take(self, result: Essence | Pictures | None, sources: Sequence[Source] = ()) -> None:
-        """Replace what was made of it; None forgets it."""
+        """Replace what was made of it; None forgets everything."""
         self.essence, self.pictures, self.pictured = None, None, ()
+        if result is None:
+            self.instant = self.gain = None
         if isinstance(result, Pictures):
             self.pictures, self.pictured = result, tuple(sources)
         else:
@@ -161,7 +160,8 @@ class TargetItem(Item):
 
     def put_aside(self, model: str) -> None:
         """The essence belongs to another model set now."""
-        self.aside[model], self.essence = (self.essence, self.chosen, self.nudge), None
+        self.aside[model] = (self.essence, self.chosen, self.nudge)
+        self.take(None)
 
     def bring_back(self, model: str) -> None:
         """The essence that was put aside, if it is one of this crop."""
@@ -227,10 +227,16 @@ class View:
     """What the visitor looks at."""
 
     look: str = "photograph"  # or "model"
+    imagined: tuple[Source, ...] = ()  # faces to choose from
+    imagined_seed: int = 0
     mixing: bool = False  # one row of mixtures instead of the grid
     measuring: bool = False  # figures below the cells
     looking: tuple[str, str] | None = None  # (target's id, source's id) of the large view
     cells: dict[tuple[str, str], Cell] = field(default_factory=dict)  # (target's id, source's id)
+    scales: dict[tuple[str, str], Scale] = field(default_factory=dict)  # of the same
+    people: bool = False  # whether the models make faces, so that identity can be measured
+    suiting: bool = False  # strengths are chosen where nobody does it by hand
+    budget: float | None = None  # what cells may lose of identity; None: whatever comes
     # What essences do to photographs, by target's id, source's id and the strength at which it was
     # found: the source, what of the target it belongs to, and the change.
     changes: dict[tuple[str, str, float], tuple[Source, Any, Change]] = field(default_factory=dict)
@@ -302,7 +308,25 @@ class Session:
 
     def recipe(self, target: TargetItem, item: SourceItem) -> tuple[Any, ...]:
         """What, beside the source, a cell is made of; the strength comes last."""
-        return self.in_photograph(item), target.painted.get(item.id), *target.recipe()
+        made_of = self.in_photograph(item), target.painted.get(item.id), *target.recipe()
+        return *made_of[:-1], self.range(target, item), made_of[-1]
+
+    def scale(self, target: TargetItem, item: SourceItem) -> Scale | None:
+        """What a cell keeps of its source at every strength, as far as it was measured."""
+        scale = self.view.scales.get((target.id, item.id))
+        made_of = self.in_photograph(item), target.painted.get(item.id), *target.recipe()[:-1]
+        fresh = scale and scale.source is item.source and scale.made_of == made_of
+        return scale if fresh else None
+
+    def range(self, target: TargetItem, item: SourceItem) -> tuple[float, float] | None:
+        """The strengths that a cell is held to; None: all of them, or nobody knows yet."""
+        scale = None if self.view.budget is None else self.scale(target, item)
+        return scale and scale.range(self.view.budget)
+
+    def held(self, target: TargetItem, item: SourceItem, strength: float) -> float:
+        """A strength as this cell may take it."""
+        low, high = self.range(target, item) or (strength, strength)
+        return min(max(strength, low), high)
 
     def forget_cells(self) -> None:
         """Drop the cells of sources and targets that are gone."""
@@ -310,21 +334,7 @@ class Session:
             known = target in self.items.targets or target == MIX
             if not known or source not in self.items.sources:
                 self.view.cells.pop((target, source), None)
-        for key in list(self.view.changes):
-            if key[:2] not in self.view.cells:
-                self.view.changes.pop(key, None)
-
-
-class Visitors:
-    """Sessions by a word that only their own page knows, as long as Gradio keeps them."""
-
-    def __init__(self) -> None:
-        self._known: WeakValueDictionary[str, Session] = WeakValueDictionary()
-
-    def welcome(self, session: Session) -> Session:
-        session.run.word = secrets.token_urlsafe(16)
-        self._known[session.run.word] = session
-        return session
-
-    def find(self, word: object) -> Session | None:
-        return self._known.get(word) if isinstance(word, str) else None
+        for kept in (self.view.changes, self.view.scales):
+            for key in list(kept):
+                if key[:2] not in self.view.cells:
+                    kept.pop(key, None)

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from essence import RefineOptions, Source, Studio, StudioPool, Target
+from essence import ImagineOptions, RefineOptions, Source, Studio, StudioPool, Target
 
 SECONDS_OF_START = 10  # for the loan itself, and the first pictures
 SECONDS_OF_STEP = 0.15  # of learning or refinement with the public models, generously
@@ -37,7 +37,16 @@ def loan_seconds(steps: int, pictures: int) -> int:
     return min(LONGEST, round(SECONDS_OF_START + SECONDS_OF_STEP * steps * max(pictures / 4, 1)))
 
 
-DURATIONS = {"extract": learning_seconds, "invert": inversion_seconds}
+def imagining_seconds(target: Target, options: ImagineOptions) -> int:
+    """How long to borrow the GPU for `Studio.imagine`."""
+    return loan_seconds(options.steps, options.count)
+
+
+DURATIONS = {
+    "extract": learning_seconds,
+    "invert": inversion_seconds,
+    "imagine": imagining_seconds,
+}
 
 
 def open_pool(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import gradio as gr
 
 from essence import ASSETS
@@ -51,6 +53,11 @@ def head() -> str:
     return f"<script>{(ASSETS / 'page.js').read_text(encoding='utf-8')}</script>"
 
 
+def has_mcp() -> bool:
+    """Whether Gradio's optional extra is installed."""
+    return find_spec("mcp") is not None
+
+
 LAUNCH = {
     "theme": theme(),
     "css_paths": [ASSETS / "page.css"],
@@ -60,5 +67,8 @@ LAUNCH = {
     "state_session_capacity": SESSIONS,
     "footer_links": [],
     "ssr_mode": False,
-    "pwa": False,
+    # An installable page, and its endpoints as tools of the Model Context Protocol.
+    "pwa": True,
+    "favicon_path": ASSETS / "icon.svg",
+    "mcp_server": has_mcp(),
 }

@@ -46,11 +46,16 @@ __all__ = [
     "bundled",
     "drawn_mask",
     "encode_picture",
+    "instant_options",
     "load_image",
     "manifest",
+    "notions",
     "paste",
     "picture_animation",
     "picture_grid",
+    "similar_notions",
+    "suitable_strength",
+    "with_notion",
     "xmp_packet",
 ]
 

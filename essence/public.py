@@ -12,12 +12,14 @@ from .errors import (
     UserError,
 )
 from .library import manifest
-from .methods import METHODS, PRESETS
+from .methods import METHODS, PRESETS, instant_options
 from .methods.base import adjusted
 from .methods.imagine import ImagineOptions
 from .methods.optimize import OptimizeOptions
 from .methods.photograph import LOOKS, PhotographEdit
 from .methods.refine import RefineOptions
+from .methods.strength import suitable_strength
+from .models.vocabulary import notions, similar_notions, with_notion
 from .pictures.align import Located, Nudge, Square
 from .pictures.detail import Change
 from .pictures.grids import animation as picture_animation

@@ -18,7 +18,7 @@ from PIL import Image
 from .library import loading
 from .library.latent_files import check_latents, over_layers
 from .library.lazy_models import LazyModelSet
-from .methods import PRESETS, method_of
+from .methods import PRESETS, instant_options, method_of
 from .methods.base import latents_of
 from .methods.imagine import ImagineOptions, imagine
 from .methods.invert import invert, source_of
@@ -231,6 +231,13 @@ class Studio(LazyModelSet, PhotographLook):
         start = start and start.over_layers(self.models.latent_shape[0])
         yield from self._in_turns(method.learn(self.models, target, sources, options, start))
 
+    @device_work
+    def instant(self, target: Target) -> Essence | None:
+        """The target's essence at once, where the models have a method for that; else None."""
+        options = instant_options(self.models, words=target.picture is None)
+        steps = options and method_of(options)[1].learn(self.models, target, (), options)
+        return self.queue.run(lambda: last(steps).result) if steps else None
+
     def load_essence(self, path: str | Path) -> Essence:
         """An essence file of this generator. Raises BadFile, or EssenceMismatch for another's."""
         essence = Essence.load(path).over_layers(self.models.latent_shape[0])
@@ -256,10 +263,10 @@ class Studio(LazyModelSet, PhotographLook):
 
     @device_work
     def blend(
-        self, sources: Sequence[Source], essences: Sequence[Essence], strengths: Sequence[float]
+        self, sources: Sequence[Source], essences: Sequence[Essence], strengths: Sequence[Any]
     ) -> np.ndarray:
         """G(w_s + strength_t * b_t) for every essence t (rows) and source s (columns): uint8
-        [T, S, H, W, 3].
+        [T, S, H, W, 3]. A strength may be a tensor [S], one for each source.
         """
         models = self.models
         w = latents_of(models, sources)
@@ -315,8 +322,9 @@ class Studio(LazyModelSet, PhotographLook):
 
     @device_work
     def identity_distances(self, before: np.ndarray, after: np.ndarray) -> list[float]:
-        """Face descriptor distance of each pair of pictures, uint8 [N, H, W, 3]; the same person is
-        usually closer than 0.6. Not a number where the models make no faces.
+        """Face descriptor distance of each pair of pictures, uint8 [N, H, W, 3], or of one before
+        to all after; the same person is usually closer than 0.6. Not a number where the models make
+        no faces.
         """
         return self.queue.run(lambda: self.models.identity_distance(before, after).tolist())
 

@@ -86,9 +86,11 @@ def essence_encoder(generator: Generator, clip: ImageText) -> EssenceEncoder:
     return EssenceEncoder(Encoder4Editing(ENCODER), *bound).eval().requires_grad_(False)
 
 
-def studio(with_axes: bool = True) -> Studio:
+def studio(with_axes: bool = True, with_mapper: bool = True) -> Studio:
     """Of its own: what another one remembers it does not know."""
-    return Studio.of(dataclasses.replace(model_set(with_axes)))
+    models = model_set(with_axes)
+    extras = models.extras if with_mapper else {}
+    return Studio.of(dataclasses.replace(models, extras=extras))
 
 
 def sources(models: ModelSet, w: torch.Tensor) -> list[Source]:

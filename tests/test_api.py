@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
+import json
+import re
+import urllib.request
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
+import torch
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 from PIL import Image
@@ -49,6 +55,9 @@ def test_only_the_endpoints_for_programs_are_public(client):
         "/invert",
         "/learn",
         "/blend",
+        "/instant",
+        "/imagine",
+        "/strengths",
     }
 
 
@@ -123,6 +132,10 @@ WRONG = {
         "/blend",
         "must be a model set's name",
     ),
+    "no target": (lambda s: ("", latents(s)), "/learn", "a picture as base64 text, or words"),
+    "too many words": (lambda s: ("x" * 999,), "/imagine", "at most 200 characters"),
+    "no words": (lambda s: ("",), "/imagine", "words as text"),
+    "no faces": (lambda s: ("a man", "", 0), "/imagine", "at least 1"),
     "no face number": (lambda s: (face(), "second"), "/align", "'second'"),
 }
 
@@ -153,7 +166,7 @@ def test_every_endpoint_takes_another_set(tmp_path, monkeypatch):
     """Its latents, pictures and essences are that set's."""
     fakes.write_manifest(tmp_path, monkeypatch, {"one": "face", "two": "square"})
     several = StudioPool("one")
-    align, invert, learn, blend = api.endpoints(several).values()
+    align, invert, learn, blend, *_ = api.endpoints(several).values()
     square = align(text(pictures.SOURCES[0].read_bytes()), model="two")["picture"]
     found = {name: invert(square, 1, model=name) for name in ("", "one", "two")}
     assert found[""] == found["one"] != found["two"]
@@ -169,3 +182,62 @@ def test_a_cancelled_learning_lets_the_next_one_in(client, studio):
     job.cancel()
     values = list(client.submit(face(), latents(studio), "quick", 2, api_name="/learn"))
     assert values[-1]["step"] == 2
+
+
+def test_words_from_a_sentence_to_a_blend(client, studio, tmp_path):
+    said = {"text": "an old man", "neutral": "a man"}
+    faces = client.predict("a smiling woman", "", 2, 5, api_name="/imagine")
+    assert [image(each).size for each in faces["pictures"]] == [(32, 32)] * 2
+    again = client.predict("a smiling woman", "", 2, 5, api_name="/imagine")
+    assert np.allclose(faces["latents"], again["latents"], atol=1e-4)
+    found = client.predict(**said, api_name="/instant")["essence"]
+    (tmp_path / "e.safetensors").write_bytes(base64.b64decode(found))
+    essence = Essence.load(tmp_path / "e.safetensors")
+    assert (essence.method, essence.text, essence.neutral) == ("map", "an old man", "a man")
+    suited = client.predict(faces["latents"], found, api_name="/strengths")
+    source = studio.from_latents(torch.tensor(faces["latents"][0]))
+    assert suited[0] == pytest.approx(studio.auto_strength(source, essence)) and len(suited) == 2
+    options = ("", faces["latents"], "quick", 2)
+    *_, last = client.submit(*options, **said, api_name="/learn")
+    rows = client.predict(faces["latents"], [found, last["essence"]], [1, 1], api_name="/blend")
+    assert [len(row) for row in rows] == [2, 2]
+
+
+def test_models_without_a_mapper_say_what_to_do():
+    instant = api.endpoints(StudioPool.around(fakes.studio(with_mapper=False)))["instant"]
+    with pytest.raises(UserError, match="use /learn"):
+        instant(text="an old man")
+
+
+def test_the_page_can_be_installed_and_brings_its_own_icon(client):
+    page = urllib.request.urlopen(client.src).read().decode()
+    assert re.search(r'rel="manifest"[^>]*manifest.json', page)
+    manifest = json.loads(urllib.request.urlopen(f"{client.src}manifest.json").read())
+    assert manifest["name"] == "Essence" and manifest["icons"][0]["src"].endswith("pwa_icon")
+    icon = urllib.request.urlopen(f"{client.src}pwa_icon").read()
+    assert icon == (pictures.ROOT / "assets" / "icon.svg").read_bytes()
+
+
+def test_mcp_follows_the_extra():
+    assert LAUNCH["mcp_server"] == (find_spec("mcp") is not None)
+
+
+def test_the_endpoints_are_tools_of_the_model_context_protocol(client):
+    """Where the extra is installed."""
+    pytest.importorskip("mcp")
+    from mcp import ClientSession
+    from mcp.client.streamable_http import streamablehttp_client
+
+    async def ask() -> tuple[set[str], str, bool]:
+        address = f"{client.src}gradio_api/mcp/"
+        streams = streamablehttp_client(address)
+        async with streams as (read, write, _), ClientSession(read, write) as session:
+            await session.initialize()
+            tools = {tool.name for tool in (await session.list_tools()).tools}
+            made = await session.call_tool("instant", {"text": "an old man"})
+            wrong = await session.call_tool("instant", {"text": ""})
+            return tools, made.content[0].text, wrong.isError
+
+    tools, made, wrong = asyncio.run(ask())
+    assert tools == set(api.endpoints(StudioPool.around(fakes.studio())))
+    assert "'essence': '" in made and wrong

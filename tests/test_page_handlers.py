@@ -30,7 +30,9 @@ from demo.panels import (
     sources,
     targets,
 )
-from demo.session import MIX, PHOTO_SIDE, STRONGEST, WEAKEST, Session, Visitors
+from demo.photo import PHOTO_SIDE
+from demo.session import MIX, STRONGEST, WEAKEST, Session
+from demo.visitors import Visitors
 from demo.waiting_list import WaitingList
 from essence import Essence, Nudge, StudioPool, UserError
 from essence.pictures import align
@@ -41,7 +43,8 @@ from .test_demo import content, give_essences, learn, move_sliders, only, run
 
 @pytest.fixture(scope="module")
 def studio():
-    return fakes.studio()
+    """Its models have no mapper: nothing is learned before somebody asks for it."""
+    return fakes.studio(with_mapper=False)
 
 
 @pytest.fixture(autouse=True)

@@ -120,7 +120,7 @@ def test_a_waiting_visitor_can_stop(visit, at_work):
     until(lambda: not at_work, 10)
     second.wait_for_timeout(3000)
     assert not at_work
-    expect(second.locator("#targets")).to_contain_text("not learned yet")
+    expect(second.locator("#targets")).to_contain_text("essence at once")
 
 
 def test_keyboard_only(visit):
@@ -137,12 +137,12 @@ def test_keyboard_only(visit):
     page.locator(".es-card").nth(1).get_by_role("button", name="Ready-made essences").focus()
     page.keyboard.press("Enter")
     press("#essences-examples button")
-    expect(page.locator("#board .cell img")).to_have_count(1, timeout=PATIENCE)
+    expect(page.locator("#board .cell img")).to_have_count(2, timeout=PATIENCE)
     before = cell(page, 0)
     for _ in range(6):
         press("#board [data-row] input[type=range]", "ArrowLeft")
     wait_for_change(page, 0, before)
-    assert page.locator("#board [data-row] input[type=range]").input_value() == "0.7"
+    assert page.locator("#board [data-row] input[type=range]").first.input_value() == "0.7"
     press("#board .cell")
     expect(page.locator("dialog.compare[open]")).to_be_visible(timeout=PATIENCE)
     press("dialog.compare .stack input", "End")

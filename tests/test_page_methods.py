@@ -191,7 +191,7 @@ def test_in_the_browser(toy, studio, browser, tmp_path):
         expect(page.locator("#preset input[value=toy]")).to_be_checked(timeout=PATIENCE)
         page.click("#learn")
         expect(page.locator("#board .cell img")).to_have_count(2, timeout=PATIENCE)
-        expect(page.locator("#board [data-row] input")).to_have_count(0)
+        expect(page.locator("#board [data-row] input")).to_have_count(0, timeout=PATIENCE)
         page.locator("#board .first input[type=range]").fill("0.5")
         page.locator("#board .cell").first.click()
         readout = page.locator("dialog.compare[open] .readout")

@@ -301,6 +301,7 @@ def test_pictures_follow_the_hand_without_gradios_events_or_else_with_them(visit
     random_faces(page, 2)
     load_essences(page, 2)
     expect(page.locator("#board .cell img")).to_have_count(4, timeout=PATIENCE)
+    expect(page.locator("#board [data-unmeasured]")).to_have_count(0, timeout=PATIENCE)
     page.wait_for_timeout(500)
     asked = []
     page.on(

@@ -17,7 +17,7 @@ from essence import Essence, Pictures, Studio, encode_picture, picture_grid, xmp
 
 from ..looks import before, row_pictures
 from ..messages import SKIP, warn
-from ..rendering import download_link
+from ..rendering import download_link, words_picture
 from ..session import Session, SourceItem, TargetItem
 
 # Pixels; larger pictures go as JPEG, or they would be too much for a link.
@@ -34,7 +34,10 @@ def download_grid(studio: Studio, session: Session) -> Any:
     rows: list[list[Image.Image | None]] = [[None, *(before(session, s) for s in sources)]]
     for target in targets:
         pictures = row_pictures(studio, session, target, sources, GRID_SIDE)
-        rows.append([target.result.thumbnail, *pictures])
+        head = target.result.thumbnail
+        if head is None and target.text:
+            head = words_picture(target.text, GRID_SIDE)
+        rows.append([head, *pictures])
     side = max(picture.width for picture in rows[-1][1:])
     data = encode_picture(picture_grid(rows, cell=side), "PNG", packet(session, targets, sources))
     return download_link("essence-grid.png", data, "image/png")
@@ -62,6 +65,8 @@ def packet(session: Session, targets: Sequence[TargetItem], sources: Sequence[So
     """What pictures of these say about themselves."""
     photographs = any(session.in_photograph(source) for source in sources)
     names, strengths = [t.name for t in targets], [t.strength for t in targets]
+    if len(sources) == 1:
+        strengths = [session.held(t, sources[0], t.strength) for t in targets]
     return xmp_packet(names, strengths, photographs)
 
 

@@ -8,6 +8,7 @@ A slider's move is one request of the page, a dict with some of
     figures    true once the sliders rest
     strips     names of the strips that the page lacks, where pictures are slow
     slow       what the page was told about that
+    scales     true at rest, where a row's scale of identity was not measured yet
 
 and one answer, see `update_grid`. Both travel by a server function of the HTML part where pictures
 are fast, past Gradio's events, which take longer than a small picture; and by the event `ask`
@@ -16,7 +17,8 @@ where they are slow, where each call borrows a GPU, or where an error has to be 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -24,6 +26,7 @@ from markupsafe import Markup
 
 from essence import LOOKS, REGIONS, Studio, StudioPool, UserError
 
+from .. import scales
 from ..blending import STRIP_STRENGTHS, draw_cells, make_strips, measure_cells
 from ..events import EVERY, NOW, QUIET, Components, Page, bind
 from ..messages import SKIP, errors_told
@@ -35,13 +38,20 @@ from ..session import (
     WEAKEST,
     Cell,
     Session,
-    Visitors,
+    SourceItem,
+    TargetItem,
     nearest_strength,
 )
+from ..visitors import Visitors
 from .components import heading, html
 
-STEP = 0.05  # of a strength slider
-LIMITS = f'min="{WEAKEST}" max="{STRONGEST}" step="{STEP}"'
+LIMITS = f'min="{WEAKEST}" max="{STRONGEST}" step="{scales.STEP}"'
+BUDGETS = {
+    None: ("free", "Whatever the strength makes of a face"),
+    0.6: ("recognisable", "No picture goes where people take its face for another"),
+    0.45: ("same", "Every picture stays well on this side of that"),
+    0.3: ("close", "Only what hardly changes who it is"),
+}
 # What the layers are called, and what they govern.
 BANDS = {
     "coarse": ("structure", "pose, shape of the head, hair"),
@@ -51,10 +61,12 @@ BANDS = {
 EXPLANATION = (
     "Identity is the distance between the face descriptors of a source before and after: 0 is no "
     "change, below 0.6 is usually taken for the same person. Likeness is CLIP's cosine to the "
-    "target: higher is more alike."
+    "target: higher is more alike. The line below a slider says what is kept of identity at each "
+    "strength; its marks are where the first of the people is taken for somebody else."
 )
 GRID_JS = """essence.clicks(element, trigger,
-  ['look', 'save', 'grid', 'cells', 'band', 'part', 'mixing', 'figures', 'appearance']);
+  ['look', 'save', 'grid', 'cells', 'band', 'part', 'mixing', 'figures', 'appearance', 'suiting',
+  'budget']);
 essence.grid(element, trigger, watch, server, 'ask');
 essence.together(element);"""
 COMPARE_JS = """essence.compare(element, watch);
@@ -93,6 +105,8 @@ def connect(page: Page, parts: Components) -> None:
     grid.appearance(bind(pool, switch_look, look=str), session, grid, **NOW)
     grid.mixing(bind(pool, switch_mixing, mixing=lambda on: on == "1"), session, grid, **NOW)
     grid.figures(bind(pool, switch_figures), session, grid, **NOW)
+    grid.suiting(bind(pool, switch_suiting), session, grid, **NOW)
+    grid.budget(bind(pool, choose_budget, budget=str), session, grid, **NOW)
 
 
 def update_function(pool: StudioPool, visitors: Visitors) -> Callable:
@@ -114,15 +128,16 @@ def update_function(pool: StudioPool, visitors: Visitors) -> Callable:
 
 
 def queued_update(studio: Studio, session: Session, request: Mapping[str, Any]) -> tuple[Any, Any]:
-    """The same by Gradio's queue: what to put into the parts "cells" and "strips". Strips have a
-    part of their own, because they may be asked for and arrive while cells are.
+    """The same by Gradio's queue: what to put into the parts "cells" and "strips". Strips and
+    scales have a part of their own, because they may be asked for and arrive while cells are.
     """
-    answer: dict[str, Any] = {"slow": session.run.slow}
-    answer |= {"strips": {}} if "strips" in request else {"cells": []}
+    apart = next((name for name in ("strips", "scales") if name in request), None)
+    answer: dict[str, Any] = {"slow": session.run.slow, "cells": []}
+    answer |= {apart: {}} if apart else {}
     with errors_told():
         answer = update_grid(studio, session, request)
     element = data_element("answer", answer)
-    return (SKIP, element) if "strips" in request else (element, SKIP)
+    return (SKIP, element) if apart else (element, SKIP)
 
 
 # ---- handlers
@@ -134,6 +149,8 @@ def update_grid(studio: Studio, session: Session, request: Mapping[str, Any]) ->
         slow       whether pictures are slow
         cells      each {target, source, picture, figures, strip}, unless strips were asked for
         strips     {name: pictures at `strengths`}, some of those that were asked for
+        scales     {target: HTML}, if they were asked for: one that is more complete now, or none
+        suited     {target: [strength, how often it was chosen]}, with scales
 
     Where the page does not know yet that pictures are slow, or fast, it gets all cells. Raises
     UserError.
@@ -145,6 +162,8 @@ def update_grid(studio: Studio, session: Session, request: Mapping[str, Any]) ->
             "strips": strips,
             "strengths": list(STRIP_STRENGTHS),
         }
+    if "scales" in request:
+        return update_scale(studio, session)
     take_strengths(session, request.get("strengths", {}))
     changed = draw_cells(studio, session) if request.get("pictures", True) else []
     if request.get("figures") and session.view.measuring:
@@ -152,7 +171,26 @@ def update_grid(studio: Studio, session: Session, request: Mapping[str, Any]) ->
     slow = session.run.slow
     if request.get("slow", slow) != slow:
         changed = [(row, item) for row in session.rows() for item in session.items.ready()]
-    cells = []
+    return {"slow": slow, "cells": cell_values(session, changed)}
+
+
+def update_scale(studio: Studio, session: Session) -> dict[str, Any]:
+    """One cell's scale measured, and what follows from it."""
+    target, changed, suited = scales.measure_next(studio, session), [], {}
+    if target is not None:
+        if scales.suit(session, target):
+            suited[target.id] = [target.strength, target.suited]
+        changed = draw_cells(studio, session)  # where it chooses or holds strengths
+    rows = {} if target is None else {target.id: scales.scale_html(session, target)}
+    cells = cell_values(session, changed)
+    return {"slow": session.run.slow, "scales": rows, "suited": suited, "cells": cells}
+
+
+def cell_values(
+    session: Session, changed: Iterable[tuple[TargetItem, SourceItem]]
+) -> list[dict[str, str]]:
+    """What the page's script needs to show these cells anew."""
+    cells, slow = [], session.run.slow
     for target, item in dict.fromkeys(changed):
         cell = session.cell(target, item)
         if cell is not None:
@@ -165,7 +203,7 @@ def update_grid(studio: Studio, session: Session, request: Mapping[str, Any]) ->
                     "strip": cell.strip if slow and target.essence and target.id != MIX else "",
                 }
             )
-    return {"slow": slow, "cells": cells}
+    return cells
 
 
 def take_strengths(session: Session, strengths: Mapping[str, object]) -> None:
@@ -176,13 +214,16 @@ def take_strengths(session: Session, strengths: Mapping[str, object]) -> None:
     for id, value in strengths.items():
         target = session.items.targets.get(id)
         if target is not None and isinstance(value, (int, float)) and value == value:
-            setattr(target, name, nearest_strength(float(value)))
+            strength = nearest_strength(float(value))
+            target.by_hand |= name == "strength" and abs(strength - target.strength) > 1e-6
+            setattr(target, name, strength)
 
 
 def show_grid(studio: Studio, session: Session) -> str:
     """Draw what has changed, measure what lacks figures if the visitor wants figures at all, and
     show everything. (A drag only draws, to stay quick.)
     """
+    session.view.people = studio.has_faces
     draw_cells(studio, session)
     if session.view.measuring:
         measure_cells(studio, session)
@@ -222,6 +263,21 @@ def switch_figures(studio: Studio, session: Session) -> str:
     return show_grid(studio, session)
 
 
+def switch_suiting(studio: Studio, session: Session) -> str:
+    """Strengths that suit the sources, or those that stand there."""
+    session.view.suiting = not session.view.suiting
+    if session.view.suiting:
+        scales.suit_all(session)
+    return show_grid(studio, session)
+
+
+def choose_budget(studio: Studio, session: Session, budget: str) -> str:
+    """What every cell may lose of identity, of `BUDGETS`."""
+    wanted = {str(value): value for value in BUDGETS}
+    session.view.budget = wanted.get(budget, session.view.budget)
+    return show_grid(studio, session)
+
+
 # ---- HTML
 
 
@@ -244,6 +300,9 @@ def grid_html(session: Session) -> str:
         has_photographs=any(item.source.has_photograph for item in columns),
         explanation=Markup(EXPLANATION),
         figures_html=figures_html,
+        scale_html=partial(scales.scale_html, session),
+        scaled=scales.measures(session),
+        budgets=BUDGETS,
     )
 
 

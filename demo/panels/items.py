@@ -11,6 +11,7 @@ from PIL import Image
 
 from essence import Studio, UserError, bundled
 
+from ..blending import answer_at_once
 from ..events import ADD, EVERY, NOW, Components, Page, bind
 from ..messages import SKIP, inform
 from ..session import MAX_ITEMS, Item, Photo, Session, SourceItem
@@ -24,7 +25,8 @@ Shown = tuple[Any, Any, Any]  # HTML of the sources, the targets and the grid; o
 
 
 def show(studio: Studio, session: Session) -> Shown:
-    """Everything that handlers may change, with the grid drawn."""
+    """Everything that handlers may change, with essences for new targets and the grid drawn."""
+    answer_at_once(studio, session)
     return sources_html(session), targets_html(session), show_grid(studio, session)
 
 

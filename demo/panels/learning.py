@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -15,7 +15,7 @@ from essence import Essence, Step, Studio, UserError
 from ..blending import embedded_target
 from ..events import LEARN, NOW, Components, Page
 from ..messages import SKIP, errors_told, plural
-from ..presets import DEFAULT, LABELS, options_of, presets
+from ..presets import DEFAULT, LABELS, PATIENT, options_of, presets
 from ..rendering import note, render
 from ..session import Session, TargetItem
 from ..settings import limits
@@ -103,7 +103,7 @@ def connect(page: Page, parts: Components, waiting: WaitingList) -> None:
 
     def idle(state: Session) -> Frame:
         # Then there is more than one way to go on.
-        learned = any(item.faces and item.result for item in state.items.targets.values())
+        learned = any(item.learnable and item.learned for item in state.items.targets.values())
         visible = (gr.update(visible=True), gr.update(visible=False))
         return *visible, gr.update(active=False), gr.update(visible=learned)
 
@@ -152,8 +152,9 @@ def learn(
     seed: float | None,
     consistency: float,
 ) -> Iterator[Frame]:
-    """Learn the targets' essences one after the other. The best essence is in the session at each
-    yield, so that closing this generator (Stop) loses nothing.
+    """Learn the targets' essences one after the other, from the answer that they had at once where
+    the preset leaves the start to us. The best essence is in the session at each yield, so that
+    closing this generator (Stop) loses nothing.
     """
     with errors_told():
         options, queue = options_of(preset, steps, seed, consistency), to_learn(session, mode)
@@ -163,15 +164,17 @@ def learn(
             title = f"Learning {target.name}"
             if len(queue) > 1:
                 title += f" ({number} of {len(queue)})"
-            start = target.essence if mode == CONTINUE else None
+            start = target.instant if preset in PATIENT else None
+            if mode == CONTINUE:
+                start = target.essence
             yield from learn_one(studio, session, target, start, options, title)
             if session.run.learning is not mark:
                 return
             yield SKIP, *show(studio, session)
         session.run.learning = None
         seconds = time.monotonic() - started
-        learned = note(f"Learned {plural(len(queue), 'essence')} in {seconds:.0f} s.")
-        yield learned, *show(studio, session)
+        learned = f"Learned {plural(len(queue), 'essence')} in {seconds:.0f} s."
+        yield note(f"{learned} {gain_text(queue)}".strip()), *show(studio, session)
         return
     session.run.learning = None
     yield "", SKIP, SKIP, SKIP
@@ -201,6 +204,7 @@ def learn_one(
                 return
             target.take(step.result, sources)
             history.append(dict(step.losses))
+            target.gain = gain_of(history[0], step)
             previews = previews if step.preview is None else step.preview
             now = time.monotonic()
             if now - shown >= FRAME_SECONDS or step.index == step.total:
@@ -217,14 +221,34 @@ def seconds_left(step: Step, elapsed: float) -> int | None:
     return max(round(elapsed / step.index * (step.total - step.index)), 0)
 
 
+def gain_of(first: Mapping[str, float], step: Step) -> tuple[float, float] | None:
+    """Mean cosine to the target where learning began, and of the best so far; None where the
+    method does not say.
+    """
+    if not isinstance(step.result, Essence):
+        return None
+    best = step.result.provenance.get("losses", {})
+    if "transfer" not in first or "transfer" not in best:
+        return None
+    return 1 - first["transfer"], 1 - best["transfer"]
+
+
+def gain_text(targets: Sequence[TargetItem]) -> str:
+    gains = [target.gain for target in targets if target.gain is not None]
+    if not gains:
+        return ""
+    before, after = np.mean(gains, axis=0)
+    return f"Likeness to {plural(len(gains), 'target')}: {before:.2f} → {after:.2f}."
+
+
 def to_learn(session: Session, mode: str) -> list[TargetItem]:
     """Targets to learn. Raises UserError where there is none, or no source to learn on."""
     if not session.items.ready():
         raise UserError("Add at least one source first: an essence is learned on faces.")
-    pictured = [item for item in session.items.targets.values() if item.faces]
-    wanted = [item for item in pictured if item.result is None] if mode == NEW else pictured
-    if not pictured:
-        raise UserError("Add a target first: the picture whose essence you want.")
+    known = [item for item in session.items.targets.values() if item.learnable]
+    wanted = [item for item in known if not item.learned] if mode == NEW else known
+    if not known:
+        raise UserError("Add a target first: the picture whose essence you want, or words.")
     if not wanted:
         raise UserError(
             f"Every target has its essence. To learn further, choose '{CONTINUE}' or '{AGAIN}'."
@@ -236,7 +260,7 @@ def after_stop(studio: Studio, session: Session) -> Frame:
     """After Stop: the best essence so far is the target's, and stays so."""
     session.run.learning = None
     text = "Nothing was learned yet."
-    if any(item.faces and item.result for item in session.items.targets.values()):
+    if any(item.learnable and item.learned for item in session.items.targets.values()):
         text = f"The best essence so far is kept; '{CONTINUE}' goes on from it."
     return note(f"Stopped. {text}"), *show(studio, session)
 

@@ -53,7 +53,8 @@ def connect(page: Page, models: gr.HTML, sources: Components, targets: Component
     page.blocks.load(lambda state: arrival(pool, state), session, models, **NOW)
     models.wait(wait_for_models, session, models, concurrency_limit=None, **QUIET)
     # In the queue of those who add pictures: no inversion by the old models can be under way.
-    boxes = [sources["examples_box"], targets["essences_box"]]
+    boxes = [sources["examples_box"], targets["essences_box"], targets["notions_box"]]
+    boxes.append(sources["imagined"])
     models.use(use, [session, sources["refine"]], [models, *boxes, *page.view], **ADD)
 
 
@@ -151,12 +152,13 @@ def switch_models(
     """Switch to another set. Photographs and targets stay: sources are inverted anew, essences wait
     until the visitor comes back.
 
-    Yields (models, sources' examples, ready-made essences, *view). `name` comes from the browser.
+    Yields (models, sources' examples, ready-made essences, notions, faces to choose from, *view).
+    `name` comes from the browser.
     """
     old, sets = session.run.model or pool.first, pool.sets()
     if name not in sets or name == old:
         return
-    boxes, unchanged = [SKIP, SKIP], (SKIP, SKIP, SKIP)
+    boxes, unchanged = [SKIP] * 4, (SKIP, SKIP, SKIP)
     with errors_told():
         check_not_learning(session)
         yield models_html(pool, session, loading=name), *boxes, *unchanged
@@ -175,12 +177,13 @@ def switch_models(
                 f"Essences belong to their models: {plural(waiting, 'essence')} will be back when "
                 f"you go back to {title_of(sets[old])}."
             )
-        boxes = [gr.update(visible=visible) for visible in usable_examples(pool, name)]
+        faces, essences = usable_examples(pool, name)
+        boxes = [gr.update(visible=visible) for visible in (faces, essences, faces)] + [""]
     studio = pool.of(session.run.model)
     yield models_html(pool, session), *boxes, *show(studio, session)
     if session.run.model == name:
         for frame in invert_stale(studio, session, steps):
-            yield SKIP, SKIP, SKIP, *frame
+            yield SKIP, *[SKIP] * 4, *frame
 
 
 def check_not_learning(session: Session) -> None:
@@ -221,12 +224,16 @@ def exchange_models(
     """Nothing of the old models stays in sight. Returns how many essences were put aside."""
     session.run.model, session.run.paces = new, ()
     session.view.cells, session.view.looking, session.items.removed = {}, None, []
+    session.view.imagined, session.view.imagined_seed = (), -1  # nor of what is being made
     targets = list(session.items.targets.values())
     strange = [
         item for item in targets if item.essence is not None and not fits(studio, item.essence)
     ]
+    waiting = [item for item in strange if item.learned]
     for target in strange:
-        if target.faces:
+        if not target.learned:
+            target.take(None)  # the new models make their own at once
+        elif target.learnable:
             target.put_aside(old)
     for item, fields in cuts:
         for name, value in fields.items():
@@ -238,9 +245,9 @@ def exchange_models(
         if target.pictures is not None:
             target.take(None)
         target.bring_back(new)
-    session.items.put_aside(old, [target for target in strange if not target.faces])
+    session.items.put_aside(old, [target for target in strange if not target.learnable])
     session.items.bring_back(new)
-    return len(strange)
+    return len(waiting)
 
 
 def fits(studio: Studio, essence: Essence) -> bool:

@@ -17,6 +17,7 @@ from ..events import ADD, EVERY, Components, Page, bind
 from ..messages import SKIP, errors_told
 from ..session import Session, SourceItem
 from ..settings import limits
+from . import imagine
 from .cards import sources_html
 from .components import CARDS_JS, UNRESTORED, aligned_box, heading, html, picture_inputs
 from .items import (
@@ -34,7 +35,6 @@ from .items import (
 PICTURE_TYPES = [
     *(".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif"),
 ]
-SEEDS = 2**31
 
 
 # ---- components and events
@@ -47,6 +47,7 @@ def build(with_examples: bool) -> Components:
         cards = html(sources_html(Session()), CARDS_JS, elem_id="sources")
         label = "Drop, paste or choose photographs"
         inputs = picture_inputs("sources", label, PICTURE_TYPES, with_examples)
+        inputs |= imagine.build()
         with gr.Accordion("Options", open=False):
             aligned = aligned_box()
             refine = gr.Slider(
@@ -107,10 +108,11 @@ def add_random_face(studio: Studio, session: Session) -> Shown:
     with errors_told():
         sources = session.items.sources
         check_room(sources, "sources")
-        source = studio.random_source(random.randrange(SEEDS))
+        seed = random.randrange(imagine.SEEDS)
+        source = studio.random_source(seed)
         taken = {item.name for item in sources.values()}
         name = next(name for number in count(1) if (name := f"random {number}") not in taken)
-        item = SourceItem(name, (source.crop,), source=source, progress=1.0)
+        item = SourceItem(name, (source.crop,), source=source, progress=1.0, seed=seed)
         sources[item.id] = item
     return show(studio, session)
 

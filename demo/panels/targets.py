@@ -13,6 +13,7 @@ from essence import Essence, Studio, bundled, load_image
 from ..events import ADD, EVERY, NOW, Components, Page, bind
 from ..messages import SKIP, errors_told, inform
 from ..session import Session, TargetItem, nearest_strength
+from . import words
 from .cards import examples_html, targets_html
 from .components import CARDS_JS, EXAMPLES_JS, aligned_box, heading, html, picture_inputs
 from .items import (
@@ -35,14 +36,15 @@ ESSENCE_TYPES = (".safetensors", ".npy", ".npz", ".pt", ".pth")
 # ---- components and events
 
 
-def build(with_essences: bool) -> Components:
-    """`with_essences`: the bundled ones are of the page's first model set."""
+def build(with_essences: bool, with_notions: bool) -> Components:
+    """`with_essences`, `with_notions`: the bundled ones suit the page's first model set."""
     paths = bundled("essences")
     with gr.Column(elem_classes=["es-card"], min_width=320):
         heading(2, "Targets", "whose essence to learn")
         cards = html(targets_html(Session()), CARDS_JS, elem_id="targets")
         label = "Drop, paste or choose pictures, paintings, essence files"
         inputs = picture_inputs("targets", label, [*PICTURE_TYPES, *ESSENCE_TYPES])
+        inputs |= words.build(with_notions)
         with gr.Accordion("Ready-made essences", open=False, visible=with_essences) as box:
             pictures = examples_html(paths, (Essence.load(path).thumbnail for path in paths))
             essences = html(pictures, EXAMPLES_JS, elem_id="essences-examples")
@@ -81,6 +83,7 @@ def add_targets(
                 essence = studio.load_essence(file)
                 strength = nearest_strength(essence.strength)
                 item = TargetItem(essence.name, essence=essence, strength=strength)
+                item.by_hand = strength != 1.0  # somebody chose it
             else:
                 cropped = cut_faces(studio, load_image(file), aligned)
                 item = TargetItem(name, cropped.faces, photo=cropped.photo, found=cropped.found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..models.model_set import ModelSet
 from ..values import Essence
 from .base import Method
 from .encode import EncodeOptions, encode_target
@@ -56,6 +57,9 @@ METHODS: dict[str, Method] = {
         Essence,
     ),
 }
+# Methods that give an essence at once: the first that the models have serves. Those in WANT_PICTURE
+# know no words.
+INSTANT, WANT_PICTURE = ("encode", "map"), ("encode",)
 PRESETS: dict[str, Any] = {
     name: options for method in METHODS.values() for name, options in method.presets.items()
 }
@@ -66,3 +70,15 @@ def method_of(options: object) -> tuple[str, Method]:
     return next(
         (name, method) for name, method in METHODS.items() if type(method.options) is type(options)
     )
+
+
+def instant_options(models: ModelSet, words: bool = False) -> Any | None:
+    """The options of the method that gives the essence of a picture, or of words, at once with
+    these models; None where they have none.
+    """
+    for name in INSTANT:
+        method = METHODS.get(name)
+        blind = words and name in WANT_PICTURE
+        if method is not None and method.needs in models.extras and not blind:
+            return method.options
+    return None

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 
 # How each fact is said: after the person ("a man with ..."), before ("a ... man"), or at the end
 # (", in warm light").
@@ -95,6 +96,47 @@ def untaught_words(text: str) -> list[str]:
             found.append([])
         i += len(phrase or [""])
     return [" ".join(run) for run in found if run]
+
+
+def notions() -> dict[str, tuple[str, ...]]:
+    """One phrase for each notion, as it stands in a sentence, by what it says something of."""
+    tables = {"looks": BEFORE, "face and hair": WITH, "picture and light": BEHIND}
+    groups = {"who": (*NOUNS, *CHILDREN)}
+    return groups | {
+        name: tuple(phrases[0] for phrases in table.values()) for name, table in tables.items()
+    }
+
+
+def with_notion(text: str, phrase: str) -> str:
+    """The sentence that says one of `notions` too: "old" makes "a man" "an old man"."""
+    who = [*NOUNS, *CHILDREN, *PERSON]
+    head, *tail = (part.strip() for part in text.split(","))
+    noun = next((word for word in head.split() if word.lower() in who), "")
+    if not noun:
+        head, noun = f"a person with {head}" if head else "a person", "person"
+    groups = notions()
+    before, after = re.split(rf"\b{noun}\b", head, maxsplit=1)
+    if phrase in groups["who"]:
+        head = f"{before}{phrase}{after}"
+    elif phrase in groups["looks"] and phrase not in before.split():
+        head = f"{before}{phrase} {noun}{after}"
+    elif phrase in groups["face and hair"] and not re.search(rf"\b{phrase}\b", after):
+        head += f" {'and' if ' with ' in after else 'with'} {phrase}"
+    elif phrase in groups["picture and light"] and phrase not in tail:
+        tail.append(phrase)
+    head = re.sub(r"^an? (?=[aeiou])", "an ", head, flags=re.IGNORECASE)
+    head = re.sub(r"^an? (?=[^aeiou])", "a ", head, flags=re.IGNORECASE)
+    return ", ".join(filter(None, [head, *tail]))
+
+
+def similar_notions(words: str, count: int = 3) -> list[str]:
+    """The taught phrases that come nearest to words that were not taught: those that share a word,
+    else those that are spelled much alike.
+    """
+    wanted = set(_words(words))
+    shared = [phrase for phrase in taught_phrases() if wanted & set(_words(phrase))]
+    near = get_close_matches(words.lower(), shared, count, 0.0)
+    return near or get_close_matches(words.lower(), taught_phrases(), count, 0.7)
 
 
 def _words(text: str) -> list[str]:

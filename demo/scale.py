@@ -1,0 +1,58 @@
+"""How much of a source's identity is kept at which strength: measured at a few, interpolated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from essence import Source, suitable_strength
+
+WEAKEST, STRONGEST = -1.5, 2.0  # of a strength slider
+MEASURED = (-1.5, 0.0, 0.5, 1.0, 1.5, 2.0)  # strengths; at 0 nothing is lost
+FINE = np.linspace(WEAKEST, STRONGEST, 71).round(2)
+STRANGER = 0.6  # distance of face descriptors from which on people take two faces for two people
+SAME = 0.45  # up to which they hardly doubt: what a strength that is chosen for them may cost
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """Of one cell."""
+
+    source: Source
+    made_of: tuple[Any, ...]  # the cell's recipe, without strengths
+    distances: Sequence[float]  # of identity, at MEASURED
+    likeness: Sequence[float] | None  # to the target, where it is known
+
+    def distance(self) -> np.ndarray:
+        """At FINE."""
+        return np.interp(FINE, MEASURED, self.distances)
+
+    def range(self, budget: float) -> tuple[float, float]:
+        """The strengths around 0 at which no more than the budget is lost."""
+        return kept_range(self.distance(), budget)
+
+    def suitable(self) -> float:
+        """The least strength that has nearly all of the likeness to be had while the source stays
+        who it is; without a target as much as that allows.
+        """
+        upward = FINE[FINE >= 0]
+        if self.likeness is None:
+            gain = upward
+        else:
+            gain = np.interp(upward, MEASURED, self.likeness)
+            gain = gain - gain[0]
+        kept = upward <= self.range(SAME)[1]
+        return suitable_strength(upward, gain, kept)
+
+
+def kept_range(distance: np.ndarray, budget: float) -> tuple[float, float]:
+    """The strengths around 0 up to which the distance at FINE does not exceed the budget."""
+    zero = int(np.abs(FINE).argmin())
+    lost = distance > budget
+    up, down = lost[zero:], lost[zero::-1]
+    high = zero + (int(up.argmax()) if up.any() else len(up)) - 1
+    low = zero - (int(down.argmax()) if down.any() else len(down)) + 1
+    return float(FINE[min(low, zero)]), float(FINE[max(high, zero)])
