@@ -23,7 +23,9 @@ def presets() -> dict[str, Any]:
         DEFAULT: essence,
         "thorough": dataclasses.replace(essence, steps=300),
     }
-    anywhere = [method.presets for method in METHODS.values() if not method.needs]
+    anywhere = [
+        method.presets for method in METHODS.values() if not (method.needs or method.baseline)
+    ]
     others = {name for presets in anywhere for name in presets} - {"essence"}
     return patience | {name: options for name, options in PRESETS.items() if name in others}
 

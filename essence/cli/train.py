@@ -1,4 +1,4 @@
-"""Train generator, teeth, inverter, clip, mapper: see `python -m essence train --help`."""
+"""Train generator, teeth, inverter, clip, mapper, judge: see `python -m essence train --help`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ RECIPES = {
     "inverter": "train.inverter",
     "clip": "train.clip",
     "mapper": "train.mapper",
+    "judge": "train.judge",
 }
 
 

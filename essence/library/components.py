@@ -189,6 +189,11 @@ COMPONENTS: dict[str, Component] = {
         save=checkpoints.save_mapper,
         check=_check_mapper,
     ),
+    # Judges essences, and takes no part in learning them.
+    "judge": Component(
+        load=lambda path, file: checkpoints.load_judge(path),
+        save=checkpoints.save_judge,
+    ),
 }
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..values import Essence
+from ..values import Essence, Pictures
 from .base import Method
+from .blends import BlendOptions, ClipBlendOptions, blend, clip_blend
 from .map import MapOptions, map_target
 from .optimize import OptimizeOptions, optimize
 from .released import ReleasedOptions, released
+from .style_transfer import GatysOptions, gatys
 
 METHODS: dict[str, Method] = {
     "optimize": Method(
@@ -44,6 +46,30 @@ METHODS: dict[str, Method] = {
         released,
         {"released": ReleasedOptions()},
         Essence,
+    ),
+    "blend": Method(
+        "baseline: the mean of source and target in StyleGAN's space, a picture for each source",
+        blend,
+        {
+            "blend": BlendOptions(),
+            "mixing": BlendOptions(share=1.0, bands=("middle", "fine")),
+        },
+        Pictures,
+        baseline=True,
+    ),
+    "clip-blend": Method(
+        "baseline: the mean of source and target in CLIP's space, a picture for each source",
+        clip_blend,
+        {"clip-blend": ClipBlendOptions()},
+        Pictures,
+        baseline=True,
+    ),
+    "gatys": Method(
+        "baseline: style transfer by Gram matrices, a picture for each source",
+        gatys,
+        {"gatys": GatysOptions()},
+        Pictures,
+        baseline=True,
     ),
 }
 PRESETS: dict[str, Any] = {
