@@ -17,6 +17,7 @@ from essence.methods.refine import RefineOptions
 from essence.models.clip import ImageText
 from essence.models.e4e import Encoder4Editing, EncoderConfig, Inverter
 from essence.models.identity import face_descriptor
+from essence.models.judge import Judge, JudgeConfig
 from essence.models.latents import LatentAxes
 from essence.models.mapper import Mapper, new_mapper
 from essence.models.model_set import ModelSet
@@ -24,6 +25,7 @@ from essence.models.stylegan2 import Generator, GeneratorConfig
 from essence.pictures.tensors import to_pil
 from essence.runtime import folders
 from essence.studio import Studio
+from essence.train.data.judged import JUDGED
 from essence.values import Source, Step, Target
 
 GENERATOR = GeneratorConfig(size=32, style_dim=8, n_mlp=2, channels={4: 8, 8: 8, 16: 8, 32: 4})
@@ -79,6 +81,14 @@ def mapper(generator: Generator, clip: ImageText, axes: LatentAxes, styles: bool
     return made.eval().requires_grad_(False)
 
 
+def judge() -> Judge:
+    """Untrained."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = Judge(JudgeConfig(widths=(4, 4, 6, 8), names=JUDGED))
+    return made.eval().requires_grad_(False)
+
+
 def studio(with_axes: bool = True) -> Studio:
     """Of its own: what another one remembers it does not know."""
     return Studio.of(dataclasses.replace(model_set(with_axes)))
@@ -127,6 +137,7 @@ def files(folder: Path, seed: int = 0) -> Path:
     clip = checkpoints.load_clip(folder / "clip.safetensors")
     made = mapper(generator, clip, LatentAxes.of(torch.zeros(8), torch.eye(8)))
     checkpoints.save_mapper(made, folder / "mapper.safetensors", half=False)
+    checkpoints.save_judge(judge(), folder / "judge.safetensors", half=False)
     return folder
 
 
