@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from essence.errors import UserError
+from essence.errors import BadFile, UserError
 from essence.evaluate import bootstrap, judging
 from essence.evaluate import essence_measures as measures
+from essence.library.checkpoints import load_arcface
+from essence.models.arcface import ArcFace
 from essence.train.data.judged import JUDGED, gaze, repeatability
 
 from . import fakes
@@ -132,10 +134,42 @@ def test_methods_are_compared_where_they_reach_the_same():
 
 
 def test_a_level_that_is_never_reached_is_no_number():
-    similarity, distance = torch.tensor([0.0, 0.4, 0.3]), torch.tensor([0.0, 1.0, 2.0])
-    assert math.isnan(bootstrap.crossing(similarity, distance, 0.5))
-    assert bootstrap.crossing(similarity, distance, 0.2) == pytest.approx(0.5)
-    assert bootstrap.crossing(similarity, distance, -1.0) == 0
+    similarity, distance = torch.tensor([[0.0, 0.4, 0.3]]), torch.tensor([[0.0, 1.0, 2.0]])
+    never, between, before = (
+        bootstrap.crossing(similarity, distance, torch.tensor([level])).item()
+        for level in (0.5, 0.2, -1.0)
+    )
+    assert math.isnan(never) and between == pytest.approx(0.5) and before == 0
+
+
+# ---- identity as papers measure it
+
+
+def test_arcface_is_read_from_the_public_file_and_knows_the_same_face(tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = ArcFace((4, 6, 8, 10), (1, 2, 1, 1), 16).eval()
+    torch.save(made.state_dict(), tmp_path / "model_ir_se50.pth")
+    network = load_arcface(tmp_path / "model_ir_se50.pth")
+    images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        found = network(images)
+        assert torch.equal(found, made(images))
+    assert found.shape == (3, 16)
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(3))
+    torch.save({"weight": torch.ones(2)}, tmp_path / "other.pth")
+    for name, words in (("other.pth", "no ArcFace network"), ("none.pth", "no file")):
+        with pytest.raises(BadFile, match=words):
+            load_arcface(tmp_path / name)
+
+
+def test_public_arcface_has_the_names_of_the_public_file():
+    """IR-SE50: 24 units, 512 numbers."""
+    with torch.device("meta"):
+        state = ArcFace((64, 128, 256, 512), (3, 4, 14, 3)).state_dict()
+    assert state["output_layer.3.weight"].shape == (512, 25088)
+    assert state["body.23.res_layer.5.fc2.weight"].shape == (512, 32, 1, 1)
+    assert {"input_layer.2.weight", "body.3.shortcut_layer.1.running_var"} <= set(state)
 
 
 # ---- the judge

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from ...methods import PRESETS
 from ...methods.base import adjusted
-from .contents import Section, Table
-from .study import QUICK, Contender, Study
+from .contents import Section, Table, spread
+from .study import Contender, Study
 
 STRENGTHS = (0.0, 0.5, 1.0)
 
 
 def variants(study: Study) -> list[tuple[str, str, Contender]]:
     """What is changed, to what, and the contender; the default itself comes first in each group."""
-    scale, quick = study.scale, study.scale.ablation_targets <= QUICK.ablation_targets
+    scale = study.scale
     base = adjusted(PRESETS["essence"], steps=scale.steps, preview_every=scale.steps)
     free = dataclasses.replace(base, space="w+", learning_rate=0.05)
     few = scale.steps
@@ -49,7 +48,7 @@ def variants(study: Study) -> list[tuple[str, str, Contender]]:
         groups = [group for group in groups if "axes" not in group[0]]
     found = []
     for what, choices in groups:
-        for value, options, changes, count in choices[: 3 if quick else None]:
+        for value, options, changes, count in choices[: scale.ablation_values]:
             contender = Contender(
                 f"{what} {value}",
                 adjusted(options, **changes),
@@ -89,13 +88,4 @@ def ablation_section(study: Study) -> Section:
 def ablation_cells(record: dict[str, Tensor], one: int) -> list[str]:
     values = [record["encoder"][:, one], record["judge"][:, one], record["distance"][:, one]]
     values += [record["consistency"], record["side_effects"], record["seconds"]]
-    return [spread(each.flatten()) for each in values]
-
-
-def spread(values: Tensor) -> str:
-    """Mean ± deviation of what is a number."""
-    known = values[~torch.isnan(values)]
-    if not len(known):
-        return "–"
-    deviation = f" ± {known.std():.3f}" if len(known) > 1 else ""
-    return f"{known.mean():.3f}{deviation}"
+    return [spread(each) for each in values]

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from ...errors import UserError
+from ...library.checkpoints import load_arcface
 from ...studio import Studio
 from ...train.common import parse_options
 from ..judging import juror_for
@@ -41,6 +42,7 @@ class PaperOptions:
     judge: str = described(
         "", "an open_clip model as the judge, such as ViT-B-16-SigLIP/webli (default: the bundled)"
     )
+    arcface: str = described("", "ArcFace's model_ir_se50.pth, for identity as papers measure it")
     format: str = described("jpg", "of the figures, jpg or png")
     threads: int = described(0, "0: torch's choice")
 
@@ -53,7 +55,8 @@ def report(options: PaperOptions, studio: Studio, scale: Scale) -> list[Section]
     """Every section, in the paper's order. Raises UserError."""
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
-    study = Study(studio, juror_for(studio.models, options.judge), scale, out)
+    arcface = load_arcface(options.arcface) if options.arcface else None
+    study = Study(studio, juror_for(studio.models, options.judge), scale, out, arcface)
     compared = contenders(studio, scale)
     directions = [c for c in compared if not study.gives_pictures(c) and c.name != "released"]
     sections = comparison_sections(study, compared)

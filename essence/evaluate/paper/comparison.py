@@ -13,12 +13,11 @@ from ...studio import TRUNCATION
 from ..bootstrap import Interval, difference_at_equal_similarity, mean_interval
 from ..held_out import to_channels
 from ..metrics import fid, kid, set_features
-from .contents import Figure, Section, Table, labelled_grid
+from .contents import NOT_KNOWN, Figure, Section, Table, labelled_grid
 from .study import REFERENCE_SEED, SHOWN, Contender, Study
 
 FEATURES = 704  # of a picture in FID: with fewer pictures its covariance is singular
 Records = dict[str, dict[str, Tensor]]  # contender -> what was measured, [T, ...]
-NOT_KNOWN = "–"
 # What each column says, in plain words.
 MEASURES = {
     "target similarity (encoder)": "how much the edited people look like the target to the "
@@ -34,6 +33,8 @@ MEASURES = {
     "disentanglement": "of all that changed, the share that went towards the target.",
     "identity distance": "how far people are from themselves by dlib's face network; the same "
     "person is usually closer than 0.6.",
+    "identity (ArcFace)": "the cosine of the person before and after by ArcFace, where somebody "
+    "gave its weights (--arcface); 1 is the same.",
     "consistency": "whether all sources change alike (eq. 7 on people who took no part): the mean "
     "cosine between their changes.",
     "linearity": "how straight the way in the encoder's space is as strength grows; 1 is straight.",
@@ -90,17 +91,23 @@ def figure_one(study: Study, contenders: Sequence[Contender], found: Records) ->
 def measures_table(study: Study, contenders: Sequence[Contender], found: Records) -> Table:
     juror = study.juror.name if study.juror else "judge"
     columns = ["method", "target similarity (encoder)", f"target similarity ({juror})", "moved"]
-    columns += ["side effects", "disentanglement", "identity distance", "consistency", "linearity"]
+    columns += ["side effects", "disentanglement", "identity distance", "identity (ArcFace)"]
+    columns += ["consistency", "linearity"]
     columns += ["sharpness", "KID x 1000 (dlib's face network, not Inception)"]
     columns += ["FID (dlib's face network, not Inception)", "seconds per target"]
     first, reference = found[contenders[0].name], reference_features(study)
     unedited = [mean_interval(first[name][:, 0]) for name in ("encoder", "judge")]
-    rows = [["unedited", *map(shown, unedited), *[NOT_KNOWN] * 10]]
+    rows = [["unedited", *map(shown, unedited), *[NOT_KNOWN] * 11]]
     for contender in contenders:
         record, one = found[contender.name], contender.one
         tables = [record["encoder"][:, one], record["judge"][:, one], record["moved"]]
         tables += [record["side_effects"], record["disentanglement"], record["distance"][:, one]]
-        tables += [record["consistency"][:, None], record["linearity"], record["sharpness"]]
+        tables += [
+            record["arcface"],
+            record["consistency"][:, None],
+            record["linearity"],
+            record["sharpness"],
+        ]
         seconds = record["seconds"]
         spread = f" ± {seconds.std():.1f}" if len(seconds) > 1 else ""
         cells = [shown(mean_interval(table)) for table in tables]

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from ...pictures.grids import grid
 from ...runtime.files import write_bytes
 
+NOT_KNOWN = "–"
 LABEL = 120  # pixels left of a figure's rows for their names
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 68rem; padding: 0 1rem;
@@ -136,6 +138,14 @@ def html_table(table: Table) -> str:
 def markdown_table(table: Table) -> str:
     lines = [table.columns, ["---"] * len(table.columns), *table.rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def spread(values: Tensor) -> str:
+    """Mean ± deviation of what is a number."""
+    known = values[~values.isnan()]
+    if not len(known):
+        return NOT_KNOWN
+    return f"{known.mean():.3f}" + (f" ± {known.std():.3f}" if len(known) > 1 else "")
 
 
 def write_csv(table: Table, out: Path) -> None:

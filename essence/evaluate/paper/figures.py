@@ -15,9 +15,9 @@ from ...errors import UserError
 from ...library import manifest
 from ...studio import Studio
 from ...values import Target
-from ..bootstrap import interval
+from ..bootstrap import mean_interval
 from ..essence_measures import target_consistency
-from .contents import Figure, Section, Table, labelled_grid
+from .contents import Figure, Section, Table, labelled_grid, spread
 from .study import SHOWN, Contender, Scale, Study
 
 PERSONS_SHOWN = 4
@@ -96,14 +96,13 @@ def consistency_cells(study: Study, first: Tensor, second: Tensor) -> list[str]:
     cells = []
     for a, b in spaces:
         triples = target_consistency(a, b).float()
-        by_person = interval(lambda rows, _, t=triples: t[rows].mean().item(), len(a), 1)
-        cells.append(str(by_person))
+        cells.append(str(mean_interval(triples.mean(1, keepdim=True))))
     cells += ["–"] * (2 - len(spaces))
     a, b = (torch.nn.functional.normalize(x, dim=1) for x in spaces[-1])
     cosines = a @ b.T
     other = cosines[~torch.eye(len(a), dtype=torch.bool)]
     same = cosines.diagonal()
-    return [*cells, *(f"{c.mean():.2f} ± {c.std():.2f}" for c in (same, other))]
+    return [*cells, *map(spread, (same, other))]
 
 
 # ---- churches
@@ -125,10 +124,9 @@ def church_section(name: str, scale: Scale, contender: Contender, out: Path) -> 
         record = study.records(contender, study.targets, bar.update)
     for key in ("encoder", "consistency", "linearity"):
         values = record[key][:, contender.one] if key == "encoder" else record[key]
-        cells.append(f"{values.nanmean():.3f} ± {values[~values.isnan()].std():.3f}")
-    before = record["encoder"][:, 0]
+        cells.append(spread(values))
     columns = ["similarity before", "after", "consistency", "linearity"]
-    row = [f"{before.mean():.3f} ± {before.std():.3f}", *cells]
+    row = [spread(record["encoder"][:, 0]), *cells]
     table = Table("churches", f"{name}: mean ± deviation at strength 1.", columns, [row])
     sheet = essence_sheet(study, contender, study.targets[:4])
     caption = "Random pictures of the church generator as sources and targets."

@@ -22,6 +22,9 @@ from torch import Tensor
 from ...library.components import fingerprint
 from ...methods import METHODS, PRESETS
 from ...methods.base import adjusted
+from ...models.arcface import ArcFace
+from ...pictures.loading import load_image
+from ...pictures.saving import write_picture
 from ...pictures.tensors import from_uint8, resize, to_pil, to_tensor
 from ...studio import Studio, last
 from ...train.augment import light, misalign
@@ -59,10 +62,11 @@ class Scale:
     reference: int = 800  # samples of the generator for KID and FID
     ablation_targets: int = 2
     ablation_sources: int = 12
+    ablation_values: int = 4  # of each option
 
 
 WHOLE = Scale()
-QUICK = Scale(4, 6, 4, 40, 20, 10, 12, 3, 60, 1, 6)
+QUICK = Scale(4, 6, 4, 40, 20, 10, 12, 3, 60, 1, 6, 3)
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ class Appearance:
     embeddings: Tensor  # unit [N, E], of the encoder that is optimised
     described: Tensor | None  # [N, K], by the judge
     descriptors: Tensor | None  # [N, 128], of the face network
+    faces: Tensor | None = None  # unit [N, E], of ArcFace where somebody brought it
 
 
 def contenders(studio: Studio, scale: Scale) -> list[Contender]:
@@ -118,14 +123,23 @@ class Study:
     that changes with the models, the scale and the seeds.
     """
 
-    def __init__(self, studio: Studio, juror: Juror | None, scale: Scale, out: Path):
+    def __init__(
+        self,
+        studio: Studio,
+        juror: Juror | None,
+        scale: Scale,
+        out: Path,
+        arcface: ArcFace | None = None,
+    ):
         self.studio, self.models, self.juror, self.scale = studio, studio.models, juror, scale
+        self.arcface = arcface if self.models.has_faces else None
         self.out, self.work = out, out / ".work" / self.digest()
         self.work.mkdir(parents=True, exist_ok=True)
         (out / ".work" / ".gitignore").write_text("*\n")
 
     def digest(self) -> str:
         networks = [self.models.generator, self.models.clip, *self.models.extras.values()]
+        networks += [self.arcface] if self.arcface else []
         networks += [judge] if (judge := getattr(self.juror, "judge", None)) is not None else []
         marks = [fingerprint(network) for network in networks]
         known = (self.models.id, marks, self.scale, getattr(self.juror, "name", None), SIDE)
@@ -161,8 +175,15 @@ class Study:
         for i, picture in enumerate(made):
             found[f"generated-{i}"] = resize(picture, SIDE)
             if i < len(drawn):
-                found[f"drawn-{drawn[i]}"] = draw_target(drawn[i], SIDE)
+                found[f"drawn-{drawn[i]}"] = self.drawing(drawn[i], seed=0)
         return found
+
+    def drawing(self, name: str, seed: int) -> Image.Image:
+        """Drawn by code, which takes seconds, or from disk."""
+        path = self.work.parent / f"drawn-{name}-{seed}.png"
+        if not path.is_file():
+            write_picture(draw_target(name, SIDE, seed), path)
+        return load_image(path)
 
     @cached_property
     def targets(self) -> list[Target]:
@@ -177,7 +198,7 @@ class Study:
         rng, found = torch.Generator().manual_seed(PERSON_SEED), []
         for name, picture in self.target_pictures.items():
             if name.startswith("drawn-"):
-                again = draw_target(name.removeprefix("drawn-"), SIDE, seed=1)
+                again = self.drawing(name.removeprefix("drawn-"), seed=1)
             else:
                 lit = light(to_tensor(picture).flip(-1), rng, share=1.0)[0]
                 again = to_pil(misalign(lit, rng))[0]
@@ -232,7 +253,11 @@ class Study:
         embeddings = torch.cat([self.models.encode(part).float().cpu() for part in parts])
         described = self.juror.describe(pictures) if self.juror else None
         descriptors = chip_descriptors(pictures) if self.models.has_faces else None
-        return Appearance(F.normalize(embeddings, dim=1), described, descriptors)
+        faces = None
+        if self.arcface is not None:
+            parts = from_uint8(pictures).split(self.models.render_batch)
+            faces = torch.cat([self.arcface(part) for part in parts])
+        return Appearance(F.normalize(embeddings, dim=1), described, descriptors, faces)
 
     @cached_property
     def before(self) -> Appearance:
@@ -241,8 +266,8 @@ class Study:
 
     def record(self, contender: Contender, target: Target) -> dict[str, Tensor]:
         """All that is measured of a contender's edits towards a target; from disk where it has
-        been before. `encoder`, `judge` (similarities) and `distance` are [K, S]; `moved`,
-        `side_effects`, `disentanglement`, `linearity` and `sharpness` [S]; `consistency` and
+        been before. `encoder`, `judge` (similarities) and `distance` are [K, S]; `arcface`,
+        `moved`, `side_effects`, `disentanglement`, `linearity`, `sharpness` [S]; `consistency` and
         `seconds` numbers; `features` [S, 704] and `cells` uint8 [up to SHOWN, H, W, 3] of
         strength 1. Not a number where nobody can say.
         """
@@ -271,6 +296,7 @@ class Study:
             "linearity": measures.linearity(e),
             "judge": unknown,
             "distance": unknown,
+            "arcface": unknown[0],
             "moved": unknown[0],
             "side_effects": unknown[0],
             "disentanglement": unknown[0],
@@ -280,6 +306,9 @@ class Study:
             d = path("descriptors")
             found["distance"] = torch.stack([identity_distance(d[0], x) for x in d])
             found["features"] = set_features(to_channels(edited[one])).half()
+        if after.faces is not None:
+            faces = path("faces")
+            found["arcface"] = F.cosine_similarity(faces[0], faces[one], dim=1)
         if self.juror is not None and after.described is not None:
             goal, x = self.wanted(target), path("described")
             found["judge"] = torch.stack([self.juror.similarity(each, goal) for each in x])
@@ -295,7 +324,7 @@ class Study:
     def wanted(self, target: Target) -> Tensor:
         """What the judge says of the target's picture, at the side of the generator's, [K]."""
         picture = resize(target.picture.convert("RGB"), self.models.size)
-        return self.juror.describe(np.asarray(picture)[None])[0]
+        return self.juror.describe(np.array(picture)[None])[0]
 
     def records(
         self, contender: Contender, targets: Sequence[Target], tell: Callable[[], None]
