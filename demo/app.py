@@ -8,7 +8,7 @@ from essence import Studio, StudioPool
 
 from . import api, settings, spaces
 from .events import NOW, Page
-from .panels import compare, crop, grid, learning, models, sources, targets
+from .panels import compare, crop, grid, learning, models, rivals, sources, targets
 from .panels.components import html
 from .rendering import render
 from .session import Run, Session, Visitors
@@ -46,6 +46,7 @@ def build(studio: Studio | StudioPool) -> gr.Blocks:
             target_parts = targets.build(essences_fit)
         learn_parts = learning.build()
         grid_parts = grid.build(pool, visitors)
+        rival_parts = rivals.build()
         crop_editor = crop.build()
         html(render("privacy.html"))
 
@@ -61,6 +62,7 @@ def build(studio: Studio | StudioPool) -> gr.Blocks:
         learning.connect(page, learn_parts, waiting)
         grid.connect(page, grid_parts)
         compare.connect(page, grid_parts)
+        rivals.connect(page, rival_parts)
         settings.connect(page, browser, {**learn_parts, "refine": source_parts["refine"]})
     blocks.temp_file_sets.append(Strays(blocks.GRADIO_CACHE))
     blocks.queue(default_concurrency_limit=4, max_size=MAX_WAITING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Protocol
 
 import numpy as np
@@ -45,14 +46,15 @@ class FaceJuror:
     """
 
     def __init__(self, judge: Judge):
-        self.judge, self.name = judge, "judge"
+        # On the CPU, where landmarks are found, wherever the models are.
+        self.judge, self.name = copy.deepcopy(judge).cpu(), "judge"
         self.attributes = tuple(judge.config.names)
         if self.attributes != JUDGED:
             raise UserError(
                 "The judge was made for other attributes than these: make it again "
                 "(`python -m essence train judge`)."
             )
-        self.weights = judge.reliability
+        self.weights = self.judge.reliability
 
     def describe(self, pictures: np.ndarray) -> Tensor:
         raw = judged_attributes(self.judge, at_side(to_channels(pictures)))
