@@ -8,9 +8,11 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from ..errors import UserError
@@ -99,9 +101,10 @@ def clip_blend(
 ) -> Iterator[Step]:
     """For each source, from z_s, the latents whose picture's embedding comes closest to the mean of
     the source's and the target's (paper, section 5): CLIP's space is blended, and nothing asks
-    what else changes. In the latents' own axes and with the penalty of `optimize`, so that the two
-    differ in what they minimise alone. "total" is 1 - mean cos to those goals; `result` is the
-    best of each source, as rendered at the last preview.
+    what else changes. In the latents' own axes and with the penalty of `optimize`, from which it
+    differs in what it minimises, and in that each source has a change of its own. "total" is
+    1 - mean cos to those goals; `result` is the best of each source, as rendered at the last
+    preview.
     """
     z = latents_of(models, sources)
     axes, known = models.latents or round_axes(models), provenance(options)
@@ -147,14 +150,14 @@ def falling(t: float) -> float:
     return min(1.0, 2 * (1 - t))
 
 
-def require_picture(target: Target, what: str):
+def require_picture(target: Target, what: str) -> Image.Image:
     """The target's picture. Raises UserError for a target of words."""
     if target.picture is None:
         raise UserError(f"{what} takes a picture as its target, not words.")
     return target.picture
 
 
-def provenance(options) -> dict[str, object]:
+def provenance(options: Any) -> dict[str, object]:
     return {"options": dataclasses.asdict(options), "created": timestamp()}
 
 

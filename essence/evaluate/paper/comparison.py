@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ...studio import TRUNCATION
+from ...values import Target
 from ..bootstrap import Interval, difference_at_equal_similarity, mean_interval
 from ..held_out import to_channels
 from ..metrics import fid, kid, set_features
@@ -168,41 +169,53 @@ def pairs_table(study: Study, contenders: Sequence[Contender], found: Records) -
 # ---- identity at equal similarity
 
 
+VERDICTS = {1: "ours", -1: "the rival", 0: "neither (the interval holds zero)"}
+
+
 def equal_section(study: Study, contenders: Sequence[Contender], found: Records) -> Section:
-    """Ours against each rival where both look as much like the target."""
+    """Ours against each rival where both look as much like the target, over all targets and over
+    each kind of them.
+    """
+    title = "Identity at equal similarity"
     if not study.models.has_faces:
-        return Section("Identity at equal similarity", ["Skipped: these pictures are no faces."])
+        return Section(title, ["Skipped: these pictures are no faces."])
     ours, *rivals = contenders
-    judges = ["encoder"] if study.juror is None else ["judge", "encoder"]
+    names = {"encoder": "the optimised encoder"}
+    names |= {"judge": study.juror.name} if study.juror else {}
     rows, verdicts = [], {}
     for rival in rivals:
-        cells = []
-        for judge in judges:
-            count = found[rival.name][judge].shape[2]
-            pair = [
-                (found[c.name][judge][:, :, :count], found[c.name]["distance"][:, :, :count])
-                for c in (ours, rival)
-            ]
-            difference, share = difference_at_equal_similarity(*pair, ours.one)
-            cells += [str(difference), f"{share:.0%}", VERDICTS[difference.sign]]
-        verdicts.setdefault(cells[2], []).append(rival.name)
-        rows.append([rival.name, *cells])
-    columns = ["rival"]
-    for judge in judges:
-        name = study.juror.name if judge == "judge" and study.juror else "optimised encoder"
-        columns += [f"further from oneself than ours, at equal similarity by the {name}"]
-        columns += ["level, as a share of what ours gains", "identity is kept better by"]
+        for judge in sorted(names, reverse=True):
+            for kind, chosen in kinds(study.targets).items():
+                count = found[rival.name][judge].shape[2]
+                pair = [
+                    tuple(found[c.name][key][chosen, :, :count] for key in (judge, "distance"))
+                    for c in (ours, rival)
+                ]
+                difference, share = difference_at_equal_similarity(*pair, ours.one)
+                verdict = VERDICTS[difference.sign]
+                rows.append(
+                    [rival.name, names[judge], kind, str(difference), f"{share:.0%}", verdict]
+                )
+                if kind == "all":
+                    verdicts.setdefault((names[judge], verdict), []).append(rival.name)
+    columns = ["rival", "similarity by", "targets", "its identity distance less ours"]
+    columns += ["level, as a share of what ours gains", "identity is kept better by"]
     text = [
         "Strengths are interpolated until both methods look as much like the target (to what ours "
         "reaches at strength 1, or what the rival reaches at most). The figure is the rival's "
         "identity distance less ours: above zero, ours keeps people more themselves.",
         *(
-            f"By the {judges[0]}, identity is kept better by {verdict}: {', '.join(names)}."
-            for verdict, names in verdicts.items()
+            f"By {judge}, identity is kept better by {verdict}: {', '.join(rivals)}."
+            for (judge, verdict), rivals in verdicts.items()
         ),
     ]
-    table = Table("equal-similarity", "Difference of identity distances.", columns, rows)
-    return Section("Identity at equal similarity", text, [], [table])
+    table = Table("equal-similarity", "Difference [95 % interval].", columns, rows)
+    return Section(title, text, [], [table])
 
 
-VERDICTS = {1: "ours", -1: "the rival", 0: "neither (the interval holds zero)"}
+def kinds(targets: Sequence[Target]) -> dict[str, list[int]]:
+    """Rows of all targets, and of the generated and the drawn ones where there are both."""
+    by_kind: dict[str, list[int]] = {}
+    for row, target in enumerate(targets):
+        by_kind.setdefault(target.name.partition("-")[0], []).append(row)
+    return {"all": list(range(len(targets)))} | (by_kind if len(by_kind) > 1 else {})
