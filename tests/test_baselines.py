@@ -182,7 +182,7 @@ def test_vgg_serves_where_its_weights_are(models, monkeypatch, tmp_path):
     (tmp_path / "vgg19.pth").touch()
     name, maps = style_transfer.feature_maps("auto", models)
     styles, content = maps(torch.zeros(1, 3, 8, 8))
-    assert name == "VGG-19 (ImageNet)" and len(styles) == 5 and content.shape == (1, 3, 8, 8)
+    assert name == "VGG-19" and len(styles) == 5 and content.shape == (1, 3, 8, 8)
 
 
 # ---- offered like any other

@@ -114,12 +114,19 @@ def relative(found: Tensor, wanted: Tensor) -> Tensor:
 # ---- feature maps
 
 
-def feature_maps(network: str, models: ModelSet) -> tuple[str, Maps]:
-    """The name of the network, as it belongs beside every figure, and its maps. Raises UserError
-    where "vgg19" cannot be had.
+def network_name(network: str = "auto") -> str:
+    """One of NETWORKS as it belongs beside every figure: "VGG-19", or "face network", which is no
+    published baseline.
     """
-    if network == "vgg19" or (network == "auto" and vgg19_file().is_file()):
-        return "VGG-19 (ImageNet)", vgg19_maps(vgg19())
+    vgg = network == "vgg19" or (network == "auto" and vgg19_file().is_file())
+    return "VGG-19" if vgg else "face network"
+
+
+def feature_maps(network: str, models: ModelSet) -> tuple[str, Maps]:
+    """The name of one of NETWORKS and its maps. Raises UserError where "vgg19" cannot be had."""
+    name = network_name(network)
+    if name == "VGG-19":
+        return name, vgg19_maps(vgg19())
 
     faces = models.identity or face_descriptor().to(models.device)
 
@@ -127,7 +134,7 @@ def feature_maps(network: str, models: ModelSet) -> tuple[str, Maps]:
         stages = faces.features(images)
         return stages, stages[FACE_CONTENT]
 
-    return "dlib's face network (VGG-19's weights are not here)", maps
+    return name, maps
 
 
 def vgg19_maps(features: nn.Sequential) -> Maps:

@@ -9,8 +9,9 @@ from tqdm import tqdm
 
 from ...methods import PRESETS
 from ...methods.base import adjusted
+from .contenders import Contender
 from .contents import Section, Table, spread
-from .study import Contender, Study
+from .study import Study
 
 STRENGTHS = (0.0, 0.5, 1.0)
 

@@ -22,9 +22,10 @@ from ...train.common import parse_options
 from ..judging import juror_for
 from .ablation import ablation_section
 from .comparison import comparison_sections
+from .contenders import QUICK, WHOLE, Scale, contenders
 from .contents import Section, write_report
 from .figures import church_section, drawn_section, persons_section
-from .study import QUICK, WHOLE, Scale, Study, contenders
+from .study import Study
 
 FORMATS = ("jpg", "png")
 

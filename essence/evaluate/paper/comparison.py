@@ -14,8 +14,9 @@ from ...values import Target
 from ..bootstrap import Interval, difference_at_equal_similarity, mean_interval
 from ..held_out import to_channels
 from ..metrics import fid, kid, set_features
+from .contenders import Contender
 from .contents import NOT_KNOWN, Figure, Section, Table, labelled_grid
-from .study import REFERENCE_SEED, SHOWN, Contender, Study
+from .study import REFERENCE_SEED, SHOWN, Study
 
 FEATURES = 704  # of a picture in FID: with fewer pictures its covariance is singular
 Records = dict[str, dict[str, Tensor]]  # contender -> what was measured, [T, ...]

@@ -17,8 +17,9 @@ from ...studio import Studio
 from ...values import Target
 from ..bootstrap import mean_interval
 from ..essence_measures import target_consistency
+from .contenders import Contender, Scale
 from .contents import Figure, Section, Table, labelled_grid, spread
-from .study import SHOWN, Contender, Scale, Study
+from .study import SHOWN, Study
 
 PERSONS_SHOWN = 4
 WANTED = 0.8  # share of triples

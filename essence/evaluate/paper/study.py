@@ -20,8 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...library.components import fingerprint
-from ...methods import METHODS, PRESETS
-from ...methods.base import adjusted
+from ...methods import METHODS
 from ...models.arcface import ArcFace
 from ...pictures.loading import load_image
 from ...pictures.saving import write_picture
@@ -36,54 +35,13 @@ from .. import essence_measures as measures
 from ..held_out import to_channels
 from ..judging import Juror
 from ..metrics import chip_descriptors, identity_distance, set_features, sharpness
+from .contenders import Contender, Scale
 
 SIDE = 256  # pixels of a target
 # Seeds of random faces: those that essences are learned on, and those that took no part.
 LEARNED_ON, UNSEEN = 500, 1000
 TARGET_SEED, PERSON_SEED, REFERENCE_SEED = 11, 12, 13
-STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0)
-# Of methods for which more than all is nonsense: a cross-fade, another's layers.
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 SHOWN = 6  # sources in a figure
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How much is computed."""
-
-    targets: int = 20
-    sources: int = 20
-    learned_on: int = 4
-    steps: int = 100  # of the methods that learn
-    clip_blend_steps: int = 40
-    refinement: int = 25
-    gatys_steps: int = 20
-    gatys_sources: int = 8
-    reference: int = 800  # samples of the generator for KID and FID
-    ablation_targets: int = 2
-    ablation_sources: int = 12
-    ablation_values: int = 4  # of each option
-
-
-WHOLE = Scale()
-QUICK = Scale(4, 6, 4, 40, 20, 10, 12, 3, 60, 1, 6, 3)
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A way to edit, as the report names it."""
-
-    name: str
-    options: Any
-    strengths: tuple[float, ...] = STRENGTHS
-    sources: int | None = None  # at most so many; None: all
-    learned_on: int | None = None  # sources to learn on; None: as many as the scale says
-    note: str = ""
-
-    @property
-    def one(self) -> int:
-        """The place of strength 1."""
-        return self.strengths.index(1.0)
 
 
 @dataclass(frozen=True)
@@ -94,28 +52,6 @@ class Appearance:
     described: Tensor | None  # [N, K], by the judge
     descriptors: Tensor | None  # [N, 128], of the face network
     faces: Tensor | None = None  # unit [N, E], of ArcFace where somebody brought it
-
-
-def contenders(studio: Studio, scale: Scale) -> list[Contender]:
-    """Ours first, then every method that these models bear and the paper's rivals."""
-    models, steps = studio.models, scale.steps
-    found = [Contender("ours", adjusted(PRESETS["essence"], steps=steps))]
-    instant = [name for name, m in METHODS.items() if m.needs and m.needs in models.extras]
-    for name in instant:
-        found.append(Contender(name, METHODS[name].options, note=METHODS[name].title))
-    gatys = adjusted(PRESETS["gatys"], steps=scale.gatys_steps, preview_every=scale.gatys_steps)
-    clip_blend = adjusted(
-        PRESETS["clip-blend"], steps=scale.clip_blend_steps, preview_every=scale.clip_blend_steps
-    )
-    refined = {"steps": scale.refinement, "preview_every": scale.refinement}
-    return [
-        *found,
-        Contender("released", adjusted(PRESETS["released"], steps=steps, preview_every=steps)),
-        Contender("StyleGAN blend", adjusted(PRESETS["blend"], **refined)),
-        Contender("CLIP blend", clip_blend),
-        Contender("style mixing", adjusted(PRESETS["mixing"], **refined), SHARES),
-        Contender("Gatys", gatys, SHARES, scale.gatys_sources),
-    ]
 
 
 class Study:
@@ -309,22 +245,27 @@ class Study:
         if after.faces is not None:
             faces = path("faces")
             found["arcface"] = F.cosine_similarity(faces[0], faces[one], dim=1)
-        if self.juror is not None and after.described is not None:
-            goal, x = self.wanted(target), path("described")
-            found["judge"] = torch.stack([self.juror.similarity(each, goal) for each in x])
-            if self.juror.attributes:
-                for name in ("moved", "side_effects", "disentanglement"):
-                    measure = getattr(measures, "moved_share" if name == "moved" else name)
-                    found[name] = measure(x[0], x[one], goal)
+        if after.described is not None:
+            found |= self.judgement(path("described"), one, target)
         ratio = sharpness(edited[one]) / sharpness(edited[0]).clip(min=1e-6)
         found["sharpness"] = torch.from_numpy(ratio)
         found["cells"] = torch.from_numpy(edited[one][:SHOWN].copy())
         return found
 
-    def wanted(self, target: Target) -> Tensor:
-        """What the judge says of the target's picture, at the side of the generator's, [K]."""
+    def judgement(self, described: Tensor, one: int, target: Target) -> dict[str, Tensor]:
+        """What the judge finds in edits that it described, [K, S, A], beside the target's picture
+        at their own side.
+        """
         picture = resize(target.picture.convert("RGB"), self.models.size)
-        return self.juror.describe(np.array(picture)[None])[0]
+        goal = self.juror.describe(np.array(picture)[None])[0]
+        similarity = [self.juror.similarity(each, goal) for each in described]
+        found = {"judge": torch.stack(similarity)}
+        if self.juror.attributes:
+            edit = described[0], described[one], goal
+            found["moved"] = measures.moved_share(*edit)
+            found["side_effects"] = measures.side_effects(*edit)
+            found["disentanglement"] = measures.disentanglement(*edit)
+        return found
 
     def records(
         self, contender: Contender, targets: Sequence[Target], tell: Callable[[], None]
