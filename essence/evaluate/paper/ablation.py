@@ -50,14 +50,12 @@ def variants(study: Study) -> list[tuple[str, str, Contender]]:
     found = []
     for what, choices in groups:
         for value, options, changes, count in choices[: scale.ablation_values]:
-            contender = Contender(
-                f"{what} {value}",
-                adjusted(options, **changes),
-                STRENGTHS,
-                scale.ablation_sources,
-                count,
-            )
-            found.append((what, value, contender))
+            changed = adjusted(options, **changes)
+            count = None if count == scale.learned_on else count
+            # The default is learned once, for all groups.
+            name = "default" if (changed, count) == (base, None) else f"{what} {value}"
+            chosen = Contender(name, changed, STRENGTHS, scale.ablation_sources, count)
+            found.append((what, value, chosen))
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -99,7 +100,11 @@ def measures_table(study: Study, contenders: Sequence[Contender], found: Records
     columns += ["FID (dlib's face network, not Inception)", "seconds per target"]
     first, reference = found[contenders[0].name], reference_features(study)
     unedited = [mean_interval(first[name][:, 0]) for name in ("encoder", "judge")]
-    rows = [["unedited", *map(shown, unedited), *[NOT_KNOWN] * 11]]
+    inversions = np.stack([np.asarray(source.inversion) for source in study.sources])
+    floor = [NOT_KNOWN] * 2
+    if reference is not None:
+        floor = set_distances({"features": set_features(to_channels(inversions))[None]}, reference)
+    rows = [["unedited", *map(shown, unedited), *[NOT_KNOWN] * 8, *floor, NOT_KNOWN]]
     for contender in contenders:
         record, one = found[contender.name], contender.one
         tables = [record["encoder"][:, one], record["judge"][:, one], record["moved"]]
@@ -147,7 +152,7 @@ def set_distances(record: dict[str, Tensor], reference: Tensor | None) -> list[s
     halves = [part.flatten(0, 1) for part in record["features"].float().chunk(2)]
     estimates = [1000 * kid(reference, half) for half in halves]
     spread = abs(estimates[0] - estimates[-1]) / 2
-    figure = f"{1000 * kid(reference, made):.0f} ± {spread:.0f}"
+    figure = f"{1000 * kid(reference, made):.0f}" + (f" ± {spread:.0f}" if spread else "")
     return [figure, f"{fid(reference, made):.1f}" if enough else NOT_KNOWN]
 
 
@@ -170,7 +175,10 @@ def pairs_table(study: Study, contenders: Sequence[Contender], found: Records) -
 # ---- identity at equal similarity
 
 
+# A level below this share of what ours gains compares two methods that hardly do anything.
+COMPARABLE = 0.25
 VERDICTS = {1: "ours", -1: "the rival", 0: "neither (the interval holds zero)"}
+NOT_REACHED = "nobody: the rival hardly comes to look like the target"
 
 
 def equal_section(study: Study, contenders: Sequence[Contender], found: Records) -> Section:
@@ -193,7 +201,7 @@ def equal_section(study: Study, contenders: Sequence[Contender], found: Records)
                     for c in (ours, rival)
                 ]
                 difference, share = difference_at_equal_similarity(*pair, ours.one)
-                verdict = VERDICTS[difference.sign]
+                verdict = VERDICTS[difference.sign] if share >= COMPARABLE else NOT_REACHED
                 rows.append(
                     [rival.name, names[judge], kind, str(difference), f"{share:.0%}", verdict]
                 )

@@ -18,7 +18,7 @@ from ...values import Target
 from ..bootstrap import mean_interval
 from ..essence_measures import target_consistency
 from .contenders import Contender, Scale
-from .contents import Figure, Section, Table, labelled_grid, spread
+from .contents import NOT_KNOWN, Figure, Section, Table, labelled_grid, spread
 from .study import SHOWN, Study
 
 PERSONS_SHOWN = 4
@@ -77,11 +77,12 @@ def persons_section(study: Study, methods: list[Contender]) -> Section:
     text = [
         "The second picture of a generated person is mirrored, lit otherwise (exposure, colour, a "
         "lamp at one side) and turned, scaled and shifted a little; a drawn one is drawn again "
-        "with other strokes. A triple is a person's two essences and another person's: are the "
-        "two the more alike? The light belongs to what an essence carries, so that this asks much. "
+        "with other strokes, which is nearly the same picture. A triple is a person's two essences "
+        "and another person's: are the two the more alike? The light belongs to what an essence carries, so that this asks much. "
         f"Wanted: at least {WANTED:.0%} of triples.",
     ]
-    columns = ["method", "share of triples, cosine of b in W+", "in the latents' own axes"]
+    columns = ["method", "share of triples, cosine of b in W+", "generated persons alone"]
+    columns += ["in the latents' own axes", "generated persons alone"]
     columns += ["cosine of a person's two", "of two persons'"]
     table = Table("target-consistency", "Mean [95 % interval] over persons.", columns, rows)
     return Section(title, text, figures, [table])
@@ -89,21 +90,24 @@ def persons_section(study: Study, methods: list[Contender]) -> Section:
 
 def consistency_cells(study: Study, first: Tensor, second: Tensor) -> list[str]:
     """Target consistency of b [P, L, D] of P persons' two pictures, and the cosines behind it."""
-    axes = study.models.latents
-    spaces = [(first.flatten(1), second.flatten(1))]
-    if axes is not None:
-        own = axes.to("cpu")
-        spaces.append(tuple(own.coordinates(b).flatten(1) for b in (first, second)))
+    spaces = {"W+": (first.flatten(1), second.flatten(1))}
+    if study.models.latents is not None:
+        own = study.models.latents.to("cpu")
+        spaces["axes"] = tuple(own.coordinates(b).flatten(1) for b in (first, second))
     cells = []
-    for a, b in spaces:
-        triples = target_consistency(a, b).float()
-        cells.append(str(mean_interval(triples.mean(1, keepdim=True))))
-    cells += ["–"] * (2 - len(spaces))
-    a, b = (torch.nn.functional.normalize(x, dim=1) for x in spaces[-1])
+    for pair in spaces.values():
+        by_person = target_consistency(*pair).float().mean(1, keepdim=True)
+        cells += [str(mean_interval(by_person)), str(mean_interval(by_person[generated(study)]))]
+    cells += [NOT_KNOWN] * (4 - len(cells))
+    a, b = (torch.nn.functional.normalize(x, dim=1) for x in list(spaces.values())[-1])
     cosines = a @ b.T
     other = cosines[~torch.eye(len(a), dtype=torch.bool)]
-    same = cosines.diagonal()
-    return [*cells, *map(spread, (same, other))]
+    return [*cells, *map(spread, (cosines.diagonal(), other))]
+
+
+def generated(study: Study) -> list[int]:
+    """Targets whose second picture is another picture, not nearly the same drawing."""
+    return [i for i, each in enumerate(study.targets) if not each.name.startswith("drawn")]
 
 
 # ---- churches
