@@ -15,6 +15,7 @@ from .panels import (
     imagine,
     learning,
     models,
+    rivals,
     sources,
     targets,
     words,
@@ -57,6 +58,7 @@ def build(studio: Studio | StudioPool) -> gr.Blocks:
             target_parts = targets.build(essences_fit, faces_fit)
         learn_parts = learning.build()
         grid_parts = grid.build(pool, visitors)
+        rival_parts = rivals.build()
         crop_editor = crop.build()
         html(render("privacy.html"))
 
@@ -74,6 +76,7 @@ def build(studio: Studio | StudioPool) -> gr.Blocks:
         learning.connect(page, learn_parts, waiting)
         grid.connect(page, grid_parts)
         compare.connect(page, grid_parts)
+        rivals.connect(page, rival_parts)
         settings.connect(page, browser, {**learn_parts, "refine": source_parts["refine"]})
     blocks.temp_file_sets.append(Strays(blocks.GRADIO_CACHE))
     blocks.queue(default_concurrency_limit=4, max_size=MAX_WAITING)

@@ -22,7 +22,9 @@ def presets() -> dict[str, Any]:
     essence = PRESETS["essence"]
     steps = zip(PATIENT, (40, essence.steps, 300), strict=True)
     patience = {name: dataclasses.replace(essence, steps=count) for name, count in steps}
-    anywhere = [method.presets for method in METHODS.values() if not method.needs]
+    anywhere = [
+        method.presets for method in METHODS.values() if not (method.needs or method.baseline)
+    ]
     others = {name for presets in anywhere for name in presets} - {"essence"}
     return patience | {name: options for name, options in PRESETS.items() if name in others}
 

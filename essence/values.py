@@ -229,6 +229,8 @@ class Pictures:
     method: str = ""
     provenance: Mapping[str, object] = field(default_factory=dict)
     thumbnail: Image.Image | None = None  # the target
+    # w+ [N, L, D], float32, CPU, of pictures that the generator made.
+    latents: Tensor | None = None
 
     def save(self, path: str | Path) -> None:
         """Write the pictures side by side, .png, .jpg or .webp."""

@@ -17,6 +17,7 @@ from essence.methods.refine import RefineOptions
 from essence.models.clip import ImageText
 from essence.models.e4e import Encoder4Editing, EncoderConfig, EssenceEncoder, Inverter
 from essence.models.identity import face_descriptor
+from essence.models.judge import Judge, JudgeConfig
 from essence.models.latents import LatentAxes
 from essence.models.mapper import Mapper, new_mapper
 from essence.models.model_set import ModelSet
@@ -24,6 +25,7 @@ from essence.models.stylegan2 import Generator, GeneratorConfig
 from essence.pictures.tensors import to_pil
 from essence.runtime import folders
 from essence.studio import Studio
+from essence.train.data.judged import JUDGED
 from essence.values import Source, Step, Target
 
 GENERATOR = GeneratorConfig(size=32, style_dim=8, n_mlp=2, channels={4: 8, 8: 8, 16: 8, 32: 4})
@@ -86,6 +88,14 @@ def essence_encoder(generator: Generator, clip: ImageText) -> EssenceEncoder:
     return EssenceEncoder(Encoder4Editing(ENCODER), *bound).eval().requires_grad_(False)
 
 
+def judge() -> Judge:
+    """Untrained."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = Judge(JudgeConfig(widths=(4, 4, 6, 8), names=JUDGED))
+    return made.eval().requires_grad_(False)
+
+
 def studio(with_axes: bool = True, with_mapper: bool = True) -> Studio:
     """Of its own: what another one remembers it does not know."""
     models = model_set(with_axes)
@@ -138,6 +148,7 @@ def files(folder: Path, seed: int = 0) -> Path:
     checkpoints.save_mapper(made, folder / "mapper.safetensors", half=False)
     encoder = essence_encoder(generator, clip)
     checkpoints.save_essence_encoder(encoder, folder / "essence.safetensors", half=False)
+    checkpoints.save_judge(judge(), folder / "judge.safetensors", half=False)
     return folder
 
 

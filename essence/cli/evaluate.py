@@ -1,4 +1,4 @@
-"""Evaluate models, essences, looks: see `python -m essence evaluate --help`."""
+"""Evaluate models, essences, looks, the paper: see `python -m essence evaluate --help`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import argparse
 
 from .recipes import run_recipe
 
-RECIPES = {"models": "evaluate.report", "essences": "evaluate.essences", "looks": "evaluate.looks"}
+RECIPES = {
+    "models": "evaluate.report",
+    "essences": "evaluate.essences",
+    "looks": "evaluate.looks",
+    "paper": "evaluate.paper.command",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

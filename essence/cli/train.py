@@ -1,4 +1,4 @@
-"""Train generator, teeth, inverter, clip, mapper, essence: see `python -m essence train --help`."""
+"""Train generator, teeth, inverter, clip, mapper, essence, judge: see `essence train --help`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ RECIPES = {
     "clip": "train.clip",
     "mapper": "train.mapper",
     "essence": "train.essence",
+    "judge": "train.judge",
 }
 
 

@@ -48,7 +48,8 @@ def chip_descriptors(pictures: np.ndarray) -> Tensor:
         chip = dlib.get_face_chip(picture, marks, 150, 0.25)
         chips.append(torch.from_numpy(chip).permute(2, 0, 1))
     network = face_descriptor()
-    return torch.cat([network(to_float(part)) for part in torch.stack(chips).split(BATCH)])
+    parts = (to_float(part).to(network.mean.device) for part in torch.stack(chips).split(BATCH))
+    return torch.cat([network(part).cpu() for part in parts])
 
 
 # ---- sets of pictures
@@ -62,9 +63,9 @@ def set_features(pictures: Tensor) -> Tensor:
     network, found = face_descriptor(), []
     for part in pictures.split(BATCH):
         with precision("cpu"):
-            maps = network.features(to_float(part))
+            maps = network.features(to_float(part).to(network.mean.device))
         pooled = [maps[i].float().mean(dim=(2, 3)) for i in POOLED_STAGES]
-        found.append(torch.cat(pooled, 1))
+        found.append(torch.cat(pooled, 1).cpu())
     return torch.cat(found)
 
 

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BadFile, UserError
+from ..models.arcface import ArcFace
 from ..models.clip import ImageText
 from ..models.e4e import Encoder4Editing, EncoderConfig, EssenceEncoder, Inverter
+from ..models.judge import Judge, JudgeConfig
 from ..models.latents import LatentAxes
 from ..models.mapper import Mapper, MapperConfig
 from ..models.stylegan2 import BLUR, Generator, GeneratorConfig
@@ -253,6 +255,40 @@ def save_mapper(mapper: Mapper, path: str | Path, half: bool = True) -> None:
     header |= {"generator": mapper.generator, "clip": mapper.clip}
     exact = ("centre", "spread", "deviation_")
     write_safetensors(path, _halved(mapper.state_dict(), half, exact), header)
+
+
+def load_judge(path: str | Path) -> Judge:
+    """A judge of our recipe. Frozen, on the CPU. Raises BadFile."""
+    path = Path(path)
+    tensors, header = read_safetensors(path)
+    if header.get("kind") != "judge":
+        raise BadFile(f"{path.name} is no judge: `train judge` makes one.")
+    try:
+        config = JudgeConfig(**{name: tuple(value) for name, value in header["config"].items()})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BadFile(f"The header of {path.name} is damaged ({error}).") from None
+    return _build(lambda: Judge(config), network_state(tensors, "", path.name), path.name)
+
+
+def save_judge(judge: Judge, path: str | Path, half: bool = True) -> None:
+    exact = ("running_", "centre", "scale", "reliability")
+    header = {"kind": "judge", "config": asdict(judge.config)}
+    write_safetensors(path, _halved(judge.state_dict(), half, exact), header)
+
+
+def load_arcface(path: str | Path) -> ArcFace:
+    """An IR-SE network with ArcFace's head, `model_ir_se50.pth` or one like it. Frozen, on the CPU.
+    Raises BadFile.
+    """
+    path, mark = Path(path), "output_layer.3.weight"
+    if not path.is_file():
+        raise BadFile(f"There is no file {path}: give ArcFace's model_ir_se50.pth.")
+    tensors = read_tensors(path)
+    prefix = find_prefix(tensors, mark)
+    if prefix is None:
+        raise BadFile(f"{path.name} is no ArcFace network: no tensor is named '...{mark}'.")
+    state = network_state(tensors, prefix, path.name)
+    return _build(lambda: ArcFace.like(state), state, path.name)
 
 
 def _public_config(architecture: str) -> Mapping:

@@ -211,6 +211,11 @@ COMPONENTS: dict[str, Component] = {
         save=checkpoints.save_essence_encoder,
         check=_check_essence,
     ),
+    # Judges essences, and takes no part in learning them.
+    "judge": Component(
+        load=lambda path, file: checkpoints.load_judge(path),
+        save=checkpoints.save_judge,
+    ),
 }
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from ..models.model_set import ModelSet
-from ..values import Essence
+from ..values import Essence, Pictures
 from .base import Method
+from .blends import BlendOptions, ClipBlendOptions, blend, clip_blend
 from .encode import EncodeOptions, encode_target
 from .map import MapOptions, map_target
 from .optimize import OptimizeOptions
 from .released import ReleasedOptions, released
 from .starts import optimize_best
+from .style_transfer import GatysOptions, gatys
 
 METHODS: dict[str, Method] = {
     "optimize": Method(
@@ -55,6 +57,30 @@ METHODS: dict[str, Method] = {
         released,
         {"released": ReleasedOptions()},
         Essence,
+    ),
+    "blend": Method(
+        "baseline: the mean of source and target in StyleGAN's space, a picture for each source",
+        blend,
+        {
+            "blend": BlendOptions(),
+            "mixing": BlendOptions(share=1.0, bands=("middle", "fine")),
+        },
+        Pictures,
+        baseline=True,
+    ),
+    "clip-blend": Method(
+        "baseline: the mean of source and target in CLIP's space, a picture for each source",
+        clip_blend,
+        {"clip-blend": ClipBlendOptions()},
+        Pictures,
+        baseline=True,
+    ),
+    "gatys": Method(
+        "baseline: style transfer by Gram matrices, a picture for each source",
+        gatys,
+        {"gatys": GatysOptions()},
+        Pictures,
+        baseline=True,
     ),
 }
 # Methods that give an essence at once: the first that the models have serves. Those in WANT_PICTURE

@@ -54,6 +54,8 @@ class Method:
     result: type[Essence] | type[Pictures] | None = None
     # The kind of component that it cannot do without and some model sets do; empty: none.
     needs: str = ""
+    # Made to be compared with: the page does not offer it among the ways to learn.
+    baseline: bool = False
 
     @property
     def options(self) -> Any:
@@ -84,7 +86,7 @@ def check_reach(reach: float | None) -> None:
         raise UserError(f"reach must be more than zero, or None, not {reach}.")
 
 
-def check_loss(total: float, best: Essence | None, target: Target) -> None:
+def check_loss(total: float, best: object | None, target: Target) -> None:
     """Raise UserError for a first loss that is no number: no later one would be."""
     if best is None and not math.isfinite(total):
         raise UserError(
