@@ -277,11 +277,10 @@ class TrainingStep:
         target = dataset.targets(rows, flip) * self.scale
         used, facts = dataset.used[rows, which], dataset.facts[rows]
         facts = torch.where(flip[:, None], facts[:, self.mirrored], facts)
+        images, tokens = batches.pictures(rows, flip, rng), dataset.tokens[rows, which]
         model.train()
         with precision(self.device):
-            found, text, scale = model(
-                batches.pictures(rows, flip, rng), dataset.tokens[rows, which]
-            )
+            found, text, scale = model(images, tokens)
         found, text = found.float(), F.normalize(text.float(), dim=1)
         unit, trust = F.normalize(found, dim=1), self.trust[dataset.kind[rows]]
         cosine = ((1 - (unit * F.normalize(target, dim=1)).sum(1)) * trust).mean()
@@ -304,15 +303,15 @@ def held_cosines(model: CLIP, dataset: ClipDataset) -> dict[str, float]:
     found = {}
     for kind in ("aligned", "tight"):
         chosen = dataset.held & ~dataset.lit & (dataset.kind == KINDS.index(kind))
-        rows = chosen.nonzero()[:, 0]
         cosines = [
             F.cosine_similarity(
                 encoder.embed_images(to_float(dataset.pictures[part])), dataset.targets(part)
             )
-            for part in rows.split(64)
+            for part in chosen.nonzero()[:, 0].split(64)
+            if len(part)
         ]
-        found[f"held_{kind}"] = torch.cat([*cosines, torch.zeros(0, device=rows.device)]).mean()
-    return {name: value.item() for name, value in found.items()}
+        found[f"held_{kind}"] = torch.cat(cosines).mean().item() if cosines else float("nan")
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -31,7 +31,9 @@ class Faces:
     pictures: list[bytes]  # WebP, square, any side
     kind: Tensor  # int8, an index into `tables.KINDS`
     held: Tensor  # bool, held out
-    marks: Tensor  # uint8 [N, 68, 2]: landmarks in 256ths of the side (see `whole_marks`)
+    # uint8 [N, 68, 2]: landmarks in 256ths of the side (see `whole_marks`); only those of aligned
+    # pictures, which are relit, are kept in a file.
+    marks: Tensor
     measured: Tensor  # [N, len(MEASURED)]
     probed: Tensor  # [N, the rest of NAMES]
 
@@ -53,6 +55,7 @@ class Faces:
         """In half precision where that is enough. Raises UserError."""
         state = {name: getattr(self, name) for name in COLUMNS}
         state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+        state["marks"] = self.marks[self.kind == 0]
         joined = np.frombuffer(b"".join(self.pictures), np.uint8).copy()
         lengths = torch.tensor([len(picture) for picture in self.pictures])
         save_atomic(state | {"bytes": torch.from_numpy(joined), "lengths": lengths}, path)
@@ -66,13 +69,15 @@ class Faces:
             starts = [0, *ends[:-1].tolist()]
             pictures = [joined[a:b] for a, b in zip(starts, ends.tolist(), strict=True)]
             columns = {name: state[name] for name in COLUMNS}
+            marks = torch.zeros(len(pictures), *columns["marks"].shape[1:], dtype=torch.uint8)
+            marks[columns["kind"] == 0] = columns["marks"]
         except (*BROKEN, pickle.UnpicklingError) as error:
             raise UserError(
                 f"{path} holds no prepared faces ({type(error).__name__}): give the faces.pt of an "
                 "earlier run."
             ) from error
         floats = {k: v.float() if v.is_floating_point() else v for k, v in columns.items()}
-        return cls(pictures, **floats)
+        return cls(pictures, **(floats | {"marks": marks}))
 
 
 def encode(pictures: Tensor, side: int = SIDE, quality: int = 85) -> list[bytes]:
@@ -82,7 +87,7 @@ def encode(pictures: Tensor, side: int = SIDE, quality: int = 85) -> list[bytes]
         image = Image.fromarray(picture.permute(1, 2, 0).numpy())
         buffer = io.BytesIO()
         image.resize((side, side), Image.Resampling.LANCZOS).save(
-            buffer, "WEBP", quality=quality, method=4
+            buffer, "WEBP", quality=quality, method=6
         )
         return buffer.getvalue()
 
