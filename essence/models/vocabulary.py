@@ -95,7 +95,7 @@ def untaught_words(text: str) -> list[str]:
     together: ["purple hair"] of "a woman with purple hair".
     """
     tables = [phrases for table in (BEFORE, WITH, BEHIND, OPENED) for phrases in table.values()]
-    said = [_words(phrase) for phrases in tables for phrase in phrases]
+    said = [_words(phrase.removesuffix(" of ")) for phrases in tables for phrase in phrases]
     said += [[word] for word in (*NOUNS, *CHILDREN, *FILLERS)]
     known = sorted(said, key=len, reverse=True)
     words, i, found = _words(text), 0, [[]]
