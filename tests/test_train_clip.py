@@ -16,11 +16,21 @@ from essence.evaluate import zero_shot
 from essence.library.checkpoints import load_clip
 from essence.models.clip import ImageText
 from essence.pictures.tensors import to_tensor
-from essence.train import clip
-from essence.train.clip import contrastive_loss, train
-from essence.train.clip_data import ClipOptions
-from essence.train.data import attribute_teacher, attributes, captions, probes, tables
-from essence.train.data.labels import hair_scores, read_labels
+from essence.train import clip, clip_batches
+from essence.train.clip import train
+from essence.train.clip_batches import ClipDataset, WordTokenizer, contrastive_loss
+from essence.train.clip_data import ClipOptions, held_out_rows, load_faces
+from essence.train.data import attribute_teacher, attributes, captions, drawings, probes, tables
+from essence.train.data.faces import Faces, encode, marks_of, whole_marks
+from essence.train.data.labels import (
+    SEEN,
+    SEEN_HELD_OUT,
+    hair_scores,
+    look_scores,
+    read_labels,
+    seen_by_eye,
+    with_known,
+)
 from essence.train.face_landmarks import landmarks
 
 NETWORK = {
@@ -97,6 +107,11 @@ def test_empty_folder_and_wrong_labels_are_refused(folder, tmp_path):
         read_labels(labels, ["face_00.png"])
     with pytest.raises(UserError, match="multiple of 32"):
         ClipOptions(data="x", out="y", size=50)
+    with pytest.raises(UserError, match="--data FOLDER"):
+        ClipOptions(out="y")
+    for broken in ("nowhere.pt", "labels.csv"):
+        with pytest.raises(UserError, match="faces.pt of an earlier run"):
+            load_faces(ClipOptions(faces=str(tmp_path / broken), out=str(tmp_path / "run")))
 
 
 def test_measures_see_what_was_drawn():
@@ -164,14 +179,14 @@ def test_captions_are_deterministic_and_say_only_what_is_true():
 
 def test_agreement_is_yes_no_or_unclear():
     table = torch.zeros(3, len(captions.FACTS), dtype=torch.int8)
+    used = torch.tensor(
+        [captions.indices(names, 3) for names in (("smiling",), ("smiling", "woman"))]
+    )
     smiling, woman = captions.FACTS.index("smiling"), captions.FACTS.index("woman")
     table[0, [smiling, woman]] = 1
     table[1, smiling], table[1, woman] = 1, -1
     table[2, smiling] = 1
-    assert captions.agreement([("smiling",), ("smiling", "woman")], table).tolist() == [
-        [1, 1, 1],
-        [1, -1, 0],
-    ]
+    assert captions.agreement(used, table).tolist() == [[1, 1, 1], [1, -1, 0]]
 
 
 def test_contrastive_loss_rewards_every_right_pair_and_leaves_unclear_ones_out():
@@ -190,6 +205,7 @@ def test_zero_shot_truth_comes_from_labels_or_measures():
     assert zero_shot.truth_from_labels("age", {"age": "60-69"}) == "50+"
     assert zero_shot.truth_from_labels("sex", {"gender": "Male"}) == "male"
     assert zero_shot.truth_from_labels("smile", {"gender": "Male"}) is None
+    assert zero_shot.truth_from_labels("hat", {"hat": "no", "headscarf": "yes"}) == "yes"
     measured = torch.zeros(9, len(attributes.MEASURED))
     measured[:, list(attributes.MEASURED).index("smile")] = torch.arange(9.0)
     found = zero_shot.truth_from_thirds(measured, "smile", "yes", "no")
@@ -197,7 +213,7 @@ def test_zero_shot_truth_comes_from_labels_or_measures():
 
 
 def test_ground_draws_pictures_together_and_leaves_the_order_of_texts():
-    options = ClipOptions(data="", out="", **NETWORK)
+    options = ClipOptions(data="faces", out="", **NETWORK)
     torch.manual_seed(0)
     config, model = clip.new_model(options, 8)
     plain = ImageText.from_config(config, model.state_dict())
@@ -218,7 +234,7 @@ def test_ground_draws_pictures_together_and_leaves_the_order_of_texts():
 def test_clutter_keeps_the_middle_of_the_face():
     rng = torch.Generator().manual_seed(0)
     images = torch.rand(8, 3, 64, 64, generator=rng)
-    changed = clip.add_clutter(images, rng, share=1.0)
+    changed = clip_batches.add_clutter(images, rng, share=1.0)
     assert torch.equal(changed[..., 16:48], images[..., 16:48])
     assert not torch.equal(changed, images)
 
@@ -250,6 +266,10 @@ def test_a_run_begins_with_a_finished_model(folder, tmp_path):
     assert torch.allclose(
         found[:, -layouts:], finished.model.encode_image(images)[:, -layouts - 1 : -1], atol=1e-5
     )
+    larger = replace(options, size=64)
+    _, seen_at_64 = clip.new_model(larger, finished.model.text_projection.shape[1] - 1)
+    clip.start_from(larger, seen_at_64)
+    assert seen_at_64.visual.attnpool.positional_embedding.shape[0] == 1 + 2 * 2
     with pytest.raises(UserError, match="does not fit"):
         clip.start_from(options, clip.new_model(replace(options, width=16), 30)[1])
 
@@ -271,3 +291,100 @@ def test_hair_colour_is_learned_from_labels(folder):
 def test_rare_classes_are_repeated():
     rows = probes.balanced_rows(torch.tensor([0] * 8 + [1] * 2 + [-1] * 5))
     assert (rows < 8).sum() == 8 and ((rows >= 8) & (rows < 10)).sum() == 8 and rows.max() < 10
+
+
+# ---- what is prepared, and drawn
+
+
+def known_faces(folder: Path, out: Path, **options) -> Faces:
+    return load_faces(ClipOptions(data=str(folder), out=str(out), **options))
+
+
+def test_prepared_faces_come_back_as_they_were_kept(folder, tmp_path):
+    found = known_faces(folder, tmp_path / "run")
+    again = load_faces(
+        ClipOptions(faces=str(tmp_path / "run" / "faces.pt"), out=str(tmp_path / "b"))
+    )
+    assert again.pictures == found.pictures and torch.equal(again.marks, found.marks)
+    kept = replace(found, kind=torch.arange(len(found), dtype=torch.int8) % 2)
+    kept.save(tmp_path / "two.pt")
+    again = Faces.load(tmp_path / "two.pt").marks
+    assert torch.equal(again[::2], found.marks[::2]) and not again[1::2].any()
+    table = tables.aligned_table(folder)
+    assert (found.decode().float() - table.pictures.float()).abs().mean() < 4
+    assert torch.allclose(found.measured, table.measured, atol=2e-2)
+    assert torch.equal(marks_of(whole_marks(table.marks)), table.marks), "dlib's are whole pixels"
+
+
+def test_pictures_are_kept_smaller_where_that_is_asked_for(folder):
+    table = tables.aligned_table(folder)
+    small = encode(table.pictures, side=64, quality=50)
+    assert sum(map(len, small)) < sum(map(len, encode(table.pictures)))
+
+
+def test_relit_copies_follow_their_pictures_and_are_drawn_in_their_share(folder, tmp_path):
+    found = known_faces(folder, tmp_path / "run")
+    dataset = ClipDataset.build(found, 2, 16, 0, "cpu")
+    aligned = int((found.kind == 0).sum())
+    assert len(dataset.kind) == len(found) + 2 * aligned
+    assert dataset.lit.sum() == 2 * aligned and not dataset.layout[dataset.lit].any()
+    weights = dataset.weights()
+    assert not weights[dataset.held].any()
+    lit = weights[dataset.lit].sum() / weights[dataset.kind == 0].sum()
+    assert lit.item() == pytest.approx(clip_batches.LIT_SHARE, abs=1e-5)
+
+
+def test_words_alone_are_tokenised_as_in_a_sentence():
+    from open_clip.tokenizer import SimpleTokenizer
+
+    tokenize, whole = WordTokenizer(16), SimpleTokenizer(context_length=16)
+    rng = random.Random(1)
+    for _ in range(60):
+        text, _ = captions.compose(rng.sample(captions.FACTS, 12), rng)
+        assert tokenize(text) == whole(text)[0].tolist()
+
+
+def test_a_mirrored_picture_is_lit_from_the_other_side():
+    names = [captions.FACTS[i] for i in captions.MIRRORED]
+    swapped = {a: b for a, b in zip(captions.FACTS, names, strict=True) if a != b}
+    assert swapped == {
+        "light from the right": "light from the left",
+        "light from the left": "light from the right",
+    }
+
+
+def test_drawings_say_so_and_what_was_drawn(folder, monkeypatch):
+    for stroke in ("oil", "pencil"):
+        monkeypatch.setattr(drawings, stroke, lambda image, seed: image)
+    monkeypatch.setattr(drawings, "draw_face", lambda look, seed: cartoon(look.hair, look.skin))
+    table = tables.drawn_table(tables.aligned_table(folder), 2)
+    rows = seen_by_eye(table.names)
+    assert [row["drawing"] for row in rows] == ["yes"] * 3
+    assert rows[-1] == drawings.random_look(0)[1]
+    assert not held_out_rows(table).any()
+    opening = {captions.sentence("man", ["drawing"], random.Random(i))[:10] for i in range(20)}
+    assert opening == {"a drawing ", "a painting"}
+
+
+def test_looks_are_learned_from_labels_and_what_is_known_counts_more(folder):
+    table = tables.aligned_table(folder)
+    order = table.measured[:, list(attributes.MEASURED).index("hair light")].argsort().tolist()
+    rows: list[dict[str, str]] = [{} for _ in order]
+    for answer, known in (("yes", order[:4]), ("no", order[-4:])):
+        for i in known:
+            rows[i] = {"hat": answer}
+    free = torch.ones(len(table), dtype=torch.bool)
+    scores = look_scores(table, rows, free)
+    hat = list(attributes.LOOKED).index("hat")
+    assert scores[order[:4], hat].min() > scores[order[-4:], hat].max()
+    assert not scores[:, torch.arange(len(attributes.LOOKED)) != hat].any(), "no labels, no scores"
+    probed = torch.zeros(len(table), len(attributes.NAMES) - len(attributes.MEASURED))
+    found = with_known(probed, rows, free)
+    assert torch.equal(found.any(0).nonzero()[:, 0], torch.tensor([12 + hat]))
+
+
+def test_people_seen_for_measuring_are_never_trained_on():
+    def names(path):
+        return {line.split(",")[0] for line in path.read_text().splitlines()[1:]}
+
+    assert not names(SEEN) & names(SEEN_HELD_OUT)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..pictures.loading import load_image
 from ..train.common import held_out, list_pictures, precision, to_float
-from ..train.data.attributes import HAIRED, MEASURED, NAMES, PROBED, measure_attributes
+from ..train.data.attributes import HAIRED, LOOKED, MEASURED, NAMES, PROBED, measure_attributes
 from ..train.data.labels import probe_targets
 from ..train.data.probes import Probe, face_features
 from ..train.face_landmarks import SIDE, align_tight_crop, landmarks
@@ -34,8 +34,8 @@ class AttributeClassifier:
 
     def __init__(self, pictures: Tensor, probe: Probe | None):
         self.probe = probe
-        # Hair is judged by its measured colour.
-        weights = {**MEASURED, **PROBED, **dict.fromkeys(HAIRED, 0.0)}
+        # Hair is judged by its measured colour, and looks by nobody here.
+        weights = {**MEASURED, **PROBED, **dict.fromkeys((*HAIRED, *LOOKED), 0.0)}
         self.judged = torch.tensor([weights[name] >= JUDGED for name in NAMES])
         raw = self.raw(pictures)
         self.centre = raw.median(0).values
@@ -53,8 +53,8 @@ class AttributeClassifier:
                 with precision("cpu"):
                     features = face_features(images)
                 probed = self.probe(features.float())
-            hair = torch.zeros(len(part), len(HAIRED))
-            found.append(torch.cat([measure_attributes(images, marks), probed, hair], 1))
+            others = torch.zeros(len(part), len(HAIRED) + len(LOOKED))
+            found.append(torch.cat([measure_attributes(images, marks), probed, others], 1))
         return torch.cat(found)
 
     def __call__(self, pictures: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ the model card.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import random
 import re
@@ -33,7 +32,7 @@ from ..runtime.files import write_bytes
 from ..runtime.folders import WEIGHTS, bundled
 from ..studio import TRUNCATION, Studio, last
 from ..train.common import list_pictures, load_pictures, parse_options, to_float
-from ..train.data.labels import EYEWEAR, read_labels
+from ..train.data.labels import SEEN, SEEN_HELD_OUT, read_labels, seen_by_eye
 from ..train.face_landmarks import SIDE, align_tight_crop
 from ..values import Source
 from .attribute_transfer import AttributeClassifier, fit_probe, moved_attributes
@@ -50,7 +49,6 @@ from .metrics import (
 from .zero_shot import zero_shot_results
 
 MARKS = ("<!-- figures -->", "<!-- end of figures -->")
-LABELLED_BY_HAND = Path(__file__).with_name("zero_shot.csv")
 LEARNED_ON = 4  # bundled sources
 
 
@@ -181,10 +179,11 @@ def image_text_rows(studio: Studio, held: HeldOut, options: ReportOptions) -> It
 
     names = [path.name for path in list_pictures(options.data)]
     found = dict(zip(names, labels(options.labels, names), strict=True))
-    with LABELLED_BY_HAND.open(newline="") as file:
-        by_hand = {row["file"]: row for row in csv.DictReader(file)}
-    rows = [found[name] | by_hand.get(name, {}) for name in held.names]
-    yield from question_rows(studio, "aligned pictures", at_side(held.pictures), rows)
+    seen = dict(zip(names, seen_by_eye(names, SEEN_HELD_OUT), strict=True))
+    chosen = sorted(set(held.names) | {name for name, row in seen.items() if row})
+    pictures = load_pictures([Path(options.data) / name for name in chosen], SIDE)
+    rows = [found[name] | seen[name] for name in chosen]
+    yield from question_rows(studio, "aligned pictures", pictures, rows)
     if options.tight:
         paths = list_pictures(options.tight)
         rows = labels(options.tight_labels, [path.name for path in paths])[::20]
@@ -223,7 +222,7 @@ def essence_rows(studio: Studio, held: HeldOut, options: ReportOptions, out: Pat
     probe = None
     if options.tight and options.tight_labels:
         tight, labels = Path(options.tight), Path(options.tight_labels)
-        probe = fit_probe(tight, labels, Path(options.data), EYEWEAR)
+        probe = fit_probe(tight, labels, Path(options.data), SEEN)
     ordinary = held.training_paths[:: max(1, len(held.training_paths) // 1000)]
     classify = AttributeClassifier(load_pictures(ordinary, SIDE), probe)
 

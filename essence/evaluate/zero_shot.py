@@ -18,15 +18,21 @@ from ..train.face_landmarks import landmarks
 # Question -> answer -> the facts whose prompts stand for it.
 QUESTIONS = {
     "sex": {"female": ("woman",), "male": ("man",)},
-    "age": {"0-19": ("baby", "child"), "20-49": ("young", "middle-aged"), "50+": ("old",)},
+    "age": {
+        "0-19": ("baby", "child", "teenage"),
+        "20-49": ("young", "middle-aged"),
+        "50+": ("old",),
+    },
     "glasses": {"yes": ("glasses",), "no": ("no glasses",)},
     "hair": {name: (f"{name} hair",) for name in ("black", "brown", "blond", "red", "grey")},
     "smile": {"yes": ("smiling",), "no": ("serious",)},
     "mouth open": {"yes": ("mouth open",), "no": ("mouth closed",)},
     "hair length": {"long": ("long hair",), "short": ("short hair",)},
     "beard": {"yes": ("beard",), "no": ("shaved",)},
+    "hat": {"yes": ("hat", "headscarf"), "no": ("no hat",)},
 }
-# Questions whose truth is measured: the attribute, and the answers of its upper and lower third.
+# Questions whose truth is measured where nobody has labelled it: the attribute, and the answers of
+# its upper and lower third.
 MEASURED_QUESTIONS = {
     "smile": ("smile", "yes", "no"),
     "mouth open": ("mouth open", "yes", "no"),
@@ -85,10 +91,9 @@ def zero_shot_results(
     marks = torch.from_numpy(landmarks(pictures.permute(0, 2, 3, 1).contiguous().numpy()))
     measured = measure_attributes(to_float(pictures), marks)
     for question in QUESTIONS:
-        if question in MEASURED_QUESTIONS:
+        truth, source = [truth_from_labels(question, row) for row in labels], "labels"
+        if question in MEASURED_QUESTIONS and not any(truth):
             truth, source = truth_from_thirds(measured, *MEASURED_QUESTIONS[question]), "measures"
-        else:
-            truth, source = [truth_from_labels(question, row) for row in labels], "labels"
         right: dict[str, list[bool]] = {}
         for answer, wanted in zip(
             zero_shot_answers(model, embeddings, question), truth, strict=True
@@ -115,4 +120,6 @@ def truth_from_labels(question: str, row: Mapping[str, str]) -> str | None:
         return row["gender"].lower() if row.get("gender") else None
     if question == "age":
         return AGE_GROUPS.get(row.get("age", ""))
+    if question == "hat" and row.get("headscarf") == "yes":
+        return "yes"
     return row.get(question) or None

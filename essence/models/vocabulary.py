@@ -35,12 +35,17 @@ WITH = {
     "blond hair": ["blond hair", "blonde hair"],
     "red hair": ["red hair", "ginger hair"],
     "grey hair": ["grey hair", "gray hair", "white hair"],
+    "hat": ["a hat", "a cap"],
+    "headscarf": ["a headscarf", "a scarf round the head"],
+    "sunglasses": ["sunglasses", "dark glasses"],
+    "make-up": ["make-up", "makeup"],
 }
 BEFORE = {
     "smiling": ["smiling", "happy"],
     "serious": ["serious"],
     "bald": ["bald"],
     "shaved": ["clean-shaven"],
+    "teenage": ["teenage"],
     "young": ["young"],
     "middle-aged": ["middle-aged"],
     "old": ["old", "elderly"],
@@ -51,6 +56,7 @@ BEFORE = {
 }
 BEHIND = {
     "no glasses": ["without glasses"],
+    "no hat": ["without a hat", "bareheaded"],
     "dark background": ["before a dark background"],
     "bright background": ["before a bright background"],
     "blue background": ["before a blue background"],
@@ -67,6 +73,11 @@ BEHIND = {
 }
 PERSON, NOUNS = ("person", "face"), ("woman", "man", "baby", "child")
 OPENINGS = ("", "", "a photo of ", "a portrait of ", "a picture of ")
+# Facts about the picture rather than the person, which open the sentence.
+OPENED = {
+    "drawing": ["a drawing of ", "a painting of "],
+    "photograph": ["a photograph of "],
+}
 CHILDREN = ("girl", "boy")  # how a child of either sex is called
 ARTICLES = {"a", "an", "the"}
 # They hold a sentence together and say nothing of a face.
@@ -76,6 +87,7 @@ FILLERS = {"of", "with", "and", "in", "is", "has", "who", "photo", "portrait", "
 def taught_phrases() -> tuple[str, ...]:
     """One phrase for each notion that the small encoder was taught, without its article."""
     said = [phrases[0] for table in (BEFORE, WITH, BEHIND) for phrases in table.values()]
+    said += [phrase.removesuffix(" of ") for phrases in OPENED.values() for phrase in phrases]
     return (*NOUNS, *CHILDREN, *(phrase.removeprefix("a ").removeprefix("an ") for phrase in said))
 
 
@@ -83,8 +95,8 @@ def untaught_words(text: str) -> list[str]:
     """What a text says in words that are no phrase of the captions, in its order; neighbours
     together: ["purple hair"] of "a woman with purple hair".
     """
-    tables = [phrases for table in (BEFORE, WITH, BEHIND) for phrases in table.values()]
-    said = [_words(phrase) for phrases in tables for phrase in phrases]
+    tables = [phrases for table in (BEFORE, WITH, BEHIND, OPENED) for phrases in table.values()]
+    said = [_words(phrase.removesuffix(" of ")) for phrases in tables for phrase in phrases]
     said += [[word] for word in (*NOUNS, *CHILDREN, *FILLERS)]
     known = sorted(said, key=len, reverse=True)
     words, i, found = _words(text), 0, [[]]

@@ -8,7 +8,6 @@ suit one caption, so the contrastive loss (CLIP, arXiv 2103.00020) has many posi
 from __future__ import annotations
 
 import copy
-import random
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,16 +16,14 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
-from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..errors import UserError
 from ..library.checkpoints import load_clip, save_clip
-from ..models.clip import CLIP_MEAN, CLIP_STD, TAUGHT, ImageText
-from ..pictures.tensors import resample
-from .augment import degrade
-from .clip_data import ClipDataset, ClipOptions, load_dataset
+from ..models.clip import TAUGHT, ImageText
+from .clip_batches import CAPTIONS, Batches, ClipDataset, centroid_loss, contrastive_loss
+from .clip_data import ClipOptions, load_faces
 from .common import (
     CsvLog,
     descend,
@@ -40,6 +37,7 @@ from .common import (
 )
 from .data import captions
 from .data.attribute_teacher import TeacherOptions
+from .data.tables import KINDS
 from .parallel import (
     data_parallel,
     first_process_first,
@@ -48,10 +46,20 @@ from .parallel import (
     rank,
 )
 
-COLUMNS = ("step", "loss", "cosine", "captions", "centroid", "held_cosine", "seconds")
+COLUMNS = (
+    "step",
+    "loss",
+    "cosine",
+    "captions",
+    "centroid",
+    "held_aligned",
+    "held_tight",
+    "seconds",
+)
 CAPTION_PICTURES = 1024  # pictures among which a caption's mean target is taken
 LAST_RATE = 0.02  # of `lr`
-LIT_SHARE, FLIP_SHARE = 0.35, 0.5  # of a batch
+FLIP_SHARE = 0.5  # of a batch
+TIGHT_TRUST = 0.5  # half of a tight crop's target is a guess
 
 
 def train(options: ClipOptions) -> Path:
@@ -61,10 +69,12 @@ def train(options: ClipOptions) -> Path:
     with process_group(options.device) as device:
         torch.manual_seed(options.seed)
         with first_process_first():
-            dataset = load_dataset(options)
+            faces = load_faces(options)
+        began = time.time()
+        dataset = ClipDataset.build(faces, options.relit, options.context, options.seed, device)
         config, model = new_model(options, dataset.embed_dim)
-        state = TrainingState(options, config, model.to(device))
-        step = TrainingStep(dataset, options, device)
+        state = TrainingState(options, config, model.to(device), began)
+        step = TrainingStep(dataset, options)
         towers = data_parallel(Towers(model), device)
         with tqdm(
             total=options.steps,
@@ -79,9 +89,9 @@ def train(options: ClipOptions) -> Path:
                 bar.update()
                 due = state.step % options.every == 0 or state.progress >= 1
                 if due and rank() == 0:
-                    held = held_cosine(state.average, dataset)
-                    state.save({"held_cosine": held} | {k: v.item() for k, v in terms.items()})
-                    bar.set_postfix(held=f"{held:.3f}", captions=f"{terms['captions']:.2f}")
+                    held = held_cosines(state.average, dataset)
+                    state.save(held | {k: v.item() for k, v in terms.items()})
+                    bar.set_postfix({k: f"{v:.3f}" for k, v in held.items()})
     return state.exported
 
 
@@ -122,10 +132,14 @@ class Towers(nn.Module):
 
 def start_from(options: ClipOptions, model: CLIP) -> None:
     """Take the weights of a finished model, less its ground coordinate; the coordinates of
-    attributes that it lacks start at zero. They stand before those of the layout. Raises UserError
-    for another architecture.
+    attributes that it lacks start at zero. They stand before those of the layout. Its places are
+    spread over another number of them, and blocks that this model does not have are left out.
+    Raises UserError for another architecture.
     """
     state, layouts = dict(load_clip(options.start).model.state_dict()), TeacherOptions().layouts
+    wanted = model.state_dict()
+    if set(wanted) <= set(state):
+        state = {name: state[name] for name in wanted}
 
     def fitted(rows: Tensor, count: int) -> Tensor:
         rows = rows[:-1]
@@ -136,6 +150,8 @@ def start_from(options: ClipOptions, model: CLIP) -> None:
         state[name] = fitted(state[name], len(model.state_dict()[name]))
     projection = fitted(state["text_projection"].T, model.text_projection.shape[1])
     state["text_projection"] = projection.T.contiguous()
+    places = "visual.attnpool.positional_embedding"
+    state[places] = spread_places(state[places], len(wanted[places]))
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -143,6 +159,14 @@ def start_from(options: ClipOptions, model: CLIP) -> None:
             f"{options.start} does not fit this run ({error}): give the same --size, --width and "
             "--layers."
         ) from error
+
+
+def spread_places(places: Tensor, count: int) -> Tensor:
+    """Positional embeddings [1 + n * n, D], the first the mean's, for another number of places."""
+    side, there = round((count - 1) ** 0.5), round((len(places) - 1) ** 0.5)
+    grid = places[1:].T.reshape(1, -1, there, there)
+    grid = F.interpolate(grid, (side, side), mode="bilinear", align_corners=False)
+    return torch.cat([places[:1], grid[0].flatten(1).T])
 
 
 def with_ground(
@@ -170,7 +194,7 @@ def with_ground(
 class TrainingState:
     """Model, moving average, optimiser, step and log: what is kept between steps."""
 
-    def __init__(self, options: ClipOptions, config: dict, model: CLIP):
+    def __init__(self, options: ClipOptions, config: dict, model: CLIP, began: float):
         """`model`, with the weights of `options.start` or of the checkpoint in `options.out` where
         there are any. Raises UserError for another architecture.
         """
@@ -183,9 +207,13 @@ class TrainingState:
             {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(
-            groups, lr=options.lr, weight_decay=options.weight_decay, betas=(0.9, 0.98)
+            groups,
+            lr=options.lr,
+            weight_decay=options.weight_decay,
+            betas=(0.9, 0.98),
+            fused=options.device.startswith("cuda"),
         )
-        self.folder, self.step, self.began = Path(options.out), 0, time.time()
+        self.folder, self.step, self.began = Path(options.out), 0, began
         self.seconds_before = 0.0  # of earlier runs
         self.exported = self.folder / "clip.safetensors"
         if (saved := load_checkpoint(self.folder / "last.pt", config)) is not None:
@@ -226,109 +254,64 @@ class TrainingState:
 
 
 class TrainingStep:
-    """Batches and their loss; a batch depends on the seed and the step alone, so that a resumed run
-    sees what it would have seen.
-    """
+    """Batches and their loss."""
 
-    def __init__(self, dataset: ClipDataset, options: ClipOptions, device: str = "cpu"):
-        self.dataset, self.options, self.device = dataset, options, device
-        self.tokenizer = SimpleTokenizer(context_length=options.context)
+    def __init__(self, dataset: ClipDataset, options: ClipOptions):
+        self.dataset, self.options = dataset, options
+        self.batches = Batches(dataset, options.size)
+        self.device = dataset.kind.device
         # So that embeddings have about unit norm.
-        self.scale = 1 / dataset.targets(torch.arange(len(dataset.kind))).norm(dim=1).mean()
+        self.scale = 1 / dataset.targets(self.batches.drawable).norm(dim=1).mean()
+        self.mirrored = torch.tensor(captions.MIRRORED, device=self.device)
+        tight = torch.tensor([kind == "tight" for kind in KINDS], device=self.device)
+        self.trust = torch.where(tight, TIGHT_TRUST, 1.0)
 
     def losses(self, model: nn.Module, step: int) -> dict[str, Tensor]:
         """`loss` and its terms for the batch of this step."""
-        seed = hash((self.options.seed, step, rank())) % 2**63
-        rng = torch.Generator().manual_seed(seed)
-        rows = self.dataset.draw_rows(rng, self.options.batch)
-        shares = torch.tensor([[LIT_SHARE], [FLIP_SHARE]])
-        lit, flip = torch.rand(2, len(rows), generator=rng) < shares
-        images = to_float(self.dataset.pictures[lit.long(), rows])
-        images = torch.where(flip[:, None, None, None], images.flip(3), images)
-        images = add_clutter(degrade(images, rng), rng)
-        target = self.dataset.targets(rows, lit, flip) * self.scale
-        facts = self.dataset.facts[lit.long(), rows]
-        choice = random.Random(f"{self.options.seed} {step} {rank()}")
-        composed = [captions.compose(captions.true_facts(row), choice) for row in facts]
-        texts, used = [text for text, _ in composed], [names for _, names in composed]
-
+        dataset, batches, options = self.dataset, self.batches, self.options
+        seed = hash((options.seed, step, rank())) % 2**63
+        rng = torch.Generator(self.device).manual_seed(seed)
+        rows = batches.rows(options.batch, rng)
+        flip, which = torch.rand(2, len(rows), generator=rng, device=self.device)
+        flip, which = flip < FLIP_SHARE, (which * CAPTIONS).long()
+        target = dataset.targets(rows, flip) * self.scale
+        used, facts = dataset.used[rows, which], dataset.facts[rows]
+        facts = torch.where(flip[:, None], facts[:, self.mirrored], facts)
+        images, tokens = batches.pictures(rows, flip, rng), dataset.tokens[rows, which]
         model.train()
-        images = preprocess(images.to(self.device), self.options.size)
-        images = images.contiguous(memory_format=torch.channels_last)
         with precision(self.device):
-            found, text, scale = model(images, self.tokenizer(texts).to(self.device))
-
-        # The losses are small sums over tables that lie on the CPU.
-        found, text = found.float().cpu(), F.normalize(text.float().cpu(), dim=1)
-        # Half of a tight crop's target is a guess.
-        trust = torch.where(self.dataset.kind[rows] == 1, 0.5, 1.0)
-        unit = F.normalize(found, dim=1)
+            found, text, scale = model(images, tokens)
+        found, text = found.float(), F.normalize(text.float(), dim=1)
+        unit, trust = F.normalize(found, dim=1), self.trust[dataset.kind[rows]]
         cosine = ((1 - (unit * F.normalize(target, dim=1)).sum(1)) * trust).mean()
         square = ((found - target).square().sum(1) * trust).mean()
-        logits = text @ unit.T * scale.float().cpu().clamp(max=30)
-        contrast = contrastive_loss(logits, captions.agreement(used, facts))
-        centroid = self.centroid_loss(text, used, rng)
-        loss = cosine + 0.5 * square + self.options.caption_weight * (contrast + 2 * centroid)
+        agree = captions.agreement(used, facts)
+        contrast = contrastive_loss(text @ unit.T * scale.float().clamp(max=30), agree)
+        others = batches.rows(CAPTION_PICTURES, rng)
+        suits = captions.agreement(used, dataset.facts[others]) > 0
+        centroid = centroid_loss(text, suits, F.normalize(dataset.targets(others), dim=1))
+        loss = cosine + 0.5 * square + options.caption_weight * (contrast + 2 * centroid)
         return {"loss": loss, "cosine": 1 - cosine, "captions": contrast, "centroid": centroid}
-
-    def centroid_loss(
-        self, text: Tensor, used: list[tuple[str, ...]], rng: torch.Generator
-    ) -> Tensor:
-        """1 - cosine between each caption and the mean target of the pictures that suit it;
-        captions that suit fewer than four of the pictures are left out.
-        """
-        rows = self.dataset.draw_rows(rng, CAPTION_PICTURES)
-        target = F.normalize(self.dataset.targets(rows), dim=1)
-        suits = (captions.agreement(used, self.dataset.facts[0, rows]) > 0).float()
-        enough = suits.sum(1) >= 4
-        wanted = F.normalize(suits @ target, dim=1)
-        return ((1 - (text * wanted).sum(1)) * enough).sum() / enough.sum().clamp(min=1)
-
-
-def contrastive_loss(logits: Tensor, agree: Tensor) -> Tensor:
-    """CLIP's loss with many positives: logits [texts, pictures]; agree 1 positive, -1 negative, 0
-    left out.
-    """
-    logits = logits.masked_fill(agree == 0, -1e4)
-    positive = (agree > 0).float()
-    both = []
-    for scores, right in ((logits, positive), (logits.T, positive.T)):
-        count = right.sum(1)
-        each = -(scores.log_softmax(1) * right).sum(1) / count.clamp(min=1)
-        both.append((each * (count > 0)).sum() / (count > 0).sum().clamp(min=1))
-    return sum(both) / 2
-
-
-def preprocess(images: Tensor, size: int) -> Tensor:
-    """As `ImageText` preprocesses pictures."""
-    mean, std = torch.tensor(CLIP_MEAN).view(3, 1, 1), torch.tensor(CLIP_STD).view(3, 1, 1)
-    return ((resample(images, size, "antialias") + 1) / 2 - mean.to(images)) / std.to(images)
-
-
-def add_clutter(images: Tensor, rng: torch.Generator, share: float = 0.3) -> Tensor:
-    """On some pictures a patch of another one at the left or right edge: what is not the face
-    should not matter much.
-    """
-    side = images.shape[-1]
-    images = images.clone()
-    for i in (torch.rand(len(images), generator=rng) < share).nonzero()[:, 0].tolist():
-        height, width = torch.randint(side // 10, side // 4, (2,), generator=rng).tolist()
-        left = 0 if torch.rand(1, generator=rng) < 0.5 else side - width
-        top = int(torch.randint(0, side - height, (1,), generator=rng))
-        other = images[int(torch.randint(len(images), (1,), generator=rng))]
-        patch = (slice(None), slice(top, top + height), slice(left, left + width))
-        images[i][patch] = other[patch]
-    return images
 
 
 @torch.no_grad()
-def held_cosine(model: CLIP, dataset: ClipDataset) -> float:
-    """Mean cosine between embedding and target on aligned pictures that were held out."""
-    rows = (dataset.held & (dataset.kind == 0)).nonzero()[:, 0]
-    encoder = ImageText(copy.deepcopy(model).cpu().eval(), None, "held")
-    pictures = dataset.pictures[0, rows]
-    found = torch.cat([encoder.embed_images(to_float(part)) for part in pictures.split(64)])
-    return F.cosine_similarity(found, dataset.targets(rows)).mean().item()
+def held_cosines(model: CLIP, dataset: ClipDataset) -> dict[str, float]:
+    """Mean cosine between embedding and target on what was held out, of aligned pictures and of
+    tight crops.
+    """
+    encoder = ImageText(copy.deepcopy(model).eval(), None, "held").to(dataset.kind.device)
+    found = {}
+    for kind in ("aligned", "tight"):
+        chosen = dataset.held & ~dataset.lit & (dataset.kind == KINDS.index(kind))
+        cosines = [
+            F.cosine_similarity(
+                encoder.embed_images(to_float(dataset.pictures[part])), dataset.targets(part)
+            )
+            for part in chosen.nonzero()[:, 0].split(64)
+            if len(part)
+        ]
+        found[f"held_{kind}"] = torch.cat(cosines).mean().item() if cosines else float("nan")
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> None:

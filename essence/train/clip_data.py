@@ -1,5 +1,5 @@
-"""The image-text recipe's options, and its training data: pictures, what the image side should give
-for each, and the facts that captions are composed of.
+"""The image-text recipe's options, and what it prepares from folders of pictures: landmarks,
+measures and probes of every picture, which `clip_batches` makes targets and captions of.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from torch import Tensor
 from ..errors import UserError
 from ..library.checkpoints import load_generator, load_latents
 from .common import cached_on_disk, held_out
-from .data import captions, labels, tables
-from .data.attribute_teacher import AttributeTeacher, TeacherOptions, mirrored
+from .data import faces, labels, tables
+from .data.faces import Faces
+from .data.labels import SEEN_HELD_OUT
 from .data.probes import Probe
-from .data.tables import KINDS, Table
-
-SHARES = (0.45, 0.2, 0.35)  # of aligned, tight and generated pictures in a batch
+from .data.tables import KINDS, PAINTED, Table
 
 
 def described(default: object, text: str) -> Any:
@@ -28,20 +27,22 @@ def described(default: object, text: str) -> Any:
 
 @dataclass(frozen=True)
 class ClipOptions:
-    data: str = field(metadata={"help": "folder of aligned pictures"})
+    data: str = described("", "folder of aligned pictures")
     out: str = field(
-        metadata={"help": "folder of the run: tables, checkpoint, log, clip.safetensors"}
+        metadata={"help": "folder of the run: tables, checkpoint, log, clip.safetensors"},
+        kw_only=True,
     )
-    labels: str | None = described(None, "CSV about them: file, gender, group, text")
-    more_labels: str | None = described(None, "another CSV about them: file, glasses (yes, no)")
-    hair_labels: str | None = described(
-        None, "another one: file, hair (black, brown, blond, red, grey)"
+    faces: str = described("", "the faces.pt of an earlier run, in place of all folders and labels")
+    labels: str | None = described(
+        None, "CSV about them: file, gender, group, text, or any column of train/data/looks.csv"
     )
     tight: str | None = described(None, "folder of tight face crops (FairFace)")
     tight_labels: str | None = described(None, "CSV about them: file, age, gender, race")
     generator: str | None = described(None, "a generator, for pictures at no cost")
     latents: str | None = described(None, "mean and covariance of its w")
     generated: int = 12000
+    drawings: int = described(0, "of the pictures painted over, and half as many faces drawn")
+    relit: int = described(1, "copies of every aligned picture in another light")
     steps: int = 6000
     minutes: float = described(
         0, "the schedule ends after so many minutes at the latest; 0: by steps alone"
@@ -51,16 +52,16 @@ class ClipOptions:
     weight_decay: float = 0.02
     warmup: int = 100
     average: float = 0.997  # decay of the moving average
-    caption_weight: float = 0.15
+    caption_weight: float = 0.25
     ground: float = 0.4  # of the mean length of an embedding: how much all pictures have in common
-    size: int = 64  # side of the pictures that the encoder reads
+    size: int = 96  # side of the pictures that the encoder reads
     width: int = 24
-    layers: tuple[int, ...] = (1, 2, 2, 1)
+    layers: tuple[int, ...] = (1, 1, 2, 1)
     text_width: int = 64
     text_layers: int = 2
     context: int = 32
     every: int = 200  # steps between checkpoints
-    start: str = described("", "a finished model to begin with, of the same widths")
+    start: str = described("", "a finished model to begin with, of the same width")
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     threads: int = 0  # 0: as torch chooses
     seed: int = 0
@@ -68,80 +69,53 @@ class ClipOptions:
     def __post_init__(self) -> None:
         if self.size % 32:
             raise UserError(f"--size must be a multiple of 32, not {self.size}.")
+        if not (self.data or self.faces):
+            raise UserError("Give --data FOLDER, or --faces FILE of an earlier run.")
 
 
-@dataclass
-class ClipDataset:
-    """N pictures, and a relit copy of each."""
-
-    pictures: Tensor  # uint8 [2, N, 3, 128, 128]
-    scores: Tensor  # [2, N, K]
-    layout: Tensor  # [N, R]
-    facts: Tensor  # int8 [2, N, F]
-    kind: Tensor  # [N], an index into KINDS
-    held: Tensor  # bool [N], held out
-    teacher: AttributeTeacher
-
-    @property
-    def embed_dim(self) -> int:
-        return self.teacher.mix.shape[1] + self.layout.shape[1]
-
-    def draw_rows(self, rng: torch.Generator, count: int) -> Tensor:
-        """Rows to train on: the kinds in fixed shares, never a held-out one."""
-        free = ~self.held
-        weights = torch.zeros(len(free))
-        for kind, share in enumerate(SHARES):
-            chosen = free & (self.kind == kind)
-            weights[chosen] = share / chosen.sum().clamp(min=1)
-        return torch.multinomial(weights, count, replacement=True, generator=rng)
-
-    def targets(
-        self, rows: Tensor, lit: Tensor | None = None, flip: Tensor | None = None
-    ) -> Tensor:
-        """Target embeddings [B, E] of rows [B], relit or flipped where `lit` and `flip` [B] say so;
-        the layout of a changed picture is not known, and zero.
-        """
-        unchanged = torch.zeros(len(rows), dtype=torch.bool)
-        lit, flip = unchanged if lit is None else lit, unchanged if flip is None else flip
-        scores = self.scores[lit.long(), rows]
-        scores = torch.where(flip[:, None], mirrored(scores), scores)
-        return self.teacher.targets(scores, self.layout[rows] * (~(lit | flip))[:, None])
-
-
-def load_dataset(options: ClipOptions) -> ClipDataset:
-    """Tables of pictures, kept in the run's folder; probes, targets and facts. Raises UserError."""
+def load_faces(options: ClipOptions) -> Faces:
+    """What `--faces` holds, or what is found out about the folders' pictures, kept in the run's
+    folder. Raises UserError.
+    """
     run = Path(options.out)
     run.mkdir(parents=True, exist_ok=True)
-    parts = load_tables(options, run)
-    relit = [relit_copies(part, run) for part in parts]
-    table, rows = Table.join(parts), label_rows(options, parts)
-    held = held_out_rows(table)
+    path = Path(options.faces) if options.faces else run / "faces.pt"
+    if not path.exists():
+        if options.faces:
+            raise UserError(f"There is no file {path}: give the faces.pt of an earlier run.")
+        parts = load_tables(options, run)
+        prepare(parts, label_rows(options, parts), held_out_rows(Table.join(parts))).save(path)
+    return Faces.load(path)
+
+
+def prepare(
+    parts: list[Table], rows: list[dict[str, str]], held: Tensor, side: int = 128, quality: int = 85
+) -> Faces:
+    """Tables, their rows of labels, and which are held out, to what the training needs; the
+    pictures are kept at `side` in WebP's `quality`.
+    """
+    table = Table.join(parts)
     values, known = labels.probe_targets(rows)
-    probe = Probe(
-        **cached_on_disk(
-            run / "probe.pt",
-            lambda: vars(Probe.fit(table.features, values, known & ~held[:, None])),
-        )
+    probe = Probe.fit(table.features, values, known & ~held[:, None])
+    probed = torch.cat(
+        [
+            probe(table.features),
+            labels.hair_scores(table, rows, ~held),
+            labels.look_scores(table, rows, ~held),
+        ],
+        1,
     )
-    probed = torch.cat([probe(table.features), labels.hair_scores(table, rows, ~held)], 1)
-    whole = table.kind != KINDS.index("tight")
-    raw = torch.cat([table.measured, probed], 1)
-    relit_raw = torch.cat([torch.cat([part["measured"] for part in relit]), probed], 1)
-    fitted = whole & ~held
-    teacher = AttributeTeacher.fit(raw[fitted], table.pictures[fitted], TeacherOptions())
-    scores = torch.stack([teacher.scores(values, table.kind) for values in (raw, relit_raw)])
-    facts = [
-        captions.without_outer_facts(captions.facts(*pair), ~whole)
-        for pair in zip(scores, (raw, relit_raw), strict=True)
-    ]
-    return ClipDataset(
-        pictures=torch.stack([table.pictures, torch.cat([part["pictures"] for part in relit])]),
-        scores=scores,
-        layout=teacher.layout(scores[0], table.pictures) * whole[:, None],
-        facts=torch.stack(facts),
-        kind=table.kind,
+    # The face network is no judge of paintings: what it said of the photograph holds.
+    place = {name: i for i, name in enumerate(table.names)}
+    originals = [place.get(name.removeprefix(PAINTED), i) for i, name in enumerate(table.names)]
+    probed = labels.with_known(probed[originals], rows, ~held)
+    return Faces(
+        pictures=faces.encode(table.pictures, side, quality),
+        kind=table.kind.to(torch.int8),
         held=held,
-        teacher=teacher,
+        marks=faces.whole_marks(table.marks),
+        measured=table.measured,
+        probed=probed,
     )
 
 
@@ -167,41 +141,40 @@ def load_tables(options: ClipOptions, run: Path) -> list[Table]:
         if not options.latents:
             raise UserError("--generator needs --latents: the mean and covariance of its w.")
         makers["generated"] = generated
-    return [Table(**cached_on_disk(run / f"{name}.pt", maker)) for name, maker in makers.items()]
+    found = [Table(**cached_on_disk(run / f"{name}.pt", maker)) for name, maker in makers.items()]
+    if options.drawings:
+
+        def drawn() -> dict:
+            free = (~held_out_rows(found[0])).nonzero()[:, 0].tolist()
+            return vars(tables.drawn_table(found[0].take(free), options.drawings))
+
+        found.append(Table(**cached_on_disk(run / "drawn.pt", drawn)))
+    return found
 
 
 def label_rows(options: ClipOptions, parts: list[Table]) -> list[dict[str, str]]:
-    """What the CSVs say of every picture of the tables, in order. Raises UserError."""
-    files = {
-        "aligned": (options.labels, options.more_labels, options.hair_labels),
-        "tight": (options.tight_labels,),
-    }
+    """What label files say of every picture of the tables, in order: the options' own, and what
+    was seen by eye. Raises UserError.
+    """
+    files = {"aligned": options.labels, "tight": options.tight_labels}
     found: list[dict[str, str]] = []
     for table in parts:
-        rows: list[dict[str, str]] = [{} for _ in table.names]
-        for path in filter(None, files.get(KINDS[int(table.kind[0])], ())):
+        rows = labels.seen_by_eye(table.names)
+        if path := files.get(KINDS[int(table.kind[0])]):
             read = labels.read_labels(Path(path), table.names)
             rows = [a | b for a, b in zip(rows, read, strict=True)]
         found += rows
     return found
 
 
-def relit_copies(table: Table, run: Path) -> dict[str, Tensor]:
-    """Pictures and measures of relit copies of aligned pictures; the others stand for themselves
-    (of tight crops the outer part is not known).
-    """
-    if table.kind[0] != KINDS.index("aligned"):
-        return {"pictures": table.pictures, "measured": table.measured}
-    rng = torch.Generator().manual_seed(0)
-    return cached_on_disk(run / "relit-aligned.pt", lambda: tables.relight(table, rng))
-
-
 def held_out_rows(table: Table) -> Tensor:
-    """bool [N]: aligned pictures by the rule of all recipes, every twentieth tight crop, no
-    generated picture.
+    """bool [N]: aligned pictures by the rule of all recipes and those whose looks were seen for
+    measuring, every twentieth tight crop, no generated or drawn picture.
     """
-    aligned = [name for name, kind in zip(table.names, table.kind, strict=True) if kind == 0]
-    held = held_out(aligned)
-    tight = [i % 20 == 0 for i in range(int((table.kind == 1).sum()))]
-    generated = [False] * int((table.kind == 2).sum())
-    return torch.tensor([name in held for name in aligned] + tight + generated)
+    kinds = [KINDS[kind] for kind in table.kind.tolist()]
+    aligned = [name for name, kind in zip(table.names, kinds, strict=True) if kind == "aligned"]
+    measured = labels.seen_by_eye(aligned, SEEN_HELD_OUT)
+    held = held_out(aligned) | {name for name, row in zip(aligned, measured, strict=True) if row}
+    tight = [name for name, kind in zip(table.names, kinds, strict=True) if kind == "tight"]
+    held |= set(tight[::20])
+    return torch.tensor([name in held for name in table.names])

@@ -250,8 +250,8 @@ def update_average(average: nn.Module, model: nn.Module, step: int, decay: float
     """
     decay = min(decay, (1 + step) / (10 + step))
     pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
-    floats = [pair for pair in pairs if pair[0].dtype.is_floating_point]
-    torch._foreach_lerp_(*map(list, zip(*floats, strict=True)), 1 - decay)
+    floats = [(kept, new) for kept, new in pairs if kept.dtype.is_floating_point]
+    torch._foreach_lerp_(*map(list, zip(*floats, strict=True)), 1 - decay)  # one launch, not 150
     for kept, new in pairs:
         if not kept.dtype.is_floating_point:
             kept.copy_(new)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..face_landmarks import SIDE
-from .attributes import HAIRED, MEASURED, NAMES, OUTER, PROBED
+from .attributes import HAIRED, LOOKED, MEASURED, NAMES, OUTER, PROBED
 from .tables import KINDS
 
 
@@ -47,7 +47,10 @@ class AttributeTeacher:
         values, axes = torch.linalg.eigh(
             options.decorrelate * correlation + (1 - options.decorrelate) * identity
         )
-        weights = torch.tensor([*MEASURED.values(), *PROBED.values(), *HAIRED.values()])
+        tables = (MEASURED, PROBED, HAIRED, LOOKED)
+        weights = torch.tensor([weight for table in tables for weight in table.values()])
+        # A run without labels has constant probes, which say nothing.
+        weights = weights * (spread > 0)
         mix = axes @ torch.diag(values.rsqrt()) @ axes.T @ torch.diag(weights)
         return cls(
             centre,
@@ -56,6 +59,9 @@ class AttributeTeacher:
             *fit_layout(scores, pictures, options),
             expected_outer(correlation),
         )
+
+    def to(self, device: str | torch.device) -> AttributeTeacher:
+        return AttributeTeacher(**{name: value.to(device) for name, value in vars(self).items()})
 
     def scores(self, raw: Tensor, kind: Tensor) -> Tensor:
         """Standardised and limited, [N, K]; what a tight crop cannot show is filled with its
@@ -112,6 +118,6 @@ def expected_outer(correlation: Tensor, ridge: float = 0.3) -> Tensor:
 
 def mirrored(scores: Tensor) -> Tensor:
     """The scores of the flipped picture."""
-    sign = torch.ones(len(NAMES))
+    sign = torch.ones(len(NAMES), device=scores.device)
     sign[[NAMES.index("yaw"), NAMES.index("light side")]] = -1
     return scores * sign

@@ -118,9 +118,26 @@ HAIRED = {
     "red hair": 0.6,
     "grey hair": 0.6,
 }
+# Linear probes fitted to what was seen by eye, and to ages; the outer ones on the whole picture,
+# the others on the face network alone.
+LOOKED = {
+    "child": 0.8,
+    "elderly": 0.6,
+    "sunglasses": 0.8,
+    "bearded": 0.8,
+    "moustached": 0.6,
+    "make-up": 0.6,
+    "drawn": 1.0,
+    "hat": 1.0,
+    "headscarf": 0.8,
+    "bald head": 0.8,
+}
 # What a tight crop cannot show.
 OUTER = (
     *HAIRED,
+    "hat",
+    "headscarf",
+    "bald head",
     "hair light",
     "hair red",
     "hair yellow",
@@ -137,7 +154,7 @@ OUTER = (
     "light",
     "contrast",
 )
-NAMES = (*MEASURED, *PROBED, *HAIRED)
+NAMES = (*MEASURED, *PROBED, *HAIRED, *LOOKED)
 
 
 # ---- patches
@@ -145,13 +162,14 @@ NAMES = (*MEASURED, *PROBED, *HAIRED)
 
 def patches(images: Tensor, marks: Tensor) -> dict[str, Tensor]:
     """Colours [B, 49, 3] in [0, 1] of every patch, rows first."""
-    boxes = [torch.tensor(box).expand(len(images), 4) for box in FIXED.values()]
+    device = images.device
+    boxes = [torch.tensor(box, device=device).expand(len(images), 4) for box in FIXED.values()]
     for shares, dx, dy, width, height in MOVING.values():
         centre = sum(share * marks[:, point] for point, share in shares.items())
-        side = torch.tensor([width, height]).expand(len(images), 2)
-        boxes.append(torch.cat([centre + torch.tensor([dx, dy]), side], 1))
+        side = torch.tensor([width, height], device=device).expand(len(images), 2)
+        boxes.append(torch.cat([centre + torch.tensor([dx, dy], device=device), side], 1))
     boxes = torch.stack(boxes, 1)  # [B, P, 4]
-    steps = torch.linspace(-0.5, 0.5, SAMPLES)
+    steps = torch.linspace(-0.5, 0.5, SAMPLES, device=device)
     offsets = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1).view(1, 1, -1, 2)
     grid = (boxes[:, :, None, :2] + offsets * boxes[:, :, None, 2:]) * 2 - 1
     # [B, 3, P, 49]

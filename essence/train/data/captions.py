@@ -11,9 +11,10 @@ import random
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ...models.vocabulary import BEFORE, BEHIND, NOUNS, OPENINGS, PERSON, WITH
+from ...models.vocabulary import BEFORE, BEHIND, NOUNS, OPENED, OPENINGS, PERSON, WITH
 from .attributes import NAMES, OUTER
 
 # Facts by the standardised attribute they are read from: (attribute, true above, false below); a
@@ -26,13 +27,9 @@ THRESHOLDS = {
     "teeth": ("teeth", 0.9, 0.1),
     "glasses": ("glasses", 1.4, 0.5),
     "no glasses": ("-glasses", -0.2, -0.9),
-    "moustache": ("moustache", 1.3, 0.3),
-    "beard": ("beard", 1.2, 0.3),
-    "shaved": ("-beard", 0.3, -0.4),
     "long hair": ("hair long", 0.8, -0.2),
     "short hair": ("-hair long", 0.5, -0.3),
     "fringe": ("fringe", 1.0, 0.2),
-    "bald": ("bald", 1.6, 0.7),
     "red lips": ("lip red", 1.1, 0.2),
     "thick brows": ("brow dark", 1.0, 0.1),
     "raised brows": ("brow height", 1.1, 0.2),
@@ -58,12 +55,29 @@ THRESHOLDS = {
     "long face": ("face long", 1.2, 0.2),
     "wrinkles": ("wrinkles", 1.2, 0.2),
 }
+# Facts by the probe they are read from, which gives about -1 to 1: the same, in raw units.
+LOOKS = {
+    "moustache": ("moustached", 0.2, -0.3),
+    "beard": ("bearded", 0.2, -0.3),
+    "shaved": ("-bearded", 0.5, 0.0),
+    "bald": ("bald head", 0.3, -0.2),
+    "hat": ("hat", 0.2, -0.3),
+    "headscarf": ("headscarf", 0.2, -0.3),
+    "no hat": ("-headwear", 0.5, 0.0),
+    "sunglasses": ("sunglasses", 0.3, -0.2),
+    "make-up": ("make-up", 0.3, -0.4),
+    "drawing": ("drawn", 0.3, -0.2),
+    "photograph": ("-drawn", 0.5, 0.0),
+}
+# What a hat hides.
+UNDER_HATS = ("long hair", "short hair", "fringe", "bald")
 HAIR = ("black hair", "brown hair", "blond hair", "red hair", "grey hair")
 PEOPLE = (
     "woman",
     "man",
     "baby",
     "child",
+    "teenage",
     "young",
     "middle-aged",
     "old",
@@ -72,9 +86,16 @@ PEOPLE = (
     "asian",
     "indian",
 )
-FACTS = (*THRESHOLDS, *HAIR, *PEOPLE)
+FACTS = (*THRESHOLDS, *LOOKS, *HAIR, *PEOPLE)
+# Columns of the facts of a mirrored picture.
+_SIDES = ("light from the right", "light from the left")
+MIRRORED = [
+    FACTS.index(_SIDES[1 - _SIDES.index(name)] if name in _SIDES else name) for name in FACTS
+]
+AGES = ("teenage", "young", "middle-aged", "old")
 
-MOST_FACTS = 4  # beside the person's sex
+MOST_FACTS = 4  # beside the person's sex and age
+MOST_USED = MOST_FACTS + 2
 
 
 # ---- facts
@@ -84,12 +105,21 @@ def facts(scores: Tensor, raw: Tensor) -> Tensor:
     """int8 [N, len(FACTS)] in {-1, 0, 1}. `scores` [N, len(NAMES)] standardised, `raw` the same in
     raw units.
     """
-    column = {name: scores[:, i] for i, name in enumerate(NAMES)}
-    columns = []
-    for source, high, low in THRESHOLDS.values():
-        value = -column[source[1:]] if source.startswith("-") else column[source]
-        columns.append((value > high).to(torch.int8) - (value < low).to(torch.int8))
-    return torch.cat([torch.stack(columns, 1), hair_facts(scores, raw), people_facts(raw)], 1)
+    found = {}
+    for table, values in ((THRESHOLDS, scores), (LOOKS, raw)):
+        column = {name: values[:, i] for i, name in enumerate(NAMES)}
+        column["headwear"] = torch.maximum(column["hat"], column["headscarf"])
+        for fact, (source, high, low) in table.items():
+            value = -column[source[1:]] if source.startswith("-") else column[source]
+            # Exactly zero in raw units: no probe was fitted.
+            known = 1 if table is THRESHOLDS else (value != 0)
+            found[fact] = ((value > high).to(torch.int8) - (value < low).to(torch.int8)) * known
+    bare = found["hat"].maximum(found["headscarf"]) < 0
+    bare |= ~raw[:, [NAMES.index("hat"), NAMES.index("headscarf")]].any(1)
+    for fact in UNDER_HATS:
+        found[fact] = found[fact] * bare
+    hair = hair_facts(scores, raw) * bare[:, None]
+    return torch.cat([torch.stack(list(found.values()), 1), hair, people_facts(raw)], 1)
 
 
 def exclusive(chosen: Tensor, clear: Tensor) -> Tensor:
@@ -101,7 +131,7 @@ def hair_facts(scores: Tensor, raw: Tensor) -> Tensor:
     """Hair colour [N, 5] by the probe, where there is one, else by the median colour above the
     forehead (sRGB, 0 to 1); unclear on the bald.
     """
-    has_hair = scores[:, NAMES.index("bald")] < 0.8
+    has_hair = (scores[:, NAMES.index("bald")] < 0.8) & (raw[:, NAMES.index("bald head")] < 0.3)
     probes = raw[:, [NAMES.index(name) for name in HAIR]]
     best = probes.topk(2, dim=1).values
     probed = exclusive(probes == best[:, :1], (best[:, 0] - best[:, 1] > 0.2) & has_hair)
@@ -126,11 +156,12 @@ def people_facts(raw: Tensor) -> Tensor:
     sex = exclusive(torch.stack([female > 0, female <= 0], 1), female.abs() > 0.25)
     # Years: true between the first two, false 5 below the first or above the third.
     ranges = {
-        "baby": (-99, 4, 8),
-        "child": (-99, 11, 16),
-        "young": (12, 30, 36),
-        "middle-aged": (36, 54, 60),
-        "old": (56, 99, 99),
+        "baby": (-99, 3, 6),
+        "child": (-99, 12, 18),
+        "teenage": (12, 19, 24),
+        "young": (19, 32, 38),
+        "middle-aged": (33, 49, 57),
+        "old": (51, 99, 99),
     }
     columns = []
     for low, high, beyond in ranges.values():
@@ -148,11 +179,12 @@ def without_outer_facts(table: Tensor, rows: Tensor) -> Tensor:
     show.
     """
     outer = [
-        name in (*HAIR, "bald")
-        or (name in THRESHOLDS and THRESHOLDS[name][0].removeprefix("-") in OUTER)
+        name in (*HAIR, "no hat")
+        or (THRESHOLDS | LOOKS).get(name, ("",))[0].removeprefix("-") in OUTER
         for name in FACTS
     ]
-    return torch.where(rows[:, None] & torch.tensor(outer), torch.zeros_like(table), table)
+    hidden = rows[:, None] & torch.tensor(outer, device=rows.device)
+    return torch.where(hidden, torch.zeros_like(table), table)
 
 
 # ---- sentences
@@ -166,7 +198,7 @@ def compose(true: Sequence[str], rng: random.Random) -> tuple[str, tuple[str, ..
     rng.shuffle(pool)
     used = pool[: rng.randint(0, MOST_FACTS) or 1]
     # At most one adjective of age and one of group: `an old Asian man`, not more.
-    for group in (("young", "middle-aged", "old"), ("white", "black", "asian", "indian")):
+    for group in (AGES, ("white", "black", "asian", "indian"), tuple(OPENED)):
         several = [fact for fact in used if fact in group][1:]
         used = [fact for fact in used if fact not in several]
     person = [fact for fact in ("baby", "child", "woman", "man") if fact in true]
@@ -186,11 +218,12 @@ def sentence(noun: str, used: Sequence[str], rng: random.Random) -> str:
     before = [rng.choice(BEFORE[fact]) for fact in used if fact in BEFORE]
     having = [rng.choice(WITH[fact]) for fact in used if fact in WITH]
     behind = [rng.choice(BEHIND[fact]) for fact in used if fact in BEHIND]
+    opened = [rng.choice(OPENED[fact]) for fact in used if fact in OPENED]
     if len(used) == 1 and having and noun in PERSON and rng.random() < 0.4:
         return having[0].removeprefix("a ").removeprefix("an ")
     words = " ".join([*before, noun])
     article = "an " if words[0].lower() in "aeiou" else "a "
-    text = rng.choice(OPENINGS) + article + words
+    text = (opened or [rng.choice(OPENINGS)])[0] + article + words
     if having:
         *first, last = having
         text += " with " + (", ".join(first) + " and " if first else "") + last
@@ -202,15 +235,17 @@ def true_facts(row: Tensor) -> list[str]:
     return [name for name, value in zip(FACTS, row.tolist(), strict=True) if value > 0]
 
 
-def agreement(used: Sequence[Sequence[str]], table: Tensor) -> Tensor:
-    """Captions (their facts) against pictures (rows of `facts`): [captions, pictures] int8, 1
-    agrees, -1 contradicts, 0 unclear.
+def indices(used: Sequence[str], count: int) -> list[int]:
+    """The columns of the facts, filled up to `count` with one that is always true."""
+    return [*(FACTS.index(name) for name in used), *[len(FACTS)] * count][:count]
+
+
+def agreement(used: Tensor, table: Tensor) -> Tensor:
+    """Captions (`indices` of their facts, [C, U]) against pictures (rows of `facts`): [C, N] int8,
+    1 agrees, -1 contradicts, 0 unclear.
     """
-    rows = []
-    for names in used:
-        columns = table[:, [FACTS.index(name) for name in names]]
-        rows.append(columns.amin(1) if names else torch.ones(len(table), dtype=torch.int8))
-    return torch.stack(rows)
+    padded = F.pad(table, (0, 1), value=1)
+    return torch.stack([padded[:, column] for column in used.T]).amin(0).T
 
 
 def prompts(fact: str) -> list[str]:

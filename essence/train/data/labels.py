@@ -11,11 +11,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import UserError
-from .attributes import HAIRED, PROBED
-from .probes import Probe, balanced_rows
-from .tables import KINDS, Table
+from .attributes import HAIRED, LOOKED, OUTER, PROBED
+from .drawings import random_look
+from .probes import Probe, balanced_probe, balanced_rows
+from .tables import CARTOON, KINDS, PAINTED, Table
 
-EYEWEAR = Path(__file__).with_name("eyewear.csv")  # file, glasses: labelled by hand
+# What was seen on pictures of ../shared by eye: file, hat, headscarf, glasses, sunglasses, beard,
+# moustache, bald, makeup, drawing (yes, no or nothing) and hair (a colour). The second file's
+# pictures take part in no training.
+SEEN = Path(__file__).with_name("looks.csv")
+SEEN_HELD_OUT = Path(__file__).with_name("looks_held_out.csv")
+COLUMN_OF = {  # of LOOKED, where the column is called otherwise
+    "bearded": "beard",
+    "moustached": "moustache",
+    "make-up": "makeup",
+    "drawn": "drawing",
+    "bald head": "bald",
+}
 AGES = {
     "0-2": 1,
     "3-9": 6,
@@ -27,6 +39,9 @@ AGES = {
     "60-69": 65,
     "more than 70": 75,
 }
+# Of whom one says that they are a child or elderly.
+CHILD = {"0-2": 1.0, "3-9": 1.0, "10-19": 0.2, "20-29": -0.6}
+ELDERLY = {"40-49": -0.4, "50-59": 0.4, "60-69": 1.0, "more than 70": 1.0}
 GROUPS = {
     "white": "white",
     "caucasian": "white",
@@ -62,6 +77,24 @@ def read_labels(path: Path, names: Sequence[str]) -> list[dict[str, str]]:
     return [by_name.get(name, {}) for name in names]
 
 
+def seen_by_eye(names: Sequence[str], path: Path = SEEN) -> list[dict[str, str]]:
+    """Rows of one of this package's own label files for those of `names` that it has, whatever
+    their suffix.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = {Path(row["file"]).stem: row for row in csv.DictReader(file)}
+    found = [_seen(name, rows) for name in names]
+    return [{key: value for key, value in row.items() if value} for row in found]
+
+
+def _seen(name: str, rows: dict[str, dict[str, str]]) -> dict[str, str]:
+    """A photograph's row; of a drawn picture what is known because we drew it."""
+    if name.startswith(CARTOON):
+        return random_look(int(name.removeprefix(CARTOON)))[1]
+    row = rows.get(Path(name.removeprefix(PAINTED)).stem, {})
+    return row | {"drawing": "yes"} if name.startswith(PAINTED) else row
+
+
 def known_attributes(row: dict[str, str]) -> dict[str, float]:
     """Values of PROBED that a row of labels gives: age as a share of 75 years, others -1 or 1."""
     found: dict[str, float] = {}
@@ -86,6 +119,81 @@ def probe_targets(rows: Sequence[dict[str, str]]) -> tuple[Tensor, Tensor]:
         for name, value in known_attributes(row).items():
             values[i, columns[name]], known[i, columns[name]] = value, True
     return values, known
+
+
+def known_looks(row: dict[str, str]) -> dict[str, float]:
+    """Values of LOOKED that a row of labels gives, -1 to 1."""
+    found: dict[str, float] = {}
+    if row.get("age") in AGES:
+        found["child"] = CHILD.get(row["age"], -1.0)
+        found["elderly"] = ELDERLY.get(row["age"], -1.0)
+    for name in LOOKED:
+        if answer := row.get(COLUMN_OF.get(name, name)):
+            found[name] = 1.0 if answer == "yes" else -1.0
+    return found
+
+
+def look_scores(table: Table, rows: Sequence[dict[str, str]], free: Tensor) -> Tensor:
+    """Scores of LOOKED [N, K], about -1 to 1, by probes fitted on the labelled pictures that are
+    `free` (bool [N]); zeros where there are no labels of both kinds, and for what a tight crop
+    cannot show.
+    """
+    known = [known_looks(row) for row in rows]
+    scores = torch.zeros(len(table), len(LOOKED))
+    whole = table.kind != KINDS.index("tight")
+
+    def features(part: Tensor, outer: bool) -> Tensor:
+        inner = table.features[part].float()
+        if not outer:
+            return inner
+        return torch.cat([inner, table.outer[part].float(), table.measured[part]], 1)
+
+    for column, name in enumerate(LOOKED):
+        outer = name in OUTER
+        usable = free & (whole if outer else torch.ones_like(whole))
+        labelled = torch.tensor([name in row for row in known]) & usable
+        chosen = labelled.nonzero()[:, 0]
+        values = torch.tensor([known[i][name] for i in chosen.tolist()])
+        if not len(chosen) or values.min() > 0 or values.max() < 0:
+            continue
+        chosen, values = thinned(chosen, values)
+        probe = balanced_probe(features(chosen, outer), values)
+        parts = torch.arange(len(table)).split(2048)
+        scores[:, column] = torch.cat([probe(features(part, outer))[:, 0] for part in parts])
+        if outer:
+            scores[:, column] *= whole
+    return scores
+
+
+def thinned(chosen: Tensor, values: Tensor, most: int = 4000) -> tuple[Tensor, Tensor]:
+    """At most `most` rows, half of them with positive values where there are so many."""
+    rng = torch.Generator().manual_seed(0)
+    order = torch.randperm(len(chosen), generator=rng)
+    yes = order[values[order] > 0][: most // 2]
+    no = order[values[order] <= 0][: most - len(yes)]
+    kept = torch.cat([yes, no])
+    return chosen[kept], values[kept]
+
+
+def with_known(
+    probed: Tensor,
+    rows: Sequence[dict[str, str]],
+    free: Tensor,
+    share: float = 0.7,
+) -> Tensor:
+    """`probed` [N, PROBED + HAIRED + LOOKED] with a `share` of what the labels say where they say
+    anything, on the `free` rows: a probe guesses again what is known.
+    """
+    names = (*PROBED, *HAIRED, *LOOKED)
+    probed = probed.clone()
+    for i in free.nonzero()[:, 0].tolist():
+        known = known_attributes(rows[i]) | known_looks(rows[i])
+        if (colour := f"{rows[i].get('hair')} hair") in HAIRED:
+            known |= {name: 1.0 if name == colour else -0.6 for name in HAIRED}
+        for name, value in known.items():
+            column = names.index(name)
+            probed[i, column] = share * value + (1 - share) * probed[i, column]
+    return probed
 
 
 def hair_scores(table: Table, rows: Sequence[dict[str, str]], free: Tensor) -> Tensor:

@@ -98,3 +98,16 @@ def ridge_weights(x: Tensor, y: Tensor) -> Tensor:
     gram = x.T @ x
     gram.diagonal().add_(ridge)
     return torch.cholesky_solve(x.T @ y, torch.linalg.cholesky(gram))
+
+
+def balanced_probe(features: Tensor, values: Tensor) -> Probe:
+    """The ridge regression of one column, values [N] from -1 to 1, in which the positive rows count
+    as much as the others together: a notion may be rare. features [N, F].
+    """
+    yes = values > 0
+    weight = torch.where(yes, 0.5 / yes.float().mean(), 0.5 / (~yes).float().mean())
+    mean, scale = (weight[:, None] * features).mean(0), features.std(0) + 1e-3
+    x = (features - mean) / scale
+    gram = x @ x.T
+    gram.diagonal().add_(x.shape[1] / weight)
+    return Probe(mean, scale, x.T @ torch.linalg.solve(gram, values[:, None]), torch.zeros(1))

@@ -1,7 +1,7 @@
 """Tables of pictures and what is measured of them.
 
-Three kinds of pictures: aligned ones, tight crops put into the same alignment (they show the inner
-face only), and generated ones.
+Four kinds of pictures: aligned ones, tight crops put into the same alignment (they show the inner
+face only), generated ones and drawn ones.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ from ...pictures.loading import load_image
 from ..augment import light
 from ..common import list_pictures, load_pictures, precision, to_float, to_uint8
 from ..face_landmarks import SIDE, align_tight_crop, landmarks
+from . import drawings
 from .attributes import measure_attributes
 from .probes import face_features, hair_features
 
 BATCH = 64
-KINDS = ("aligned", "tight", "generated")
+PAINTED, CARTOON = "painted ", "cartoon "  # how names of drawn pictures begin
+COLUMNS = ("kind", "pictures", "marks", "measured", "features", "outer")  # of a table
+KINDS = ("aligned", "tight", "generated", "drawn")
 
 
 @dataclass
@@ -43,10 +46,13 @@ class Table:
     def __len__(self) -> int:
         return len(self.names)
 
+    def take(self, rows: list[int]) -> Table:
+        columns = {name: getattr(self, name)[rows] for name in COLUMNS}
+        return Table([self.names[i] for i in rows], **columns)
+
     @classmethod
     def join(cls, tables: Sequence[Table]) -> Table:
-        names = ("kind", "pictures", "marks", "measured", "features", "outer")
-        columns = {name: torch.cat([getattr(t, name) for t in tables]) for name in names}
+        columns = {name: torch.cat([getattr(t, name) for t in tables]) for name in COLUMNS}
         return cls(sum((t.names for t in tables), []), **columns)
 
 
@@ -82,6 +88,17 @@ def generated_table(
         parts.append(to_uint8(images))
     pictures, names = torch.cat(parts), [f"generated {i}" for i in range(count)]
     return _measured(names, "generated", pictures, _landmarks(pictures))
+
+
+def drawn_table(photographs: Table, count: int) -> Table:
+    """Of `count` of the photographs painted over, and half as many cartoons."""
+    chosen = torch.arange(0, len(photographs), max(1, len(photographs) // count))[:count]
+    names = [f"{PAINTED}{photographs.names[i]}" for i in chosen.tolist()]
+    copies = drawings.painted(photographs.pictures[chosen])
+    painted = _measured(names, "drawn", copies, photographs.marks[chosen])
+    faces = drawings.cartoons(count // 2)
+    names = [f"{CARTOON}{i}" for i in range(len(faces))]
+    return Table.join([painted, _measured(names, "drawn", faces, _landmarks(faces))])
 
 
 def _landmarks(pictures: Tensor) -> Tensor:
@@ -124,24 +141,20 @@ def wide_latents(axes: LatentAxes, count: int, layers: int, rng: torch.Generator
     return axes.mean + axes.shift(common, own)
 
 
-def relight(table: Table, rng: torch.Generator) -> dict[str, Tensor]:
-    """Every picture in another light, some of them as a print or a painting: uint8 pictures, and
-    their measures at the old landmarks.
+def relight(pictures: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Every picture, uint8, in another light; and which of them look like a print or a painting
+    now, bool [N].
     """
-    pictures, measured = torch.empty_like(table.pictures), torch.empty_like(table.measured)
-    for rows in tqdm(torch.arange(len(table)).split(BATCH), desc="relighting", mininterval=5):
-        images = stylise(light(to_float(table.pictures[rows]), rng, 0.8)[0], rng)
-        pictures[rows] = to_uint8(images)
-        measured[rows] = measure_attributes(images, table.marks[rows])
-    return {"pictures": pictures, "measured": measured}
+    images, drawn = stylise(light(to_float(pictures), rng, 0.8)[0], rng)
+    return to_uint8(images), drawn
 
 
-def stylise(images: Tensor, rng: torch.Generator, share: float = 0.1) -> Tensor:
+def stylise(images: Tensor, rng: torch.Generator, share: float = 0.05) -> tuple[Tensor, Tensor]:
     """On three small shares of the pictures: flat colours, brush-sized blur with hard edges, drawn
-    contours.
+    contours. Returns the pictures and which of them were changed.
     """
-    kind = torch.rand(len(images), 1, 1, 1, generator=rng)
-    levels = torch.randint(3, 7, (len(images), 1, 1, 1), generator=rng)
+    kind = torch.rand(len(images), 1, 1, 1, generator=rng, device=rng.device)
+    levels = torch.randint(3, 7, (len(images), 1, 1, 1), generator=rng, device=rng.device)
     flat = ((images + 1) / 2 * levels).round() / levels * 2 - 1
     soft = F.avg_pool2d(images, 5, 1, 2, count_include_pad=False)
     sharper = soft - F.avg_pool2d(soft, 9, 1, 4, count_include_pad=False)
@@ -149,6 +162,6 @@ def stylise(images: Tensor, rng: torch.Generator, share: float = 0.1) -> Tensor:
     edges = soft - F.avg_pool2d(images, 3, 1, 1, count_include_pad=False)
     lines = edges.mean(1, keepdim=True).abs()
     drawn = (soft - 8 * lines).clamp(-1, 1)
-    images = torch.where(kind < share, flat, images)
-    images = torch.where((kind > 0.3) & (kind < 0.3 + share), painted, images)
-    return torch.where((kind > 0.6) & (kind < 0.6 + share), drawn, images)
+    for k, changed in enumerate((flat, painted, drawn)):
+        images = torch.where((kind >= k * share) & (kind < (k + 1) * share), changed, images)
+    return images, kind.flatten() < 3 * share
