@@ -370,12 +370,23 @@ def test_the_estimate_covers_what_autograd_keeps(sources, monkeypatch):
         assert batching.batch_for(models, 4, 64) == expected
 
 
-@pytest.mark.parametrize("half, expected", [(False, 2), (True, 4)])
-def test_four_sources_at_1024_are_planned_for_eight_gigabytes(monkeypatch, half, expected):
+@pytest.mark.parametrize(
+    "device, kernels, half, expected",
+    [
+        ("cpu", True, False, 2),
+        ("cpu", True, True, 4),
+        ("cuda", False, False, 2),
+        ("cuda", True, False, 4),
+    ],
+)
+def test_four_sources_at_1024_are_planned_for_eight_gigabytes(
+    monkeypatch, device, kernels, half, expected
+):
     widths = {4: 512, 8: 512, 16: 512, 32: 512, 64: 512, 128: 256, 256: 128, 512: 64, 1024: 32}
     generator = SimpleNamespace(config=GeneratorConfig(1024, 512, 8, widths))
-    models = SimpleNamespace(device=torch.device("cpu"), generator=generator, half=half)
+    models = SimpleNamespace(device=torch.device(device), generator=generator, half=half)
     monkeypatch.setattr(memory, "free_memory", lambda _: 8 * 10**9)
+    monkeypatch.setattr(batching, "cuda_kernels", lambda: kernels)
     assert batching.batch_for(models, 4, 1024) == expected
     assert batching.batch_for(models, 4, 256) == 4
 
