@@ -138,9 +138,7 @@ def figures_of(
     items: Sequence[SourceItem],
     pictures: Sequence[Image.Image],
 ) -> list[Figures]:
-    """(identity distance to the item's own picture before, likeness to the target) of each; `items`
-    may be one for all.
-    """
+    """(identity distance to the item's own picture before, likeness to the target) of each."""
     side = max(picture.width for picture in pictures)  # of both looks in one row
     after, originals = (
         np.stack([np.asarray(resized(picture, side)) for picture in row])

@@ -8,23 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from essence import Source, suitable_strength
+from essence import Source
 
 WEAKEST, STRONGEST = -1.5, 2.0  # of a strength slider
 MEASURED = (-1.5, 0.0, 0.5, 1.0, 1.5, 2.0)  # strengths; at 0 nothing is lost
 FINE = np.linspace(WEAKEST, STRONGEST, 71).round(2)
 STRANGER = 0.6  # distance of face descriptors from which on people take two faces for two people
-SAME = 0.45  # up to which they hardly doubt: what a strength that is chosen for them may cost
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Scale:
     """Of one cell."""
 
     source: Source
     made_of: tuple[Any, ...]  # the cell's recipe, without strengths
     distances: Sequence[float]  # of identity, at MEASURED
-    likeness: Sequence[float] | None  # to the target, where it is known
+    suits: float | None = None  # the strength that suits the source, once it was asked for
 
     def distance(self) -> np.ndarray:
         """At FINE."""
@@ -33,19 +32,6 @@ class Scale:
     def range(self, budget: float) -> tuple[float, float]:
         """The strengths around 0 at which no more than the budget is lost."""
         return kept_range(self.distance(), budget)
-
-    def suitable(self) -> float:
-        """The least strength that has nearly all of the likeness to be had while the source stays
-        who it is; without a target as much as that allows.
-        """
-        upward = FINE[FINE >= 0]
-        if self.likeness is None:
-            gain = upward
-        else:
-            gain = np.interp(upward, MEASURED, self.likeness)
-            gain = gain - gain[0]
-        kept = upward <= self.range(SAME)[1]
-        return suitable_strength(upward, gain, kept)
 
 
 def kept_range(distance: np.ndarray, budget: float) -> tuple[float, float]:

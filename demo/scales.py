@@ -12,8 +12,8 @@ import numpy as np
 
 from essence import Studio
 
-from .blending import figures_of
-from .looks import edited
+from .blending import embedded_target, resized
+from .looks import before, edited
 from .rendering import CELL_SIDE, render
 from .scale import FINE, MEASURED, STRANGER, STRONGEST, WEAKEST, Scale, kept_range
 from .session import Session, SourceItem, TargetItem
@@ -41,43 +41,58 @@ def cells_of(session: Session, target: TargetItem) -> list[SourceItem]:
 def lacking(session: Session) -> Iterator[tuple[TargetItem, SourceItem]]:
     """Cells that have to be measured (again)."""
     for target in session.rows():
-        for item in cells_of(session, target):
-            if session.scale(target, item) is None:
-                yield target, item
+        yield from (
+            (target, item) for item in cells_of(session, target) if lacks(session, target, item)
+        )
+
+
+def lacks(session: Session, target: TargetItem, item: SourceItem) -> bool:
+    """Whether the cell lacks its scale, or the strength that suits it where it is asked for."""
+    scale = session.scale(target, item)
+    searched = target.by_hand or not session.view.suiting
+    return scale is None or (scale.suits is None and not searched)
 
 
 def measure_next(studio: Studio, session: Session) -> TargetItem | None:
-    """Measure one cell that lacks its scale; which row it is in, None where none lacks."""
+    """Measure one cell that lacks its scale, or search the strength that suits it; which row it is
+    in, None where none lacks.
+    """
     found = next(lacking(session), None)
     if found is None or not measures(session):
         return None
     target, item = found
+    if (scale := session.scale(target, item)) is not None:
+        known = target.picture is not None or target.text
+        embedded = embedded_target(studio, target) if known else None
+        scale.suits = studio.auto_strength(item.source, target.limited(), embedded)
+        return target
     made_of = (session.in_photograph(item), target.painted.get(item.id), *target.recipe()[:-1])
-    figures = []
-    for start in range(0, len(MEASURED), AT_ONCE):
-        pictures = []
-        for strength in MEASURED[start : start + AT_ONCE]:
-            rows = edited(studio, session, [target], [item], [strength], CELL_SIDE, hold=False)
-            pictures += rows[0]
-        figures += figures_of(studio, session, target, [item], pictures)
-    distances = [0.0 if s == 0 else d for s, (d, _) in zip(MEASURED, figures, strict=True)]
-    likeness = [value for _, value in figures]
-    scale = Scale(item.source, made_of, distances, None if None in likeness else likeness)
+    distances = dict.fromkeys(MEASURED, 0.0)
+    strengths = [strength for strength in MEASURED if strength]
+    for start in range(0, len(strengths), AT_ONCE):
+        some = strengths[start : start + AT_ONCE]
+        rows = [edited(studio, session, [target], [item], [s], CELL_SIDE, hold=False) for s in some]
+        after = np.stack([np.asarray(row[0]) for (row,) in rows])
+        side = after.shape[1]
+        original = np.asarray(resized(before(session, item), side))[None]
+        distances |= zip(some, studio.identity_distances(original, after), strict=True)
+    scale = Scale(item.source, made_of, list(distances.values()))
     session.view.scales[target.id, item.id] = scale
     return target
 
 
 def suit(session: Session, target: TargetItem) -> bool:
-    """Choose the row's strength, unless somebody did so by hand or not all of it is measured: what
+    """Choose the row's strength, unless somebody did so by hand or not all of it is known: what
     suits half of its sources; whether it is another now.
     """
     scales = [session.scale(target, item) for item in cells_of(session, target)]
-    if not session.view.suiting or target.by_hand or not scales or None in scales:
+    suits = [scale and scale.suits for scale in scales]
+    if not session.view.suiting or target.by_hand or not suits or None in suits:
         return False
-    suitable = STEP * round(float(np.median([scale.suitable() for scale in scales])) / STEP)
+    suitable = round(STEP * round(float(np.median(suits)) / STEP), 2)
     changed = abs(suitable - target.strength) > STEP / 2
     if changed:
-        target.strength, target.suited = round(suitable, 2), target.suited + 1
+        target.strength, target.suited = suitable, target.suited + 1
     return changed
 
 
@@ -94,9 +109,10 @@ def scale_html(session: Session, target: TargetItem) -> str:
     """
     if not measures(session) or target.essence is None:
         return ""
-    cells = [session.scale(target, item) for item in cells_of(session, target)]
-    scales = [scale for scale in cells if scale is not None]
-    values: dict[str, Any] = {"target": target, "whole": len(scales) == len(cells) > 0}
+    cells = cells_of(session, target)
+    scales = [scale for item in cells if (scale := session.scale(target, item)) is not None]
+    whole = not any(lacks(session, target, item) for item in cells)
+    values: dict[str, Any] = {"target": target, "whole": whole}
     if not scales:
         return render("scale.html", **values, stops=[], marks=[], low=None, high=None)
     distance = np.max([scale.distance() for scale in scales], axis=0)

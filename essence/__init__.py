@@ -54,7 +54,6 @@ __all__ = [
     "picture_animation",
     "picture_grid",
     "similar_notions",
-    "suitable_strength",
     "with_notion",
     "xmp_packet",
 ]

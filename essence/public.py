@@ -18,7 +18,6 @@ from .methods.imagine import ImagineOptions
 from .methods.optimize import OptimizeOptions
 from .methods.photograph import LOOKS, PhotographEdit
 from .methods.refine import RefineOptions
-from .methods.strength import suitable_strength
 from .models.vocabulary import notions, similar_notions, with_notion
 from .pictures.align import Located, Nudge, Square
 from .pictures.detail import Change

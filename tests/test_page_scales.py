@@ -18,9 +18,8 @@ from demo.blending import figures_of
 from demo.looks import edited
 from demo.panels import downloads, grid, items, sources, targets
 from demo.rendering import CELL_SIDE
-from demo.scale import FINE, MEASURED, SAME, STRONGEST, WEAKEST, Scale, kept_range
+from demo.scale import FINE, MEASURED, STRONGEST, WEAKEST, Scale, kept_range
 from demo.session import Session
-from essence import suitable_strength
 
 from . import fakes, pictures
 from .test_demo import content, give_essences, run
@@ -61,8 +60,8 @@ def photographed(studio, session):
     return session
 
 
-def scale(distances, likeness=None) -> Scale:
-    return Scale(None, (), distances, likeness)
+def scale(distances) -> Scale:
+    return Scale(None, (), distances)
 
 
 def measure_all(studio, session) -> list[dict]:
@@ -92,23 +91,6 @@ def test_what_comes_back_beyond_a_stranger_does_not_count():
     assert kept_range(there_and_back, 0.6) == (WEAKEST, pytest.approx(0.8))
 
 
-def test_the_strength_that_suits_has_most_of_the_gain_and_keeps_the_person():
-    flat, steep = [0.1 * abs(s) for s in MEASURED], [0.5 * abs(s) for s in MEASURED]
-    rising = [0.2 + 0.3 * max(s, 0) for s in MEASURED]
-    saturated = [0.2 + 0.3 * min(max(s, 0), 1) for s in MEASURED]
-    assert scale(flat, rising).suitable() == pytest.approx(1.9)  # 95 % of what 2 gives
-    assert scale(flat, saturated).suitable() == pytest.approx(0.95)
-    assert scale(steep, rising).suitable() == pytest.approx(0.9)  # SAME is passed there
-    assert scale(steep).suitable() == pytest.approx(0.95 * SAME / 0.5, abs=0.051)
-    assert scale(flat, [0.5 - 0.1 * s for s in MEASURED]).suitable() == 0
-
-
-def test_without_a_gain_nothing_suits():
-    strengths = np.linspace(0, 2, 5)
-    assert suitable_strength(strengths, -strengths, strengths < 1) == 0
-    assert suitable_strength(strengths, strengths, strengths < 0) == 0
-
-
 # ---- measuring
 
 
@@ -125,10 +107,9 @@ def test_cells_are_measured_one_by_one_and_no_more_than_once(studio, session):
             found = session.scale(target, item)
             assert found.distances[MEASURED.index(0.0)] == 0
             picture = edited(studio, session, [target], [item], [1.5], CELL_SIDE)[0]
-            ((identity, likeness),) = figures_of(studio, session, target, [item], picture)
+            ((identity, _),) = figures_of(studio, session, target, [item], picture)
             at = MEASURED.index(1.5)
             assert found.distances[at] == pytest.approx(identity, abs=1e-3)
-            assert found.likeness[at] == pytest.approx(likeness, abs=1e-3)
 
 
 def test_what_a_scale_was_made_of_makes_it_anew_and_strengths_do_not(studio, photographed):
@@ -181,7 +162,10 @@ def test_auto_follows_the_measurement_and_the_hand_has_the_last_word(studio, ses
     assert (one.strength, two.strength) == (1, 1)  # nothing is known yet
     answers = measure_all(studio, session)
     for target in (one, two):
-        found = [session.scale(target, item).suitable() for item in session.items.ready()]
+        found = [
+            studio.auto_strength(item.source, target.essence, target.embedded)
+            for item in session.items.ready()
+        ]
         assert target.strength == pytest.approx(np.median(found), abs=0.026)
     suited = {id: values for answer in answers for id, values in answer["suited"].items()}
     assert suited == {t.id: [t.strength, 1] for t in (one, two) if t.suited}
@@ -191,7 +175,10 @@ def test_auto_follows_the_measurement_and_the_hand_has_the_last_word(studio, ses
     grid.switch_band(studio, session, one.id, "fine")
     measure_all(studio, session)
     assert one.strength == -0.4 and one.by_hand and not two.by_hand
-    grid.switch_suiting(studio, session), grid.switch_suiting(studio, session)
+    grid.switch_suiting(studio, session)
+    html = grid.switch_suiting(studio, session)
+    assert html.count("data-unmeasured") == 1  # its strength was not searched for
+    measure_all(studio, session)
     assert one.strength != -0.4 and not one.by_hand
 
 
@@ -222,7 +209,7 @@ def test_every_cell_is_held_to_the_budget_by_its_own_scale(studio, photographed,
     for item, most in ((first, 0.01), (second, 0.6)):
         known = session.scale(target, item)
         distances = [most * abs(s) for s in MEASURED]
-        made = Scale(known.source, known.made_of, distances, known.likeness)
+        made = Scale(known.source, known.made_of, distances)
         session.view.scales[target.id, item.id] = made
     assert (session.held(target, first, 1), session.held(target, second, 1)) == (1, 0.5)
     assert session.held(target, second, -1.5) == -0.5 and session.held(target, second, 0.2) == 0.2
@@ -247,7 +234,7 @@ def test_a_held_picture_says_the_strength_that_it_has(studio, session):
     target, item = next(iter(session.items.targets.values())), session.items.ready()[0]
     known = session.scale(target, item)
     session.view.scales[target.id, item.id] = Scale(
-        known.source, known.made_of, [0.6 * abs(s) for s in MEASURED], None
+        known.source, known.made_of, [0.6 * abs(s) for s in MEASURED]
     )
     packet = downloads.packet(session, [target], [item]).decode()
     assert "0.5" in packet

@@ -5,6 +5,7 @@ strengths that suit.
 from __future__ import annotations
 
 import re
+from itertools import count
 
 import numpy as np
 import pytest
@@ -24,10 +25,18 @@ pytest_plugins = ["tests.browsing"]
 def studio():
     """Whose encoder counts its words."""
     studio = fakes.studio()
+    random_source = studio.random_source
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(studio), "unknown_words", lambda _, text: untaught_words(text))
         patch.setattr(studio, "identity_distances", distances)
+        patch.setattr(studio, "random_source", lambda _: random_source(next(studio.seeds)))
         yield studio
+
+
+@pytest.fixture(autouse=True)
+def same_faces(studio):
+    """The same ones each time."""
+    studio.seeds = count()
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +166,7 @@ def test_strengths_that_suit_and_cells_that_are_held(visit):
     expect(page.locator("#board [data-event=suiting]")).to_have_attribute("aria-pressed", "true")
     expect(sliders.first).not_to_have_value("-1.2", timeout=PATIENCE)
     suited = values()
-    assert all(value >= 0 for value in suited) and suited != [1, 1]
+    assert all(0 <= value <= 2 for value in suited)
     # The hand has it again, and keeps it.
     sliders.first.fill("1.8")
     page.click("#board [data-event=figures]")

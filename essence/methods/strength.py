@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -58,20 +57,8 @@ def auto_strength(
     else:
         similarity = F.cosine_similarity(e, target.embedding.to(e)[None]).cpu()
         gain = similarity - similarity[0]
-    return suitable_strength(strengths.numpy(), gain.numpy(), kept.numpy(), options.enough)
-
-
-def suitable_strength(
-    strengths: np.ndarray,
-    gain: np.ndarray,
-    kept: np.ndarray,
-    enough: float = StrengthOptions.enough,
-) -> float:
-    """The least of ascending strengths [N], from 0 on, that has `enough` of the greatest `gain` [N]
-    in similarity among those at which the source is `kept`, bool [N]: 0 where there is none.
-    """
-    gain = np.where(kept, gain, 0.0)
-    return float(strengths[np.flatnonzero(gain >= enough * gain.max())[0]])
+    gain = torch.where(kept, gain, 0.0)
+    return strengths[(gain >= options.enough * gain.max()).nonzero()[0, 0]].item()
 
 
 def still_the_same(models: ModelSet, images: Tensor, e: Tensor, options: StrengthOptions) -> Tensor:
