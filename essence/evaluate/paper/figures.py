@@ -78,7 +78,8 @@ def persons_section(study: Study, methods: list[Contender]) -> Section:
         "The second picture of a generated person is mirrored, lit otherwise (exposure, colour, a "
         "lamp at one side) and turned, scaled and shifted a little; a drawn one is drawn again "
         "with other strokes, which is nearly the same picture. A triple is a person's two essences "
-        "and another person's: are the two the more alike? The light belongs to what an essence carries, so that this asks much. "
+        "and another person's: are the two the more alike? The light belongs to what an essence "
+        "carries, so that this asks much. "
         f"Wanted: at least {WANTED:.0%} of triples.",
     ]
     columns = ["method", "share of triples, cosine of b in W+", "generated persons alone"]
