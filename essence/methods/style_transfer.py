@@ -39,8 +39,8 @@ class GatysOptions:
     # "vgg19": torchvision's, downloaded where it is not here. "face": dlib's face network, which is
     # always here and no published baseline. "auto": VGG-19 where its weights are on this machine.
     network: str = "auto"
-    style: float = 1.0  # weight of the style against the content's 1
-    learning_rate: float = 0.03  # of pixels in [-1, 1]
+    style: float = 30.0  # weight of the style against the content's 1
+    learning_rate: float = 0.02  # of pixels in [-1, 1]
     preview_every: int = 10
 
     def __post_init__(self) -> None:

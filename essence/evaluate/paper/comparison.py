@@ -178,7 +178,7 @@ def pairs_table(study: Study, contenders: Sequence[Contender], found: Records) -
 # A level below this share of what ours gains compares two methods that hardly do anything.
 COMPARABLE = 0.25
 VERDICTS = {1: "ours", -1: "the rival", 0: "neither (the interval holds zero)"}
-NOT_REACHED = "nobody: the rival hardly comes to look like the target"
+NOT_REACHED = "nobody (the rival hardly comes to look like the target)"
 
 
 def equal_section(study: Study, contenders: Sequence[Contender], found: Records) -> Section:
@@ -190,7 +190,7 @@ def equal_section(study: Study, contenders: Sequence[Contender], found: Records)
         return Section(title, ["Skipped: these pictures are no faces."])
     ours, *rivals = contenders
     names = {"encoder": "the optimised encoder"}
-    names |= {"judge": study.juror.name} if study.juror else {}
+    names |= {"judge": f"the {study.juror.name}"} if study.juror else {}
     rows, verdicts = [], {}
     for rival in rivals:
         for judge in sorted(names, reverse=True):
@@ -214,7 +214,7 @@ def equal_section(study: Study, contenders: Sequence[Contender], found: Records)
         "reaches at strength 1, or what the rival reaches at most). The figure is the rival's "
         "identity distance less ours: above zero, ours keeps people more themselves.",
         *(
-            f"By {judge}, identity is kept better by {verdict}: {', '.join(rivals)}."
+            f"By {judge}, against {', '.join(rivals)}: identity is kept better by {verdict}."
             for (judge, verdict), rivals in verdicts.items()
         ),
     ]
