@@ -85,7 +85,10 @@ def mapper(generator: Generator, clip: ImageText, axes: LatentAxes, styles: bool
 def essence_encoder(generator: Generator, clip: ImageText) -> EssenceEncoder:
     """Untrained, for these two."""
     bound = (fingerprint(network) for network in (generator, clip))
-    return EssenceEncoder(Encoder4Editing(ENCODER), *bound).eval().requires_grad_(False)
+    encoder = Encoder4Editing(ENCODER)
+    for head in encoder.styles:
+        head.linear.weight.data *= 0.2  # essences that change a face, and do not replace it
+    return EssenceEncoder(encoder, *bound).eval().requires_grad_(False)
 
 
 def judge() -> Judge:

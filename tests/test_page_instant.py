@@ -57,7 +57,7 @@ def session(studio, messages):
 
 def test_a_new_target_fills_the_grid_and_says_that_it_was_not_learned(studio, session):
     target = only(session.items.targets)
-    assert target.essence is target.instant and target.essence.method == "map"
+    assert target.essence is target.instant and target.essence.method == "encode"
     assert not target.learned and len(session.view.cells) == 2
     assert "essence at once" in cards.targets_html(session)
     assert learning.after_stop(studio, session)[0].count("Nothing was learned yet")
@@ -115,7 +115,7 @@ def test_undo_brings_it_back_and_files_hold_it(studio, session, tmp_path):
     assert only(session.items.targets).essence is target.instant
     name, data = content(downloads.download_result(studio, session, target.id))
     (tmp_path / name).write_bytes(data)
-    assert Essence.load(tmp_path / name).method == "map"
+    assert Essence.load(tmp_path / name).method == "encode"
     assert len(content(downloads.download_cells(studio, session))[1]) > 100
 
 

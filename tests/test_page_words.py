@@ -165,6 +165,7 @@ def test_strengths_that_suit_and_cells_that_are_held(visit):
     page.click("#board [data-event=suiting]")
     expect(page.locator("#board [data-event=suiting]")).to_have_attribute("aria-pressed", "true")
     expect(sliders.first).not_to_have_value("-1.2", timeout=PATIENCE)
+    measured(page)  # the second row's too
     suited = values()
     assert all(0 <= value <= 2 for value in suited)
     # The hand has it again, and keeps it.
