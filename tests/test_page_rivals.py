@@ -35,7 +35,7 @@ def test_every_method_is_shown_with_its_figures(studio, session, quick):  # noqa
     assert len(re.findall(r"identity \d\.\d\d", frames[-1])) == 6
     assert frames[-1].count("likeness ") == 6 and "identity 0.00" in frames[-1]
     assert any("CLIP blend: step 1 of 2" in frame for frame in frames)
-    assert all(item.essence is None for item in session.items.targets.values())
+    assert not any(item.learned for item in session.items.targets.values())
 
 
 def test_an_essence_that_is_there_is_not_learned_again(studio, session, quick):  # noqa: F811
