@@ -87,6 +87,7 @@ def test_recipe_runs_exports_and_resumes(tmp_path):
     images = torch.rand(2, 3, 128, 128) * 2 - 1
     found, before = model.embed_images(images), first.embed_images(images)
     texts = model.embed_texts(["a smiling woman with blond hair"])
+    assert "hat" in model.phrases and not model.unknown_words("a man with a hat")
     assert found.shape == (2, texts.shape[1])
     assert torch.allclose(found.norm(dim=1), torch.ones(2), atol=1e-4)
     assert not torch.allclose(found, before)

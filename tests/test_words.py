@@ -20,7 +20,7 @@ from essence.methods.optimize import (
 )
 from essence.methods.released import released
 from essence.methods.words import picture_centre, remembered_target, text_target
-from essence.models.vocabulary import taught_phrases, untaught_words
+from essence.models.vocabulary import GENERATION, taught_phrases, untaught_words
 
 from . import fakes
 
@@ -57,6 +57,13 @@ def test_every_phrase_that_is_offered_was_taught(phrase):
 )
 def test_words_beyond_the_captions_are_told(text, unknown):
     assert untaught_words(text) == unknown
+
+
+def test_what_newer_encoders_learned_is_not_offered_by_older_ones():
+    newer = set(taught_phrases(GENERATION)) - set(taught_phrases())
+    assert {"hat", "teenage", "drawing", "make-up"} <= newer
+    for phrase in newer:
+        assert untaught_words(phrase) and not untaught_words(phrase, GENERATION)
 
 
 def test_only_our_own_encoders_have_counted_words(models):

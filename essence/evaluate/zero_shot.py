@@ -63,13 +63,21 @@ def zero_shot_answers(model: ImageText, embeddings: Tensor, question: str) -> li
     """The answer to one of QUESTIONS whose prompts, averaged, are nearest to each embedding
     [N, E].
     """
-    choices = QUESTIONS[question]
+    choices = known_choices(model, question)
     means = [
         torch.cat([model.embed_texts(prompts(fact)) for fact in facts]).mean(0)
         for facts in choices.values()
     ]
     nearest = (embeddings @ F.normalize(torch.stack(means), dim=1).T).argmax(1)
     return [list(choices)[i] for i in nearest.tolist()]
+
+
+def known_choices(model: ImageText, question: str) -> dict[str, list[str]]:
+    """The answers to one of QUESTIONS, each with those facts that the encoder was taught."""
+    return {
+        answer: [fact for fact in facts if not model.unknown_words(prompts(fact)[0])]
+        for answer, facts in QUESTIONS[question].items()
+    }
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,8 @@ def zero_shot_results(
     marks = torch.from_numpy(landmarks(pictures.permute(0, 2, 3, 1).contiguous().numpy()))
     measured = measure_attributes(to_float(pictures), marks)
     for question in QUESTIONS:
+        if not all(known_choices(model, question).values()):
+            continue
         truth, source = [truth_from_labels(question, row) for row in labels], "labels"
         if question in MEASURED_QUESTIONS and not any(truth):
             truth, source = truth_from_thirds(measured, *MEASURED_QUESTIONS[question]), "measures"

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from ..errors import UserError
 from ..library.checkpoints import load_clip, save_clip
 from ..models.clip import TAUGHT, ImageText
+from ..models.vocabulary import GENERATION
 from .clip_batches import CAPTIONS, Batches, ClipDataset, centroid_loss, contrastive_loss
 from .clip_data import ClipOptions, load_faces
 from .common import (
@@ -250,6 +251,7 @@ class TrainingState:
         state |= {"step": self.step, "seconds": self.seconds, "options": asdict(self.options)}
         save_atomic(state | {"architecture": self.config}, self.folder / "last.pt")
         config, weights = with_ground(self.config, state["average"], self.options.ground)
+        config["generation"] = GENERATION
         save_clip(config, weights, self.exported, name=TAUGHT)
 
 

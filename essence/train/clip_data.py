@@ -54,9 +54,9 @@ class ClipOptions:
     average: float = 0.997  # decay of the moving average
     caption_weight: float = 0.25
     ground: float = 0.4  # of the mean length of an embedding: how much all pictures have in common
-    size: int = 96  # side of the pictures that the encoder reads
+    size: int = 64  # side of the pictures that the encoder reads
     width: int = 24
-    layers: tuple[int, ...] = (1, 1, 2, 1)
+    layers: tuple[int, ...] = (1, 2, 2, 1)
     text_width: int = 64
     text_layers: int = 2
     context: int = 32
