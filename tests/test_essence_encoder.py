@@ -164,6 +164,7 @@ def finished(folder, out, **changes):
     return recipe.train(options(folder, out, **changes))
 
 
+@pytest.mark.slow
 def test_it_learns_on_people_and_pictures_that_it_has_not_seen(folder, tmp_path):
     changes = {"start": str(folder / "inverter.safetensors"), "batch": 8, "rate": 2e-2}
     before = finished(folder, tmp_path / "before", steps=1, rate=0.0, penalty=0.0, batch=8)
@@ -173,7 +174,7 @@ def test_it_learns_on_people_and_pictures_that_it_has_not_seen(folder, tmp_path)
     assert rows[0].split(",") == list(recipe.COLUMNS) and len(rows) == 3
 
 
-@pytest.mark.parametrize("space", ["axes", "w+"])
+@pytest.mark.parametrize("space", ["axes", pytest.param("w+", marks=pytest.mark.slow)])
 def test_a_resumed_run_ends_as_an_uninterrupted_one(folder, tmp_path, space):
     whole = finished(folder, tmp_path / "whole", space=space)
     begun = recipe.Trainer(options(folder, tmp_path / "parts", space=space))
