@@ -72,7 +72,10 @@ def measure_next(studio: Studio, session: Session) -> TargetItem | None:
     for start in range(0, len(strengths), AT_ONCE):
         some = strengths[start : start + AT_ONCE]
         rows = [edited(studio, session, [target], [item], [s], CELL_SIDE, hold=False) for s in some]
-        after = np.stack([np.asarray(row[0]) for (row,) in rows])
+        pictures = [np.asarray(row[0]) for (row,) in rows]
+        if len({picture.shape for picture in pictures}) > 1:
+            return target  # the look was changed meanwhile: measured again
+        after = np.stack(pictures)
         side = after.shape[1]
         original = np.asarray(resized(before(session, item), side))[None]
         distances |= zip(some, studio.identity_distances(original, after), strict=True)

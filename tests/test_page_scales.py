@@ -239,3 +239,19 @@ def test_a_held_picture_says_the_strength_that_it_has(studio, session):
     packet = downloads.packet(session, [target], [item]).decode()
     assert "0.5" in packet
     assert content(downloads.download_cells(studio, session))[0].endswith(".zip")
+
+
+def test_a_look_that_changes_while_a_cell_is_measured_spoils_nothing(studio, session, monkeypatch):
+    plain, sides = scales.edited, iter([64, 32, 64])
+
+    def changing(*arguments, **options):
+        (row,) = plain(*arguments, **options)
+        side = next(sides, None)
+        return [[picture.resize((side, side)) if side else picture for picture in row]]
+
+    monkeypatch.setattr(scales, "edited", changing)
+    target, item = next(scales.lacking(session))
+    assert scales.measure_next(studio, session) is target  # and is asked again
+    assert session.scale(target, item) is None
+    assert scales.measure_next(studio, session) is target
+    assert session.scale(target, item) is not None
