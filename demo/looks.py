@@ -37,7 +37,9 @@ def edited(
         return session.held(target, item, strength) if hold else strength
 
     rows: list[list[Image.Image | None]] = [[None] * len(items) for _ in targets]
-    columns = [i for i, item in enumerate(items) if not session.in_photograph(item)]
+    # Asked once: the look may be changed while this goes on.
+    as_photograph = [session.in_photograph(item) for item in items]
+    columns = [i for i, own in enumerate(as_photograph) if not own]
     if columns and targets:
         essences = [target.limited() for target in targets]
         sources = [items[i].source for i in columns]
@@ -50,7 +52,8 @@ def edited(
         for row, pictures in zip(rows, blends, strict=True):
             for i, pixels in zip(columns, pictures, strict=True):
                 row[i] = Image.fromarray(pixels)
-    photographs, edits = [item for item in items if session.in_photograph(item)], []
+    photographs = [item for item, own in zip(items, as_photograph, strict=True) if own]
+    edits = []
     for target, strength in zip(targets, strengths, strict=True):
         found = changes(studio, session, target, photographs, strength)
         anchor = anchor_of(session, strength)

@@ -66,15 +66,16 @@ def measure_next(studio: Studio, session: Session) -> TargetItem | None:
         embedded = embedded_target(studio, target) if known else None
         scale.suits = studio.auto_strength(item.source, target.limited(), embedded)
         return target
-    made_of = (session.in_photograph(item), target.painted.get(item.id), *target.recipe()[:-1])
+    made_of = session.without_strength(target, item)
     distances = dict.fromkeys(MEASURED, 0.0)
     strengths = [strength for strength in MEASURED if strength]
     for start in range(0, len(strengths), AT_ONCE):
         some = strengths[start : start + AT_ONCE]
         rows = [edited(studio, session, [target], [item], [s], CELL_SIDE, hold=False) for s in some]
         pictures = [np.asarray(row[0]) for (row,) in rows]
-        if len({picture.shape for picture in pictures}) > 1:
-            return target  # the look was changed meanwhile: measured again
+        alike = len({picture.shape for picture in pictures}) == 1
+        if session.without_strength(target, item) != made_of or not alike:
+            return target  # the look or something else changed meanwhile: measured again
         after = np.stack(pictures)
         side = after.shape[1]
         original = np.asarray(resized(before(session, item), side))[None]

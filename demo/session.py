@@ -308,15 +308,19 @@ class Session:
 
     def recipe(self, target: TargetItem, item: SourceItem) -> tuple[Any, ...]:
         """What, beside the source, a cell is made of; the strength comes last."""
-        made_of = self.in_photograph(item), target.painted.get(item.id), *target.recipe()
-        return *made_of[:-1], self.range(target, item), made_of[-1]
+        strength = target.recipe()[-1]
+        return *self.without_strength(target, item), self.range(target, item), strength
 
     def scale(self, target: TargetItem, item: SourceItem) -> Scale | None:
         """What a cell keeps of its source at every strength, as far as it was measured."""
         scale = self.view.scales.get((target.id, item.id))
-        made_of = self.in_photograph(item), target.painted.get(item.id), *target.recipe()[:-1]
+        made_of = self.without_strength(target, item)
         fresh = scale and scale.source is item.source and scale.made_of == made_of
         return scale if fresh else None
+
+    def without_strength(self, target: TargetItem, item: SourceItem) -> tuple[Any, ...]:
+        """What a cell is made of at any strength."""
+        return self.in_photograph(item), target.painted.get(item.id), *target.recipe()[:-1]
 
     def range(self, target: TargetItem, item: SourceItem) -> tuple[float, float] | None:
         """The strengths that a cell is held to; None: all of them, or nobody knows yet."""

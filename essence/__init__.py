@@ -46,6 +46,7 @@ __all__ = [
     "bundled",
     "drawn_mask",
     "encode_picture",
+    "instant_methods",
     "instant_options",
     "load_image",
     "manifest",

@@ -12,7 +12,7 @@ from .errors import (
     UserError,
 )
 from .library import manifest
-from .methods import METHODS, PRESETS, instant_options
+from .methods import METHODS, PRESETS, instant_methods, instant_options
 from .methods.base import adjusted
 from .methods.imagine import ImagineOptions
 from .methods.optimize import OptimizeOptions

@@ -25,3 +25,14 @@ def face_image() -> Image.Image:
     with Image.open(source) as face:
         canvas.paste(face.convert("RGB").resize((256, 256), Image.Resampling.LANCZOS), (128, 128))
     return canvas
+
+
+@pytest.fixture
+def messages(monkeypatch) -> list[str]:
+    """What the page's visitor is told."""
+    import gradio as gr
+
+    told: list[str] = []
+    for kind in ("Warning", "Info"):
+        monkeypatch.setattr(gr, kind, lambda message, *_, **__: told.append(message))
+    return told

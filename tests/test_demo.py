@@ -8,7 +8,6 @@ import base64
 import io
 import re
 
-import gradio as gr
 import pytest
 from PIL import Image
 
@@ -19,15 +18,6 @@ from demo.session import MAX_ITEMS, Session, TargetItem
 from essence import PRESETS, Essence, UserError
 
 from . import fakes, pictures
-
-
-@pytest.fixture
-def messages(monkeypatch):
-    """What the visitor is told."""
-    told = []
-    monkeypatch.setattr(gr, "Warning", lambda message, *_, **__: told.append(message))
-    monkeypatch.setattr(gr, "Info", lambda message, *_, **__: told.append(message))
-    return told
 
 
 @pytest.fixture(scope="module")

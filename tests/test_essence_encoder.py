@@ -20,7 +20,7 @@ from essence.studio import last
 from essence.train import essence as recipe
 from essence.train import essence_data
 from essence.train.common import parse_options
-from essence.train.essence_data import Batch, EssenceOptions, batches
+from essence.train.essence_data import Batch, EssenceOptions
 from essence.train.essence_loss import TERMS, EssenceLoss
 
 from . import fakes
@@ -186,16 +186,6 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(folder, tmp_path, space):
     assert resumed.step == whole.step == 4
     for name, value in whole.encoder.state_dict().items():
         torch.testing.assert_close(resumed.encoder.state_dict()[name], value)
-
-
-def test_batches_prepared_ahead_are_the_same(folder, tmp_path):
-    trainer = recipe.Trainer(options(folder, tmp_path))
-    data = recipe.load_dataset(trainer.options, trainer.models, trainer.out)
-    ahead = batches(data, dataclasses.replace(trainer.options, workers=2), 3)
-    for step in range(3, 6):
-        for a, b in zip(next(ahead), data.draw(trainer.options, step), strict=True):
-            assert torch.equal(a, b)
-    ahead.close()
 
 
 def test_what_speaks_along_the_axes_is_saved_as_what_it_says(folder, tmp_path):

@@ -12,7 +12,6 @@ import zipfile
 from html import unescape
 from types import SimpleNamespace
 
-import gradio as gr
 import numpy as np
 import pytest
 from PIL import Image
@@ -47,12 +46,7 @@ def studio():
     return fakes.studio(with_mapper=False)
 
 
-@pytest.fixture(autouse=True)
-def messages(monkeypatch):
-    told = []
-    monkeypatch.setattr(gr, "Warning", lambda message, *_, **__: told.append(message))
-    monkeypatch.setattr(gr, "Info", lambda message, *_, **__: told.append(message))
-    return told
+pytestmark = pytest.mark.usefixtures("messages")
 
 
 @pytest.fixture
@@ -292,7 +286,7 @@ def test_a_slider_brings_its_own_pictures_and_nothing_else(studio, session):
     assert all(f'data-strip="{cell["strip"]}"' in html for cell in answer["cells"])
 
 
-def test_only_its_own_page_can_ask_for_a_sessions_pictures(studio, session, monkeypatch):
+def test_only_its_own_page_can_ask_for_a_sessions_pictures(studio, session, monkeypatch, messages):
     visitors = Visitors()
     update = grid.update_function(StudioPool.around(studio), visitors)
     other, strengths = visitors.welcome(Session()), dict.fromkeys(session.items.targets, 0.2)
@@ -327,10 +321,9 @@ def test_only_its_own_page_can_ask_for_a_sessions_pictures(studio, session, monk
     strengths = dict.fromkeys(session.items.targets, 0.7)
     assert update({"visitor": session.run.word, "strengths": strengths}) is None
     # The event then tells it, and the page asks no more.
-    told = []
-    monkeypatch.setattr(gr, "Warning", lambda message, *_, **__: told.append(message))
+    messages.clear()
     cells, strips = grid.queued_update(studio, session, {"strengths": strengths})
-    assert told == ["no room"] and strips == SKIP
+    assert messages == ["no room"] and strips == SKIP
     assert json.loads(unescape(re.search(r'data-answer="([^"]+)"', cells)[1]))["cells"] == []
 
 

@@ -8,7 +8,6 @@ import dataclasses
 import io
 import random
 
-import gradio as gr
 import numpy as np
 import pytest
 import torch
@@ -32,14 +31,6 @@ TEXT = "an old man"
 @pytest.fixture(scope="module")
 def studio():
     return fakes.studio()
-
-
-@pytest.fixture
-def messages(monkeypatch):
-    told = []
-    monkeypatch.setattr(gr, "Warning", lambda message, *_, **__: told.append(message))
-    monkeypatch.setattr(gr, "Info", lambda message, *_, **__: told.append(message))
-    return told
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from __future__ import annotations
 import re
 import threading
 
-import gradio as gr
 import numpy as np
 import pytest
 import torch
@@ -26,14 +25,6 @@ from .test_demo import learn, only, run
 
 pytest_plugins = ["tests.browsing"]
 SETS = {"one": "face", "two": "face", "yard": "square", "far": None}
-
-
-@pytest.fixture
-def messages(monkeypatch):
-    told = []
-    monkeypatch.setattr(gr, "Warning", lambda message, *_, **__: told.append(message))
-    monkeypatch.setattr(gr, "Info", lambda message, *_, **__: told.append(message))
-    return told
 
 
 @pytest.fixture

@@ -255,3 +255,20 @@ def test_a_look_that_changes_while_a_cell_is_measured_spoils_nothing(studio, ses
     assert session.scale(target, item) is None
     assert scales.measure_next(studio, session) is target
     assert session.scale(target, item) is not None
+
+
+def test_what_changes_while_a_cell_is_measured_makes_it_measured_anew(studio, session, monkeypatch):
+    plain, calls = scales.edited, []
+    target, item = next(scales.lacking(session))
+
+    def changing(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 2:
+            target.where = frozenset({"hair"})
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(scales, "edited", changing)
+    assert scales.measure_next(studio, session) is target
+    assert session.view.scales == {}
+    assert scales.measure_next(studio, session) is target
+    assert session.scale(target, item) is not None

@@ -61,7 +61,7 @@ def test_every_figure_and_table_is_there(report):
     assert {"figure-2.png", "figure-3a.png", "figure-3b.png"} <= names
     assert {"figure-1-generated-0.png", "figure-1-drawn-redhead.png"} <= names
     methods = [row["method"] for row in rows_of(report / "measures.csv")]
-    assert methods[:3] == ["unedited", "ours", "map"]
+    assert methods[:3] == ["unedited", "ours", "encode"]
     assert {"CLIP blend", "StyleGAN blend", "style mixing", "released"} <= set(methods)
     assert methods[-1] in ("Gatys (face network)", "Gatys (VGG-19)")
 

@@ -16,7 +16,7 @@ from ..rendering import render
 from ..session import Session, SourceItem
 from .components import html
 from .items import LONGEST_NAME, Shown, check_room, show
-from .words import LONGEST_TEXT, tell_unknown
+from .words import sentence, sentence_field, tell_unknown
 
 SEEDS = 2**31
 # A queue of its own: a visitor who learns, or adds pictures, does not keep another from it.
@@ -28,14 +28,8 @@ ALONE = {"concurrency_id": "imagine", "concurrency_limit": 1}
 
 def build() -> Components:
     with gr.Row(elem_classes=["es-words"]):
-        text = gr.Textbox(
-            label="… or describe a face",
-            placeholder="a smiling woman with red lips",
-            max_length=LONGEST_TEXT,
-            max_lines=1,
-            elem_id="face-words",
-            min_width=160,
-        )
+        label, example = "… or describe a face", "a smiling woman with red lips"
+        text = sentence_field(label, example, "face-words", min_width=160)
         button = gr.Button("Imagine", size="sm", elem_id="imagine", scale=0, min_width=84)
     sheet = html("", "essence.clicks(element, trigger, ['pick'])", elem_id="imagined")
     return {"face_words": text, "imagine": button, "imagined": sheet}
@@ -53,7 +47,7 @@ def connect(page: Page, parts: Components) -> None:
 
 def imagine_faces(studio: Studio, session: Session, text: str) -> Iterator[str]:
     """Faces that a sentence describes, as they come about; another seed each time."""
-    text, seed = " ".join((text or "").split())[:LONGEST_TEXT], random.randrange(SEEDS)
+    text, seed = sentence(text), random.randrange(SEEDS)
     session.view.imagined, session.view.imagined_seed = (), seed
     with errors_told():
         target = studio.text_target(text)

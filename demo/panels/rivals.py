@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from essence import METHODS, PRESETS, Pictures, Source, Studio, adjusted
+from essence import METHODS, PRESETS, Pictures, Source, Studio, adjusted, instant_methods
 
 from ..blending import embedded_target
 from ..events import LEARN, NOW, Components, Page, bind
@@ -94,7 +94,7 @@ def compare_methods(
     with errors_told():
         entries = [unedited(studio, item.source, target)]
         for title, options in rivals(studio):
-            result = target.essence if title == OURS else None
+            result = target.essence if title == OURS and target.learned else None
             # A direction is learned on all sources, the others' pictures are of this one.
             learned_on = session.items.ready() if title == OURS else [item]
             sources = [each.source for each in learned_on]
@@ -119,9 +119,7 @@ def compare_methods(
 def rivals(studio: Studio) -> list[tuple[str, Any]]:
     """Titles and options: ours, the instant methods that the models bear, two baselines."""
     found = [(OURS, adjusted(PRESETS["essence"], steps=STEPS))]
-    for name, method in METHODS.items():
-        if method.needs and method.needs in studio.models.extras:
-            found.append((name, method.options))
+    found += [(name, METHODS[name].options) for name in instant_methods(studio.models)]
     for preset, title in BASELINES.items():
         options = PRESETS[preset]
         found.append((title, adjusted(options, steps=min(STEPS, options.steps))))

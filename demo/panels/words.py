@@ -22,27 +22,28 @@ LONGEST_TEXT = 200  # characters
 # ---- components and events
 
 
+def sentence_field(label: str, placeholder: str, elem_id: str, **settings: Any) -> gr.Textbox:
+    return gr.Textbox(
+        label=label,
+        placeholder=placeholder,
+        max_length=LONGEST_TEXT,
+        max_lines=1,
+        elem_id=elem_id,
+        **settings,
+    )
+
+
+def sentence(text: str | None) -> str:
+    """What somebody typed, on one line and not too long."""
+    return " ".join((text or "").split())[:LONGEST_TEXT]
+
+
 def build(with_notions: bool) -> Components:
     """`with_notions`: the page's first model set makes faces, which the notions are of."""
     with gr.Row(elem_classes=["es-words"]):
-        text = gr.Textbox(
-            label="… or describe a target",
-            placeholder="an old man with grey hair",
-            max_length=LONGEST_TEXT,
-            max_lines=1,
-            elem_id="words",
-            scale=3,
-            min_width=160,
-        )
-        neutral = gr.Textbox(
-            label="compared with",
-            placeholder="anybody",
-            max_length=LONGEST_TEXT,
-            max_lines=1,
-            elem_id="neutral",
-            scale=2,
-            min_width=90,
-        )
+        label, example = "… or describe a target", "an old man with grey hair"
+        text = sentence_field(label, example, "words", scale=3, min_width=160)
+        neutral = sentence_field("compared with", "anybody", "neutral", scale=2, min_width=90)
         add = gr.Button("Add", size="sm", elem_id="add-words", scale=0, min_width=64)
     with gr.Accordion("Words to choose from", open=False, visible=with_notions) as box:
         chips = render("notions.html", groups=notions())
@@ -69,7 +70,7 @@ def connect(page: Page, parts: Components) -> None:
 
 def add_words(studio: Studio, session: Session, text: str, neutral: str) -> tuple[Any, ...]:
     """A target from a sentence; with a `neutral` one, what it says more than that."""
-    text, neutral = (" ".join((words or "").split())[:LONGEST_TEXT] for words in (text, neutral))
+    text, neutral = sentence(text), sentence(neutral)
     with errors_told():
         check_room(session.items.targets, "targets")
         item = TargetItem(text[:LONGEST_NAME], words=text, neutral=neutral)

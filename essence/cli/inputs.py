@@ -181,13 +181,17 @@ def cut_photographs(
     models = in_background(lambda: studio.models)
     whole: dict[int, tuple[Image.Image, Square]] = {}
     cut: dict[int, tuple[Image.Image, Square]] = {}
+
+    def located(path: Path) -> tuple[Image.Image, Square]:
+        picture = load_image(path)
+        square = studio.locate(picture, arguments.aligned).pick(0)
+        note_turn(path, square.turn)
+        return picture, square  # no other name holds it
+
     try:
         for i, path in paths.items():
             with arguments.left_out.unless_usable(path, among):
-                picture = load_image(path)
-                square = studio.locate(picture, arguments.aligned).pick(0)
-                note_turn(path, square.turn)
-                whole[i] = picture, square
+                whole[i] = located(path)
             if models.done() or i == max(paths):
                 ready = {i: (studio.cut(*pair, LARGEST_CROP), pair[1]) for i, pair in whole.items()}
                 cut, whole = cut | ready, {}

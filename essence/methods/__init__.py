@@ -102,9 +102,10 @@ def instant_options(models: ModelSet, words: bool = False) -> Any | None:
     """The options of the method that gives the essence of a picture, or of words, at once with
     these models; None where they have none.
     """
-    for name in INSTANT:
-        method = METHODS.get(name)
-        blind = words and name in WANT_PICTURE
-        if method is not None and method.needs in models.extras and not blind:
-            return method.options
-    return None
+    able = [name for name in instant_methods(models) if not (words and name in WANT_PICTURE)]
+    return METHODS[able[0]].options if able else None
+
+
+def instant_methods(models: ModelSet) -> list[str]:
+    """The methods that give an essence at once with these models, the best one first."""
+    return [name for name in INSTANT if METHODS[name].needs in models.extras]

@@ -96,6 +96,11 @@ def check_loss(total: float, best: object | None, target: Target) -> None:
         )
 
 
+def provenance(options: Any) -> dict[str, Any]:
+    """What a result remembers of how it was made."""
+    return {"options": dataclasses.asdict(options), "created": timestamp()}
+
+
 @torch.no_grad()
 def instant_step(
     models: ModelSet, target: Target, b: Tensor, seen: Tensor, method: str, options: Any
@@ -106,13 +111,12 @@ def instant_step(
     e = models.encode(models.images(seen[None], early_resolution(models)))
     total = losses.transfer(e, target.embedding.to(e)).item()
     check_loss(total, None, target)
-    provenance = {"options": dataclasses.asdict(options), "created": timestamp()}
     essence = Essence(
         b,
         target.name,
         models.id,
         method,
-        provenance=provenance | {"losses": {"total": total}},
+        provenance=provenance(options) | {"losses": {"total": total}},
         thumbnail=target.picture,
         reach=options.reach,
         text=target.text,

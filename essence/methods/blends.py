@@ -4,11 +4,9 @@ paper's figure 1). They learn no direction: what they give is a picture for each
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +15,9 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..models.model_set import ModelSet
-from ..runtime.files import timestamp
 from ..values import BANDS, Essence, Pictures, Source, Step, Target
-from .base import check_at_least, check_loss, latents_of
+from . import losses
+from .base import check_at_least, check_loss, latents_of, provenance
 from .batching import batch_for, loss_resolution, render_and_embed, source_embeddings
 from .descent import Descent
 from .invert import invert
@@ -129,19 +127,18 @@ def clip_blend(
         w = z + axes.shift(u, v)
         _, e = render_and_embed(models, w, side, batch)
         distance = 1 - F.cosine_similarity(e, goal, dim=1)
-        far = u.square().sum((1, 2)) + options.layer_penalty * v.square().sum(2).mean(1)
-        losses = distance + options.penalty * far
-        descend(torch.autograd.grad(losses.sum(), [u, v]))
+        loss = distance + options.penalty * losses.deviation(u, v, options.layer_penalty)
+        descend(torch.autograd.grad(loss.sum(), [u, v]))
         with torch.no_grad():
-            better = losses < lowest
+            better = loss < lowest
             best = torch.where(better[:, None, None], w, best)
-            lowest = torch.where(better, losses, lowest)
+            lowest = torch.where(better, loss, lowest)
         total = distance.mean().item()
         check_loss(total, None, target)
         shown = i % options.preview_every == 0 or i + 1 == options.steps
         if shown:
             result = made_pictures(models, best, target, "clip-blend", known)
-        del w, e, distance, losses  # the graph is not kept while the caller has us
+        del w, e, distance, loss  # the graph is not kept while the caller has us
         yield Step(i + 1, options.steps, result, {"total": total}, result.images if shown else None)
 
 
@@ -155,10 +152,6 @@ def require_picture(target: Target, what: str) -> Image.Image:
     if target.picture is None:
         raise UserError(f"{what} takes a picture as its target, not words.")
     return target.picture
-
-
-def provenance(options: Any) -> dict[str, object]:
-    return {"options": dataclasses.asdict(options), "created": timestamp()}
 
 
 def made_pictures(

@@ -52,3 +52,10 @@ def care(
             torch.exp(-(((axis[None] - x) / half_x) ** 2 + ((axis[:, None] - y) / half_y) ** 2)),
         )
     return (1 + extra * weight).view(1, 1, size, size)
+
+
+def deviation(u: Tensor, v: Tensor, layer_penalty: float) -> Tensor:
+    """|u|^2 + layer_penalty * mean over layers of |v|^2, [N], of shifts u [N, 1, K] that all layers
+    share and v [N, L, K] of their own, in standard deviations (docs/METHOD.md, section 8).
+    """
+    return u.square().sum((1, 2)) + layer_penalty * v.square().sum(2).mean(1)

@@ -72,8 +72,10 @@ def refine(
     (e4e, section 3: distortion against editability), and those that matter are found again.
     """
     side, device = models.size, models.device
-    crops = [to_tensor(source.crop).to(device) for source in sources]
-    photos = torch.cat([resample(crop, side, "antialias") for crop in crops])
+    # One after the other: at their own resolution they would be the largest tensors here.
+    photos = torch.cat(
+        [resample(to_tensor(source.crop).to(device), side, "antialias") for source in sources]
+    )
     with torch.no_grad():
         faces = face_features(models, photos)
     weight = losses.care(side, options.care if faces else 0.0).to(photos)
@@ -93,9 +95,8 @@ def refine(
         images = models.images(refined)
         with models.precision():
             terms = reconstruction_losses(models, images, photos, faces, weight)  # [N] each
-        penalty = u.square().sum((1, 2)) + options.layer_penalty * v.square().sum(2).mean(1)
         total = sum(getattr(options, name) * term for name, term in terms.items())
-        total = total + options.penalty * penalty
+        total = total + options.penalty * losses.deviation(u, v, options.layer_penalty)
         descend(torch.autograd.grad(total.sum(), [u, v]))
         found = {"w": refined, "images": images, "losses": torch.stack([total, *terms.values()])}
         return {name: value.detach() for name, value in found.items()}

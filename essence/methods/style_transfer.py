@@ -17,8 +17,8 @@ from ..models.identity import face_descriptor
 from ..models.model_set import ModelSet
 from ..pictures.tensors import resample, to_tensor, to_uint8
 from ..values import Essence, Pictures, Source, Step, Target
-from .base import check_at_least, check_loss, latents_of
-from .blends import falling, provenance, require_picture
+from .base import check_at_least, check_loss, latents_of, provenance
+from .blends import falling, require_picture
 
 NETWORKS = ("auto", "vgg19", "face")
 # Layers of torchvision's VGG-19 behind whose ReLU maps are taken: conv1_1, 2_1, 3_1, 4_1, 5_1 for

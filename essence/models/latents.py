@@ -77,7 +77,9 @@ class LatentAxes:
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """w [count, D] from the Gaussian."""
-        normal = torch.randn(count, len(self.axes), generator=generator).to(self.axes)
+        device = generator.device if generator else None
+        normal = torch.randn(count, len(self.axes), generator=generator, device=device)
+        normal = normal.to(self.axes)
         return self.mean + normal @ self.axes
 
 

@@ -214,7 +214,9 @@ def _zoom(
     edge = np.array(image.size)
     low = np.floor(centre - reach).clip(0, edge - 1).astype(int)
     high = np.ceil(centre + reach).clip(low + 1, edge).astype(int)
-    part = image.crop((*low.tolist(), *high.tolist())).reduce(factor)
+    part = image.crop((*low.tolist(), *high.tolist()))
+    if factor > 1:  # else it would be a copy more
+        part = part.reduce(factor)
     return part, (centre - low) / factor, x / factor
 
 

@@ -6,23 +6,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import UserError
 from ..library.checkpoints import load_generator, load_latents
-from .common import cached_on_disk, held_out
+from .common import cached_on_disk, described, held_out
 from .data import faces, labels, tables
 from .data.faces import Faces
 from .data.labels import SEEN_HELD_OUT
 from .data.probes import Probe
 from .data.tables import KINDS, PAINTED, Table
-
-
-def described(default: object, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)

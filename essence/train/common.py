@@ -105,6 +105,11 @@ def to_float(pictures: Tensor) -> Tensor:
 # ---- options
 
 
+def described(default: Any, text: str) -> Any:
+    """An option's field with a default and its words for --help."""
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
 def parse_options(
     kind: type[T],
     argv: Sequence[str] | None = None,

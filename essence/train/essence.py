@@ -16,8 +16,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -33,7 +32,6 @@ from ..library.checkpoints import (
     save_essence_encoder,
 )
 from ..models.e4e import Encoder4Editing, EncoderConfig, EssenceEncoder
-from ..runtime.cuda_graphs import RecordedStep
 from .common import (
     CsvLog,
     load_checkpoint,
@@ -42,7 +40,7 @@ from .common import (
     update_average,
     warm_cosine,
 )
-from .essence_data import Batch, EssenceDataset, EssenceOptions, batches, load_dataset
+from .essence_data import Batch, EssenceDataset, EssenceOptions, load_dataset
 from .essence_loss import TERMS, EssenceLoss, load_models
 from .inverter_encoder import fastest_layout, initial_encoder
 from .parallel import (
@@ -51,8 +49,8 @@ from .parallel import (
     mean_over_processes,
     process_group,
     rank,
-    world_size,
 )
+from .recording import RecordedTraining, adam, set_rates, state_of
 
 PRESETS: dict[str, dict[str, object]] = {
     "essence": {},
@@ -112,10 +110,8 @@ class Trainer:
                 "times": options.linear_rate,
             },
         ]
-        self.on_gpu = torch.device(device).type == "cuda"
-        self.optimizer = torch.optim.Adam(
-            groups, options.rate, (0.9, 0.99), fused=self.on_gpu, capturable=self.on_gpu
-        )
+        groups = [group | {"lr": options.rate} for group in groups]
+        self.optimizer = adam(groups, (0.9, 0.99), device)
         self.step, self.seconds, self.lowest = 0, 0.0, math.inf
         self.clock: float | None = None
         self.best: dict[str, Tensor] = {}  # the average that was best in validation
@@ -126,11 +122,7 @@ class Trainer:
                 getattr(self, name).load_state_dict(state[name])
             for name in ("step", "seconds", "lowest", "best"):
                 setattr(self, name, state[name])
-        for group in self.optimizer.param_groups if self.on_gpu else ():
-            group["lr"] = torch.tensor(float(group["lr"]), device=device)
-        self.given: Batch | None = None  # where on the device a step finds its batch
-        recorded = self.on_gpu and world_size() == 1
-        self.compute = RecordedStep(self.descend, self.state, options.batch, None, recorded)
+        self.recorded = RecordedTraining(self.descend_on, self.moved, device)
 
     def network_config(self) -> EncoderConfig:
         options, generator = self.options, self.models.generator.config
@@ -156,11 +148,9 @@ class Trainer:
         save_atomic(state | {"architecture": self.architecture}, self.path)
         save_essence_encoder(self.essence_encoder(), self.out / "essence.safetensors")
 
-    def state(self) -> list[Tensor]:
-        """Whatever a step moves in place."""
-        kept = [value for each in self.optimizer.state.values() for value in each.values()]
-        moved = [value for value in kept if isinstance(value, Tensor)]
-        return [*self.parameters, *self.encoder.buffers(), *moved]
+    def moved(self) -> list[Tensor]:
+        """Whatever a step changes in place."""
+        return [*self.encoder.state_dict().values(), *state_of(self.optimizer)]
 
     @property
     def progress(self) -> float:
@@ -175,16 +165,10 @@ class Trainer:
         self.seconds += now - (self.clock or now)
         self.clock = now
         factor = warm_cosine(self.progress, self.step, self.options.warmup, LAST_RATE)
-        for group in self.optimizer.param_groups:
-            rate = self.options.rate * factor * group["times"]
-            group["lr"].fill_(rate) if self.on_gpu else group.update(lr=rate)
-        if self.given is None or not self.on_gpu:
-            self.given = batch.to(self.device)
-        else:
-            for place, value in zip(self.given, batch, strict=True):
-                place.copy_(value.pin_memory(), non_blocking=True)
+        times = [group["times"] for group in self.optimizer.param_groups]
+        set_rates(self.optimizer, [self.options.rate * factor * each for each in times])
         self.set_training(True)
-        found = self.compute()["losses"]
+        found = self.recorded(None, *batch)["losses"]
         self.step += 1
         if self.step % AVERAGED == 0:
             at = self.step // AVERAGED
@@ -201,12 +185,13 @@ class Trainer:
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
 
-    def descend(self, _: int) -> dict[str, Tensor]:
-        """The gradient of the batch that is given, and one step of Adam along it."""
-        seen = self.given.input.contiguous(memory_format=self.layout)
+    def descend_on(self, _: None, *given: Tensor) -> dict[str, Tensor]:
+        """One step of Adam on a batch, given as its tensors."""
+        batch = Batch(*given)
+        seen = batch.input.contiguous(memory_format=self.layout)
         with self.models.precision():
             raw = self.encoder(seen).float()
-        terms = self.loss(raw, self.given)
+        terms = self.loss(raw, batch)
         gradients = torch.autograd.grad(terms[0], self.parameters)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = mean_over_processes(gradient)
@@ -223,7 +208,7 @@ class Trainer:
         for start in range(0, len(batch.input), self.options.batch):
             rows = slice(start, start + self.options.batch)
             seen, picture, chosen = batch.input[rows], batch.picture[rows], batch.chosen[rows]
-            part = Batch(seen, picture, batch.w, chosen).to(self.device)
+            part = Batch(seen, picture, batch.w, chosen)
             with self.models.precision():
                 raw = self.average(part.input.contiguous(memory_format=self.layout)).float()
             found.append(self.loss(raw, part) * len(seen))
@@ -298,14 +283,11 @@ def train(options: EssenceOptions) -> Trainer:
         with first_process_first():
             dataset = load_dataset(options, trainer.models, trainer.out)
         log = CsvLog(trainer.out / "log.csv", COLUMNS, trainer.step) if rank() == 0 else None
-        with closing(batches(dataset, options, trainer.step)) as prepared:
-            run(trainer, dataset, prepared, log)
+        run(trainer, dataset, log)
         return trainer
 
 
-def run(
-    trainer: Trainer, dataset: EssenceDataset, prepared: Iterator[Batch], log: CsvLog | None
-) -> None:
+def run(trainer: Trainer, dataset: EssenceDataset, log: CsvLog | None) -> None:
     """Train to the end; only every few steps does anybody wait for the numbers."""
     options, saved = trainer.options, trainer.seconds
     total, since = torch.zeros(len(TERMS), device=trainer.device), trainer.step
@@ -317,7 +299,7 @@ def run(
         disable=log is None,
     ) as bar:
         while trainer.progress < 1:
-            total += trainer.train_step(next(prepared))
+            total += trainer.train_step(dataset.draw(options, trainer.step))
             bar.update()
             ends = trainer.progress >= 1
             if trainer.step % LOGGED and not ends:

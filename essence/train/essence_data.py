@@ -4,12 +4,10 @@ may have spoilt them, and sources that nobody has seen before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +20,7 @@ from ..pictures.tensors import resample, to_pil, to_tensor
 from . import augment
 from .common import (
     cached_on_disk,
+    described,
     list_training_pictures,
     load_pictures,
     photograph_weights,
@@ -34,11 +33,6 @@ from .data.drawing import strokes
 SPACES = ("axes", "w+")
 VALIDATED_EVERY = 40  # one real picture of so many is kept for validation
 DRAWN_FROM = 256  # pixels, side of the pictures that are drawn anew
-AHEAD = 3  # batches that each worker may have ready
-
-
-def described(default: object, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
@@ -86,7 +80,6 @@ class EssenceOptions:
     checkpoint_seconds: float = 180.0
     seed: int = 0
     threads: int = described(0, "0: torch's choice")
-    workers: int = described(0, "threads that prepare batches ahead; for a GPU")
     half: bool = described(True, "bfloat16 where it is safe")
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -109,24 +102,24 @@ class Batch(NamedTuple):
     w: Tensor  # [P, D], sources
     chosen: Tensor  # int [B, N], which of them each target is tried on
 
-    def to(self, device: str | torch.device) -> Batch:
-        return Batch(*(part.to(device) for part in self))
-
 
 @dataclass(frozen=True, eq=False)
 class EssenceDataset:
-    """Targets, uint8 [M, 3, R, R], and the latents that sources are drawn from."""
+    """Targets, uint8 [M, 3, R, R], and the latents that sources are drawn from. Batches are made on
+    the device where these lie.
+    """
 
     pictures: Tensor
     weights: Tensor  # [M], how often each is drawn
     validation: Tensor  # uint8 [V, 3, R, R], never drawn
-    axes: LatentAxes  # on the CPU
+    axes: LatentAxes
 
     def draw(self, options: EssenceOptions, step: int) -> Batch:
         """The batch of a step, the same in every run."""
-        rng = step_generator(options.seed, step)
+        device = self.pictures.device
+        rng = step_generator(options.seed, step, device)
         index = torch.multinomial(self.weights, options.batch, replacement=True, generator=rng)
-        mirrored = torch.rand(options.batch, generator=rng) < 0.5
+        mirrored = torch.rand(options.batch, generator=rng, device=device) < 0.5
         picture = to_float(self.pictures[index])
         picture = torch.where(mirrored.view(-1, 1, 1, 1), picture.flip(3), picture)
         if options.lit:
@@ -139,37 +132,18 @@ class EssenceDataset:
     def people(self, options: EssenceOptions, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Sources [P, D], and which of them each target is tried on, [B, N]."""
         if options.fixed:
-            rng = torch.Generator().manual_seed(options.seed)
+            rng = torch.Generator(rng.device).manual_seed(options.seed)
         w = self.axes.sample(options.sources if options.fixed else options.pool, rng)
-        shuffled = torch.rand(options.batch, len(w), generator=rng).argsort(1)
+        shuffled = torch.rand(options.batch, len(w), generator=rng, device=rng.device).argsort(1)
         return w, shuffled[:, : options.sources]
 
     def validation_batch(self, options: EssenceOptions) -> Batch:
         """The pictures kept for it as they are, each on the same few people."""
-        rng = torch.Generator().manual_seed(options.seed + 1)
+        rng = torch.Generator(self.pictures.device).manual_seed(options.seed + 1)
         picture = to_float(self.validation)
         w = self.axes.sample(options.sources, rng)
-        chosen = torch.arange(len(w)).expand(len(picture), -1)
+        chosen = torch.arange(len(w), device=w.device).expand(len(picture), -1)
         return Batch(resample(picture, options.input_size, "antialias"), picture, w, chosen)
-
-
-def batches(dataset: EssenceDataset, options: EssenceOptions, step: int) -> Iterator[Batch]:
-    """The batches from a step on, prepared ahead by `options.workers` threads."""
-    if not options.workers:
-        yield from (dataset.draw(options, i) for i in count(step))
-        return
-    with ThreadPoolExecutor(options.workers) as pool:
-        steps = count(step)
-        ahead = [
-            pool.submit(dataset.draw, options, next(steps)) for _ in range(AHEAD * options.workers)
-        ]
-        try:
-            while True:
-                batch = ahead.pop(0).result()
-                ahead.append(pool.submit(dataset.draw, options, next(steps)))
-                yield batch
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def load_dataset(options: EssenceOptions, models: ModelSet, out: Path) -> EssenceDataset:
@@ -180,13 +154,13 @@ def load_dataset(options: EssenceOptions, models: ModelSet, out: Path) -> Essenc
     paths = list_training_pictures(options.data)[: options.most or None]
     kept = paths[::VALIDATED_EVERY][: options.validated] if len(paths) > 1 else []
     paths = [path for path in paths if path not in set(kept)]
-    axes = models.latents.to("cpu")
+    device, axes = models.device, models.latents
     real = load_pictures(paths, side)
     kinds = [(real, photograph_weights(paths, options.oversample))]
     shares = [1 - options.generated - options.drawn]
     if options.generated:
         made = cached_on_disk(
-            out / "made.pt", lambda: generated_targets(options, models, axes, side), options.bank
+            out / "made.pt", lambda: generated_targets(options, models, side), options.bank
         )
         kinds.append((made, torch.ones(len(made))))
         shares.append(options.generated)
@@ -198,17 +172,15 @@ def load_dataset(options: EssenceOptions, models: ModelSet, out: Path) -> Essenc
         shares.append(options.drawn)
     weights = [share * w / w.sum() for share, (_, w) in zip(shares, kinds, strict=True)]
     validation = load_pictures(kept or paths, side)
-    return EssenceDataset(
-        torch.cat([pictures for pictures, _ in kinds]), torch.cat(weights), validation, axes
-    )
+    pictures = torch.cat([pictures for pictures, _ in kinds])
+    parts = (pictures, torch.cat(weights), validation)
+    return EssenceDataset(*(part.to(device) for part in parts), axes)
 
 
 @torch.no_grad()
-def generated_targets(
-    options: EssenceOptions, models: ModelSet, axes: LatentAxes, side: int
-) -> Tensor:
+def generated_targets(options: EssenceOptions, models: ModelSet, side: int) -> Tensor:
     """uint8 [bank, 3, side, side]: pictures of w from the latents' Gaussian."""
-    w = axes.sample(options.bank, torch.Generator().manual_seed(options.seed))
+    w = models.latents.to("cpu").sample(options.bank, torch.Generator().manual_seed(options.seed))
     parts = models.generator.repeat(w).split(models.render_batch)
     shown = tqdm(parts, desc="generated targets", mininterval=5)
     return torch.cat(

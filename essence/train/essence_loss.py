@@ -116,5 +116,4 @@ class EssenceLoss:
         coordinates = self.models.latents.coordinates(b)
         share = options.layer_penalty / (1 + options.layer_penalty)
         u = share * coordinates.mean(1, keepdim=True)
-        own = (coordinates - u).square().sum(2).mean(1)
-        return (u.square().sum((1, 2)) + options.layer_penalty * own).mean()
+        return losses.deviation(u, coordinates - u, options.layer_penalty).mean()

@@ -31,6 +31,7 @@ from .common import (
     CsvLog,
     cached_on_disk,
     descend,
+    described,
     held_out,
     list_pictures,
     load_checkpoint,
@@ -49,10 +50,6 @@ COLUMNS = ("step", "seconds", "loss", "age", "female", "groups", "held_age", "he
 HELD = 20  # one tight crop of so many: the rule of the image-text recipe, so both have seen none
 EVERY = 200  # steps between checkpoints
 DECAY = 0.998  # of the moving average
-
-
-def described(default: object, text: str) -> object:
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from .common import (
     CsvLog,
     cached_on_disk,
     descend,
+    described,
     load_checkpoint,
     parse_options,
     save_atomic,
@@ -49,10 +50,6 @@ HELD = 12  # one sample of so many is not trained on
 RENDERED = 32  # pictures at once
 LAST_RATE = 0.01
 RUNNING = 0.99  # decay of the running centre
-
-
-def described(default: object, text: str) -> object:
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import torch
 from ...errors import UserError
 from ...library.checkpoints import load_arcface
 from ...studio import Studio
-from ...train.common import parse_options
+from ...train.common import described, parse_options
 from ..judging import juror_for
 from .ablation import ablation_section
 from .comparison import comparison_sections
@@ -28,10 +28,6 @@ from .figures import church_section, drawn_section, persons_section
 from .study import Study
 
 FORMATS = ("jpg", "png")
-
-
-def described(default: object, text: str) -> object:
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)

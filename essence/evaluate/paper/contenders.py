@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ...methods import METHODS, PRESETS
+from ...methods import METHODS, PRESETS, instant_methods
 from ...methods.base import adjusted
 from ...methods.style_transfer import network_name
 from ...studio import Studio
@@ -58,8 +58,7 @@ def contenders(studio: Studio, scale: Scale) -> list[Contender]:
     """Ours first, then every method that these models bear and the paper's rivals."""
     models, steps = studio.models, scale.steps
     found = [Contender("ours", adjusted(PRESETS["essence"], steps=steps))]
-    instant = [name for name, m in METHODS.items() if m.needs and m.needs in models.extras]
-    for name in instant:
+    for name in instant_methods(models):
         found.append(Contender(name, METHODS[name].options, note=METHODS[name].title))
     gatys = adjusted(PRESETS["gatys"], steps=scale.gatys_steps, preview_every=scale.gatys_steps)
     clip_blend = adjusted(

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...library.components import fingerprint
-from ...methods import METHODS
+from ...methods import method_of
 from ...models.arcface import ArcFace
 from ...pictures.loading import load_image
 from ...pictures.saving import write_picture
@@ -153,9 +153,7 @@ class Study:
         return result, time.perf_counter() - began
 
     def gives_pictures(self, contender: Contender) -> bool:
-        kind = type(contender.options)
-        method = next(m for m in METHODS.values() if type(m.options) is kind)
-        return method.result is Pictures
+        return method_of(contender.options)[1].result is Pictures
 
     def essence(self, contender: Contender, target: Target) -> Essence:
         """Learned, or from disk where it has been before; of a contender that learns directions."""
