@@ -15,7 +15,7 @@ from essence import PRESETS, BadFile, Essence, ImagineOptions, Studio, UserError
 from essence.cli import main as cli
 from essence.library import checkpoints, loading
 from essence.library.checkpoints import load_mapper, save_mapper
-from essence.methods.map import MapOptions, map_target
+from essence.methods.map import EMPHASIS, MapOptions, map_target
 from essence.methods.strength import StrengthOptions, auto_strength
 from essence.methods.words import text_target
 from essence.runtime import folders
@@ -168,13 +168,18 @@ def test_it_says_nearly_what_the_encoder_says(learned):
     assert F.cosine_similarity(said, wanted).mean() > 0.7
 
 
-def test_instant_essences_are_then_the_encoders_and_doubles_are_not(models, learned):
+@pytest.mark.parametrize("of, times", [("picture", 1.0), ("words", EMPHASIS), ("a pair", 1.0)])
+def test_instant_essences_are_then_the_encoders_and_doubles_are_not(models, learned, of, times):
     _, one = learned
     assert one.config.essences
     with_both = dataclasses.replace(models, extras={"mapper": one})
-    target = text_target(models, TEXT)
+    target = text_target(models, TEXT, "a young man" if of == "a pair" else "")
+    if of == "picture":
+        picture = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(4)) * 2 - 1
+        target = fakes.target(models, picture)
     (step,) = map_target(with_both, target)
-    wanted = one.essence(one.residual(target.embedding))
+    said = one.residual(target.embedding) if of != "a pair" else target.direction
+    wanted = one.essence(times * said)
     torch.testing.assert_close(step.result.delta, wanted.expand(8, 8))
     assert not torch.allclose(wanted, one.shift(one.residual(target.embedding)))
     assert torch.equal(one.essence(torch.zeros(8)), torch.zeros(8))

@@ -42,7 +42,8 @@ class Entry:
 
 
 def build() -> Components:
-    with gr.Accordion("Compare methods", open=False, elem_id="rivals") as box:
+    card = gr.Column(elem_classes=["es-card"])
+    with card, gr.Accordion("Compare methods", open=False, elem_id="rivals") as box:
         with gr.Row(elem_classes=["es-settings"]):
             source = gr.Dropdown([], label="Source", elem_id="rivals-source")
             target = gr.Dropdown([], label="Target", elem_id="rivals-target")
