@@ -110,7 +110,12 @@ def step_time(models: ModelSet, setting: Setting, loss_resolution: int, targets:
     """
     steps = setting.repeats + 2 if models.device.type == "cpu" else 30 + setting.repeats
     options = OptimizeOptions(
-        steps=steps, space="w+", start="zero", loss_resolution=loss_resolution, preview_every=steps
+        steps=steps,
+        space="w+",
+        start="zero",
+        lambda_identity=0.0,  # the released code, which it is compared with, has none
+        loss_resolution=loss_resolution,
+        preview_every=steps,
     )
     with torch.no_grad():
         aims = [Target(f"{i}", models.encode(random_picture(i))[0].cpu()) for i in range(targets)]

@@ -80,7 +80,9 @@ def random_sources(models: ModelSet, count: int) -> list[Source]:
 
 def learning(ledger: Ledger, models: ModelSet, sources: int, loss_resolution: int) -> Launches:
     """A step of the optimiser, without the previews, which are drawn beside it."""
-    options = OptimizeOptions(steps=100, loss_resolution=loss_resolution, preview_every=100)
+    options = OptimizeOptions(
+        steps=100, lambda_identity=0.0, loss_resolution=loss_resolution, preview_every=100
+    )
     target = Target("none", torch.zeros(models.clip.model.visual.output_dim))
     with patched(ledger), mock.patch.object(Previews, "_begin"):
         steps = optimize(models, target, random_sources(models, sources), options)

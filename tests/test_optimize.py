@@ -119,8 +119,9 @@ def test_same_seed_same_essence_and_nothing_global_moves(sources, target):
 def test_every_preset_runs_on_one_source_and_without_consistency(
     sources, target, preset, with_axes
 ):
-    # Random networks gain little: no penalty.
-    options = adjusted(PRESETS[preset], steps=3, lambda_consistency=0, penalty=0.0)
+    # Random networks gain little: no penalty, and people may change.
+    free = {"lambda_consistency": 0, "lambda_identity": 0, "penalty": 0.0}
+    options = adjusted(PRESETS[preset], steps=3, **free)
     steps = learn(sources[:1], target, options, fakes.model_set(with_axes))
     assert all(math.isfinite(step.losses["total"]) for step in steps)
     assert steps[-1].result.delta.abs().max() > 0

@@ -62,7 +62,9 @@ def test_parts_give_the_same(sources, targets, monkeypatch, batch):
     monkeypatch.setattr(optimize_module, "batch_for", lambda *_: batch)
     for a, b in zip(optimize_together(models, targets, sources, QUICK), whole, strict=True):
         for ours, expected in zip(a, b, strict=True):
-            assert ours.losses == pytest.approx(expected.losses, abs=1e-3)
+            # Rounding, which random networks amplify from step to step.
+            tolerance = 1e-5 if ours.index == 1 else 1e-2
+            assert ours.losses == pytest.approx(expected.losses, abs=tolerance)
 
 
 def test_sources_are_encoded_once(sources, targets, monkeypatch):

@@ -213,12 +213,17 @@ def test_zero_shot_truth_comes_from_labels_or_measures():
     assert found == ["no"] * 3 + [None] * 3 + ["yes"] * 3
 
 
+def with_state(made: tuple) -> tuple:
+    config, model = made
+    return config, model.state_dict()
+
+
 def test_ground_draws_pictures_together_and_leaves_the_order_of_texts():
     options = ClipOptions(data="faces", out="", **NETWORK)
     torch.manual_seed(0)
-    config, model = clip.new_model(options, 8)
-    plain = ImageText.from_config(config, model.state_dict())
-    config, state = clip.with_ground(config, model.state_dict(), 2.0)
+    config, state = clip.without_hints(*with_state(clip.new_model(options, 8)))
+    plain = ImageText.from_config(config, state)
+    config, state = clip.with_ground(config, state, 2.0)
     common = ImageText.from_config(config, state)
     images, texts = torch.rand(5, 3, 64, 64) * 2 - 1, ["a smiling man", "an old woman", "red hair"]
     raw, found = plain.encode(images), common.encode(images)
@@ -250,25 +255,27 @@ def test_a_run_begins_with_a_finished_model(folder, tmp_path):
         **TINY,
     )
     images = torch.rand(2, 3, 32, 32)
-    _, model = clip.new_model(options, finished.model.text_projection.shape[1] - 1)
+    before = finished.model.text_projection.shape[1] - 1
+    _, model = clip.new_model(options, before)
     clip.start_from(options, model)
     with torch.no_grad():
         assert torch.allclose(
-            model.eval().encode_image(images),
+            model.eval().encode_image(images)[:, : -probes.HINTS],
             finished.model.encode_image(images)[:, :-1],
             atol=1e-5,
         )
-    _, wider = clip.new_model(options, finished.model.text_projection.shape[1] + 2)
+    _, wider = clip.new_model(options, before + 2)
     clip.start_from(options, wider)
     layouts = attribute_teacher.TeacherOptions().layouts
     with torch.no_grad():
-        found = wider.eval().encode_image(images)
-    assert not found[:, -layouts - 3 : -layouts].any(), "new coordinates say nothing yet"
+        found, hints = wider.eval().encode_image(images).split([before + 2, probes.HINTS], 1)
+    assert not hints.any(), "nor do hints"
+    assert not found[:, -layouts - 2 : -layouts].any(), "new coordinates say nothing yet"
     assert torch.allclose(
         found[:, -layouts:], finished.model.encode_image(images)[:, -layouts - 1 : -1], atol=1e-5
     )
     larger = replace(options, size=64)
-    _, seen_at_64 = clip.new_model(larger, finished.model.text_projection.shape[1] - 1)
+    _, seen_at_64 = clip.new_model(larger, before)
     clip.start_from(larger, seen_at_64)
     assert seen_at_64.visual.attnpool.positional_embedding.shape[0] == 1 + 2 * 2
     with pytest.raises(UserError, match="does not fit"):
@@ -285,13 +292,31 @@ def test_hair_colour_is_learned_from_labels(folder):
     free = torch.ones(len(table), dtype=torch.bool)
     scores = hair_scores(table, labels, free)
     names = [name.removesuffix(" hair") for name in attributes.HAIRED]
-    assert [names[i] for i in scores.argmax(1).tolist()] == [row["hair"] for row in labels]
+    found = [names[i] for i in scores.argmax(1).tolist()]
+    right = [a == row["hair"] for a, row in zip(found, labels, strict=True)]
+    # Those next to the median differ in nothing but their label.
+    assert sum(right) >= 0.9 * len(labels)
     assert not hair_scores(table, [{}] * len(table), free).any()
 
 
-def test_rare_classes_are_repeated():
-    rows = probes.balanced_rows(torch.tensor([0] * 8 + [1] * 2 + [-1] * 5))
-    assert (rows < 8).sum() == 8 and ((rows >= 8) & (rows < 10)).sum() == 8 and rows.max() < 10
+def test_a_rare_class_counts_as_much_as_a_frequent_one():
+    """Features that say nothing: the probe's answers are the mean of the classes, not of rows."""
+    rng = torch.Generator().manual_seed(0)
+    classes = torch.tensor([0] * 90 + [1] * 10)
+    values = classes[:, None] * 2.0 - 1
+    probe = probes.class_probe(torch.randn(100, 3, generator=rng) * 1e-4, values, classes)
+    assert probe(torch.zeros(1, 3)).abs() < 0.05
+
+
+def test_hints_are_the_main_coordinates_of_the_features():
+    rng = torch.Generator().manual_seed(0)
+    seen = torch.randn(300, 2, generator=rng) @ torch.randn(2, 90, generator=rng)
+    found = probes.hints((seen + 0.01 * torch.randn(300, 90, generator=rng)).half())
+    assert found.shape == (300, probes.HINTS)
+    assert found[:, :2].std(0) == pytest.approx([1, 1], abs=0.02)
+    told = torch.linalg.lstsq(found[:, :2], seen - seen.mean(0)).solution
+    assert (found[:, :2] @ told - (seen - seen.mean(0))).abs().mean() < 0.05 * seen.abs().mean()
+    assert not probes.hints(seen[:5])[:, 4:].any(), "five pictures have four differences"
 
 
 # ---- what is prepared, and drawn

@@ -69,10 +69,10 @@ def test_the_command_writes_a_generator(tmp_path):
     models = fakes.model_set()
     save_generator(models.generator, tmp_path / "g.safetensors")
     save_latents(torch.zeros(8), torch.eye(8), tmp_path / "l.safetensors", 1)
-    out = tmp_path / "new" / "g.safetensors"
+    out = tmp_path / "new"
     words = ["--generator", str(tmp_path / "g.safetensors")]
     words += ["--latents", str(tmp_path / "l.safetensors"), "--out", str(out)]
     words += ["--steps", "2", "--batch", "2", "--threads", str(torch.get_num_threads())]
     mouth_colour.main(words)
-    assert load_generator(out).config == models.generator.config
+    assert load_generator(out / "generator.safetensors").config == models.generator.config
     assert len(load_latents(tmp_path / "l.safetensors").axes) == 8

@@ -46,7 +46,8 @@ from .progress import print_note, with_progress
 DEFAULT_PRESET = "essence"
 MAX_SEED = 2**63 - 1  # of torch's generators
 # Arguments that are fields of a method's options; a method need not have all of them.
-OPTIONS = ("steps", "seed", "lambda_consistency", "start", "starts", "space", "loss_resolution")
+OPTIONS = ("steps", "seed", "lambda_consistency", "lambda_identity", "start", "starts", "space")
+OPTIONS += ("loss_resolution",)
 MOST_STARTS = 32
 
 
@@ -92,6 +93,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=at_least(0, MAX_SEED), help=f"default {default.seed}")
     parser.add_argument(
         "--lambda-consistency", type=float, help=f"default {default.lambda_consistency}"
+    )
+    parser.add_argument(
+        "--lambda-identity",
+        type=float,
+        metavar="WEIGHT",
+        help="how much people should stay themselves, as a face network sees it "
+        f"(default {default.lambda_identity})",
     )
     parser.add_argument("--start", choices=STARTS, help=f"default {default.start}")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Train generator, teeth, inverter, clip, mapper, essence, judge: see `essence train --help`."""
+"""Train the bundled models, each or all: see `essence train --help`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ RECIPES = {
     "mapper": "train.mapper",
     "essence": "train.essence",
     "judge": "train.judge",
+    "all": "evaluate.everything",
 }
 
 

@@ -275,14 +275,15 @@ def report(studio: Studio, options: ReportOptions) -> list[Row]:
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     held = HeldOut(options.data, studio.models.size)
-    size = sum(path.stat().st_size for path in (WEIGHTS / options.model).rglob("*.safetensors"))
+    folder = options.model if Path(options.model).is_dir() else WEIGHTS / options.model
+    size = sum(path.stat().st_size for path in Path(folder).rglob("*.safetensors"))
     rows: list[Row] = []
     for part in (
         sample_rows(studio, held, options, out),
         inversion_rows(studio, held, out),
         image_text_rows(studio, held, options),
         essence_rows(studio, held, options, out),
-        [Row("weight", "all bundled files together", f"{size / 1e6:.1f} MB")],
+        [Row("weight", "all files together", f"{size / 1e6:.1f} MB")],
     ):
         for row in part:
             rows.append(row)
@@ -290,19 +291,22 @@ def report(studio: Studio, options: ReportOptions) -> list[Row]:
     return rows
 
 
-def write_card(card: Path, rows: Sequence[Row], model_id: str) -> None:
-    """Put the table between the marks; the rest of the card stays as it is."""
+def table(rows: Sequence[Row], model_id: str) -> str:
+    """The rows as Markdown."""
     lines = [
-        MARKS[0],
         f"Measured by `python -m essence evaluate models` with the generator `{model_id}`:",
         "",
         "| what | measure | figure |",
         "|---|---|---|",
         *map(str, rows),
-        MARKS[1],
     ]
-    pattern, table = f"{MARKS[0]}.*{MARKS[1]}", "\n".join(lines)
-    text = re.sub(pattern, lambda _: table, card.read_text(), flags=re.DOTALL)
+    return "\n".join(lines) + "\n"
+
+
+def write_card(card: Path, figures: str) -> None:
+    """Put the table between the marks; the rest of the card stays as it is."""
+    pattern, between = f"{MARKS[0]}.*{MARKS[1]}", f"{MARKS[0]}\n{figures}{MARKS[1]}"
+    text = re.sub(pattern, lambda _: between, card.read_text(), flags=re.DOTALL)
     write_bytes(card, text.encode())
 
 
@@ -312,7 +316,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     studio = Studio(options.model)
     rows = report(studio, options)
     if options.card:
-        write_card(Path(options.card), rows, studio.models.id)
+        write_card(Path(options.card), table(rows, studio.models.id))
 
 
 if __name__ == "__main__":

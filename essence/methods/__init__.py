@@ -28,6 +28,7 @@ METHODS: dict[str, Method] = {
                 space="w+",
                 start="inverted",
                 lambda_consistency=0.7,
+                lambda_identity=0.0,
                 learning_rate=0.2,
                 weight_decay=0.007,
                 unit_differences=False,

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import UserError
+from ..models.identity import face_chip
 from ..models.model_set import ModelSet
 from ..ops.dispatch import cuda_kernels
 from ..runtime import memory
@@ -76,8 +77,28 @@ def render_and_embed(
     return torch.cat(images), torch.cat(embeddings)
 
 
-def source_embeddings(models: ModelSet, w: Tensor, resolution: int, batch: int) -> Tensor:
-    """CLIP embeddings [N, E] of the unedited sources, cached under the hash of their latents.
+def with_descriptors(models: ModelSet) -> Callable[[Tensor], Tensor]:
+    """Pictures [B, 3, R, R] of faces to CLIP embeddings and, behind them, the face network's
+    descriptors: [B, E + DESCRIPTOR], differentiable.
+    """
+
+    def look(images: Tensor) -> Tensor:
+        embeddings = models.encode(images)
+        with models.precision():
+            return torch.cat([embeddings.float(), models.identity(face_chip(images))], 1)
+
+    return look
+
+
+def source_embeddings(
+    models: ModelSet,
+    w: Tensor,
+    resolution: int,
+    batch: int,
+    look: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """CLIP embeddings [N, E] of the unedited sources, or what `look` (`with_descriptors`) sees of
+    them; cached under the hash of their latents.
 
     Computed just as in a step, gradient and all: libraries choose other kernels without one, and
     at an essence of zero the difference between the two would be nothing but their rounding,
@@ -87,10 +108,11 @@ def source_embeddings(models: ModelSet, w: Tensor, resolution: int, batch: int) 
     def compute() -> Tensor:
         with torch.enable_grad():
             leaf = w.detach().clone().requires_grad_()
-            return render_and_embed(models, leaf, resolution, batch)[1].detach()
+            return render_and_embed(models, leaf, resolution, batch, look)[1].detach()
 
     content = hashlib.sha256(w.detach().float().cpu().numpy().tobytes()).digest()
-    return models.cached(("embeddings", content, tuple(w.shape), resolution, batch), compute)
+    what = "embeddings" if look is None else "embeddings and descriptors"
+    return models.cached((what, content, tuple(w.shape), resolution, batch), compute)
 
 
 def loss_resolution(models: ModelSet, z: Tensor, wanted: int | None) -> int:

@@ -26,7 +26,13 @@ from ..runtime.files import timestamp
 from ..values import Essence, Source, Step, Target
 from . import losses
 from .base import check_at_least, check_loss, check_reach, initial_direction, latents_of
-from .batching import batch_for, loss_resolution, render_and_embed, source_embeddings
+from .batching import (
+    batch_for,
+    loss_resolution,
+    render_and_embed,
+    source_embeddings,
+    with_descriptors,
+)
 from .descent import Descent
 from .encode import encoded_direction
 from .map import mapped_essence
@@ -34,7 +40,7 @@ from .previews import Previews
 
 SPACES = ("auto", "axes", "w+")
 STARTS = ("zero", "centred", "inverted", "random", "mapper", "encoder")
-TERMS = ("total", "transfer", "consistency", "penalty")
+TERMS = ("total", "transfer", "consistency", "identity", "penalty")
 
 
 @dataclass(frozen=True)
@@ -51,11 +57,14 @@ class OptimizeOptions:
     starts: int = 1
     lambda_transfer: float = 1.0
     lambda_consistency: float = 0.5
+    # On the squared distance of the face network's descriptors of each person before and after
+    # the edit, where the models bring one. Not in the paper: docs/LOG.md has what it is worth.
+    lambda_identity: float = 0.5
     learning_rate: float = 0.05  # of b in w+
     axes_learning_rate: float = 0.06  # of u, shared by the layers
     layer_learning_rate: float = 0.02  # of v, one for each layer
     # On |u|^2 + layer_penalty * mean over layers of |v|^2; docs/LOG.md has what more and less do.
-    penalty: float = 0.008
+    penalty: float = 0.002
     layer_penalty: float = 15.0
     # Standard deviations of w along b at which a source stops (`LatentAxes.hold`); None: nowhere.
     reach: float | None = 3.0
@@ -75,8 +84,8 @@ class OptimizeOptions:
                     f"{name} must be one of {', '.join(allowed)}, not '{getattr(self, name)}'."
                 )
         check_at_least(self, 1, "steps", "starts", "preview_every")
-        check_at_least(self, 0, "lambda_transfer", "lambda_consistency", "learning_rate")
-        check_at_least(self, 0, "penalty", "weight_decay")
+        check_at_least(self, 0, "lambda_transfer", "lambda_consistency", "lambda_identity")
+        check_at_least(self, 0, "learning_rate", "penalty", "weight_decay")
         check_reach(self.reach)
 
 
@@ -190,7 +199,8 @@ def schedule(t: float) -> float:
 
 
 class Objective:
-    """The paper's loss for a set of sources and each of T targets (eq. 6-8).
+    """The paper's loss for a set of sources and each of T targets (eq. 6-8), and beside it how
+    far people are from themselves.
 
     Where a target is the way from one text to another, each source has a goal of its own: where
     it is, and from there that way.
@@ -207,41 +217,47 @@ class Objective:
         ]
         with torch.no_grad():
             self.resolution = loss_resolution(models, z, options.loss_resolution)
-        self.e = cache(lambda batch: source_embeddings(models, z, self.resolution, batch))
+        look = with_descriptors(models) if options.lambda_identity and models.has_faces else None
+        self.look = look
+        self.e = cache(lambda batch: source_embeddings(models, z, self.resolution, batch, look))
 
     def __call__(self, directions: Sequence[Direction], batch: int) -> dict[str, Tensor]:
         """b [T, L, D], the edited w+ [T N, L, D], their pictures [T N, 3, R, R], and the `losses`
-        [T, 4], one for each of TERMS.
+        [T, 5], one for each of TERMS.
         """
         # What has been encoded with another batch would differ by rounding.
-        e = self.e(min(batch, len(self.z)))
+        before = self.e(min(batch, len(self.z)))
         b = [direction.b() for direction in directions]
         edited = torch.cat([d.edit(self.z, each) for d, each in zip(directions, b, strict=True)])
-        images, embeddings = render_and_embed(self.models, edited, self.resolution, batch)
-        goals = [
-            e_t if way is None else F.normalize(e, dim=-1) + way
-            for e_t, way in zip(self.e_t, self.ways, strict=True)
-        ]
-        edits = zip(directions, embeddings.split(len(e)), goals, strict=True)
-        terms = [self.terms(direction, e, e_edited, goal) for direction, e_edited, goal in edits]
+        images, after = render_and_embed(self.models, edited, self.resolution, batch, self.look)
+        parts = zip(directions, after.split(len(before)), self.e_t, self.ways, strict=True)
+        terms = [self.terms(direction, before, *part) for direction, *part in parts]
         found = {"b": torch.stack(b), "w": edited, "images": images}
         return found | {"losses": torch.stack(terms)}
 
-    def terms(self, direction: Direction, e: Tensor, e_edited: Tensor, goal: Tensor) -> Tensor:
-        """The terms of one target's loss, from the embeddings of the sources, [N, E], before and
-        after the edit, and its goal, [1, E] or [N, E].
+    def terms(
+        self, direction: Direction, before: Tensor, after: Tensor, e_t: Tensor, way: Tensor | None
+    ) -> Tensor:
+        """The terms of one target's loss. `before` and `after` the edit: what the networks say of
+        the sources, [N, E] or, with descriptors, [N, E + DESCRIPTOR].
         """
-        options = self.options
+        options, width = self.options, e_t.shape[-1]
+        e, e_edited = before[:, :width], after[:, :width]
+        goal = e_t if way is None else F.normalize(e, dim=-1) + way
         if options.unit_differences:
             d = F.normalize(e_edited, dim=-1) - F.normalize(e, dim=-1)
         else:
             d = e_edited - e
         transfer, consistency = losses.transfer(e_edited, goal), losses.consistency(d)
+        identity = (after[:, width:] - before[:, width:]).square().sum(1).mean()
         penalty = direction.penalty()
         total = (
-            options.lambda_transfer * transfer + options.lambda_consistency * consistency + penalty
+            options.lambda_transfer * transfer
+            + options.lambda_consistency * consistency
+            + options.lambda_identity * identity
+            + penalty
         )
-        return torch.stack([total, transfer, consistency, penalty])
+        return torch.stack([total, transfer, consistency, identity, penalty])
 
 
 # -- where b lives

@@ -38,6 +38,7 @@ from .common import (
 )
 from .data import captions
 from .data.attribute_teacher import TeacherOptions
+from .data.probes import HINTS
 from .data.tables import KINDS
 from .parallel import (
     data_parallel,
@@ -53,6 +54,7 @@ COLUMNS = (
     "cosine",
     "captions",
     "centroid",
+    "hints",
     "held_aligned",
     "held_tight",
     "seconds",
@@ -90,7 +92,7 @@ def train(options: ClipOptions) -> Path:
                 bar.update()
                 due = state.step % options.every == 0 or state.progress >= 1
                 if due and rank() == 0:
-                    held = held_cosines(state.average, dataset)
+                    held = held_cosines(state.average, state.config, dataset)
                     state.save(held | {k: v.item() for k, v in terms.items()})
                     bar.set_postfix({k: f"{v:.3f}" for k, v in held.items()})
     return state.exported
@@ -100,7 +102,7 @@ def train(options: ClipOptions) -> Path:
 
 
 def new_model(options: ClipOptions, embed_dim: int) -> tuple[dict, CLIP]:
-    """open_clip's constructor arguments, and the model."""
+    """open_clip's constructor arguments, and the model, which gives hints behind the embedding."""
     vision = {
         "image_size": options.size,
         "layers": list(options.layers),
@@ -114,7 +116,7 @@ def new_model(options: ClipOptions, embed_dim: int) -> tuple[dict, CLIP]:
         "heads": max(1, options.text_width // 32),
         "layers": options.text_layers,
     }
-    config = {"embed_dim": embed_dim, "vision_cfg": vision, "text_cfg": text}
+    config = {"embed_dim": embed_dim + HINTS, "vision_cfg": vision, "text_cfg": text}
     return config, CLIP(**config).to(memory_format=torch.channels_last)
 
 
@@ -125,17 +127,24 @@ class Towers(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Embeddings of pictures and of texts, and the scale of the logits."""
+    def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Embeddings of pictures, hints of them, embeddings of texts, and the scale of the
+        logits.
+        """
         model = self.model
-        return model.encode_image(images), model.encode_text(tokens), model.logit_scale.exp()
+        found, text = model.encode_image(images), model.encode_text(tokens)
+        return (
+            *found.split([found.shape[1] - HINTS, HINTS], 1),
+            text[:, :-HINTS],
+            (model.logit_scale.exp()),
+        )
 
 
 def start_from(options: ClipOptions, model: CLIP) -> None:
     """Take the weights of a finished model, less its ground coordinate; the coordinates of
-    attributes that it lacks start at zero. They stand before those of the layout. Its places are
-    spread over another number of them, and blocks that this model does not have are left out.
-    Raises UserError for another architecture.
+    attributes that it lacks start at zero, and so do hints. They stand before those of the layout.
+    Its places are spread over another number of them, and blocks that this model does not have are
+    left out. Raises UserError for another architecture.
     """
     state, layouts = dict(load_clip(options.start).model.state_dict()), TeacherOptions().layouts
     wanted = model.state_dict()
@@ -144,8 +153,9 @@ def start_from(options: ClipOptions, model: CLIP) -> None:
 
     def fitted(rows: Tensor, count: int) -> Tensor:
         rows = rows[:-1]
-        missing = rows.new_zeros(max(0, count - len(rows)), *rows.shape[1:])
-        return torch.cat([rows[:-layouts], missing, rows[-layouts:]])
+        missing = rows.new_zeros(max(0, count - HINTS - len(rows)), *rows.shape[1:])
+        no_hints = rows.new_zeros(HINTS, *rows.shape[1:])
+        return torch.cat([rows[:-layouts], missing, rows[-layouts:], no_hints])
 
     for name in ("visual.attnpool.c_proj.weight", "visual.attnpool.c_proj.bias"):
         state[name] = fitted(state[name], len(model.state_dict()[name]))
@@ -168,6 +178,15 @@ def spread_places(places: Tensor, count: int) -> Tensor:
     grid = places[1:].T.reshape(1, -1, there, there)
     grid = F.interpolate(grid, (side, side), mode="bilinear", align_corners=False)
     return torch.cat([places[:1], grid[0].flatten(1).T])
+
+
+def without_hints(config: dict, state: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
+    """The model whose embeddings are those of the pictures alone: hints serve training."""
+    state = dict(state)
+    for name in ("visual.attnpool.c_proj.weight", "visual.attnpool.c_proj.bias"):
+        state[name] = state[name][:-HINTS]
+    state["text_projection"] = state["text_projection"][:, :-HINTS]
+    return config | {"embed_dim": config["embed_dim"] - HINTS}, state
 
 
 def with_ground(
@@ -250,7 +269,8 @@ class TrainingState:
         state = {name: getattr(self, name).state_dict() for name in names}
         state |= {"step": self.step, "seconds": self.seconds, "options": asdict(self.options)}
         save_atomic(state | {"architecture": self.config}, self.folder / "last.pt")
-        config, weights = with_ground(self.config, state["average"], self.options.ground)
+        embedding = without_hints(self.config, state["average"])
+        config, weights = with_ground(*embedding, self.options.ground)
         config["generation"] = GENERATION
         save_clip(config, weights, self.exported, name=TAUGHT)
 
@@ -282,7 +302,7 @@ class TrainingStep:
         images, tokens = batches.pictures(rows, flip, rng), dataset.tokens[rows, which]
         model.train()
         with precision(self.device):
-            found, text, scale = model(images, tokens)
+            found, hints, text, scale = model(images, tokens)
         found, text = found.float(), F.normalize(text.float(), dim=1)
         unit, trust = F.normalize(found, dim=1), self.trust[dataset.kind[rows]]
         cosine = ((1 - (unit * F.normalize(target, dim=1)).sum(1)) * trust).mean()
@@ -292,16 +312,21 @@ class TrainingStep:
         others = batches.rows(CAPTION_PICTURES, rng)
         suits = captions.agreement(used, dataset.facts[others]) > 0
         centroid = centroid_loss(text, suits, F.normalize(dataset.targets(others), dim=1))
+        # What is left and right in a hint is not known of a mirrored picture.
+        hint = ((hints.float() - dataset.hints[rows]).square().mean(1) * ~flip).mean()
         loss = cosine + 0.5 * square + options.caption_weight * (contrast + 2 * centroid)
-        return {"loss": loss, "cosine": 1 - cosine, "captions": contrast, "centroid": centroid}
+        loss = loss + options.hint_weight * hint
+        terms = {"cosine": 1 - cosine, "captions": contrast, "centroid": centroid, "hints": hint}
+        return {"loss": loss, **terms}
 
 
 @torch.no_grad()
-def held_cosines(model: CLIP, dataset: ClipDataset) -> dict[str, float]:
+def held_cosines(model: CLIP, config: dict, dataset: ClipDataset) -> dict[str, float]:
     """Mean cosine between embedding and target on what was held out, of aligned pictures and of
     tight crops.
     """
-    encoder = ImageText(copy.deepcopy(model).eval(), None, "held").to(dataset.kind.device)
+    encoder = ImageText.from_config(*without_hints(config, model.state_dict()))
+    encoder = encoder.to(dataset.kind.device)
     found = {}
     for kind in ("aligned", "tight"):
         chosen = dataset.held & ~dataset.lit & (dataset.kind == KINDS.index(kind))

@@ -36,6 +36,7 @@ class ClipDataset:
     scores: Tensor  # [M, K]
     layout: Tensor  # [M, R]; of a relit picture it is not known, and zero
     facts: Tensor  # int8 [M, F]
+    hints: Tensor  # [M, H], those of the picture before it was relit
     tokens: Tensor  # int32 [M, CAPTIONS, context]
     used: Tensor  # int64 [M, CAPTIONS, U], `captions.indices`
     kind: Tensor  # [M], an index into KINDS
@@ -72,6 +73,7 @@ class ClipDataset:
             scores,
             teacher.layout(scores, pictures) * (whole & ~lit)[:, None],
             facts,
+            faces.hints.to(device)[order],
             tokens.to(device),
             used.to(device),
             kind,

@@ -16,7 +16,7 @@ from .common import cached_on_disk, described, held_out
 from .data import faces, labels, tables
 from .data.faces import Faces
 from .data.labels import SEEN_HELD_OUT
-from .data.probes import Probe
+from .data.probes import Probe, hints
 from .data.tables import KINDS, PAINTED, Table
 
 
@@ -48,6 +48,8 @@ class ClipOptions:
     warmup: int = 100
     average: float = 0.997  # decay of the moving average
     caption_weight: float = 0.25
+    # Of what else the face network sees of a picture: labels alone are few.
+    hint_weight: float = 0.5
     ground: float = 0.4  # of the mean length of an embedding: how much all pictures have in common
     size: int = 64  # side of the pictures that the encoder reads
     width: int = 24
@@ -111,6 +113,7 @@ def prepare(
         marks=faces.whole_marks(table.marks),
         measured=table.measured,
         probed=probed,
+        hints=hints(table.features)[originals],
     )
 
 

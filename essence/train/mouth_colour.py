@@ -1,5 +1,5 @@
 """White teeth for a finished generator: `python -m essence train teeth --generator FILE --latents
-FILE --out FILE`.
+FILE --out FOLDER`.
 
 A small generator that has seen few open mouths draws teeth that are greener than they are red. No
 latent leads out of that, and the smiles of an essence show it. So the generator learns to draw its
@@ -37,7 +37,7 @@ CANDIDATES = 2  # latents for each that is learned from: most of them keep their
 class MouthColourOptions:
     generator: str
     latents: str
-    out: str
+    out: str  # folder that generator.safetensors is written into
     steps: int = 200
     batch: int = 8
     rate: float = 2e-4
@@ -117,15 +117,21 @@ def fine_tune(generator: Generator, axes: LatentAxes, options: MouthColourOption
     return student.requires_grad_(False)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    options = parse_options(MouthColourOptions, argv, __doc__)
+def train(options: MouthColourOptions) -> Path:
+    """Run the recipe; returns the tuned generator's file."""
     if options.threads:
         torch.set_num_threads(options.threads)
     generator = load_generator(options.generator)
     generator.input.to(memory_format=torch.channels_last)
     tuned = fine_tune(generator, load_latents(options.latents), options)
-    Path(options.out).parent.mkdir(parents=True, exist_ok=True)
-    save_generator(tuned, options.out, half=True)
+    path = Path(options.out) / "generator.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_generator(tuned, path, half=True)
+    return path
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    train(parse_options(MouthColourOptions, argv, __doc__))
 
 
 if __name__ == "__main__":

@@ -28,12 +28,16 @@ def variants(study: Study) -> list[tuple[str, str, Contender]]:
             [(f"{v:g}", base, {"lambda_consistency": v}, None) for v in (0.5, 0.0, 0.25, 1.0)],
         ),
         (
+            "lambda of identity",
+            [(f"{v:g}", base, {"lambda_identity": v}, None) for v in (0.5, 0.0, 0.25, 1.0)],
+        ),
+        (
             "weight decay, b free in W+",
             [(f"{v:g}", free, {"weight_decay": v}, None) for v in (0.0, 0.001, 0.003, 0.007)],
         ),
         (
             "penalty, b in the axes",
-            [(f"{v:g}", base, {"penalty": v}, None) for v in (0.008, 0.0, 0.002, 0.03)],
+            [(f"{v:g}", base, {"penalty": v}, None) for v in (0.002, 0.0, 0.008, 0.03)],
         ),
         ("start", [(s, base, {"start": s}, None) for s in starts(study)]),
         ("sources to learn on", [(str(n), base, {}, n) for n in (4, 1, 2, 6)]),

@@ -212,7 +212,9 @@ def equal_section(study: Study, contenders: Sequence[Contender], found: Records)
     text = [
         "Strengths are interpolated until both methods look as much like the target (to what ours "
         "reaches at strength 1, or what the rival reaches at most). The figure is the rival's "
-        "identity distance less ours: above zero, ours keeps people more themselves.",
+        "identity distance less ours: above zero, ours keeps people more themselves. Ours has that "
+        "distance among its losses, and the encoder had it in its training; the rivals have not, "
+        "so that the same network as the ruler favours ours. The ablation has ours without it.",
         *(
             f"By {judge}, against {', '.join(rivals)}: identity is kept better by {verdict}."
             for (judge, verdict), rivals in verdicts.items()

@@ -112,11 +112,11 @@ PROBED = {
 }
 # Linear probes on the whole picture.
 HAIRED = {
-    "black hair": 0.6,
-    "brown hair": 0.4,
-    "blond hair": 0.6,
-    "red hair": 0.6,
-    "grey hair": 0.6,
+    "black hair": 0.8,
+    "brown hair": 0.6,
+    "blond hair": 0.8,
+    "red hair": 0.8,
+    "grey hair": 0.8,
 }
 # Linear probes fitted to what was seen by eye, and to ages; the outer ones on the whole picture,
 # the others on the face network alone.

@@ -21,7 +21,7 @@ from ..common import save_atomic
 from ..face_landmarks import SIDE
 
 BROKEN = (OSError, RuntimeError, KeyError, AttributeError, ValueError, TypeError, EOFError)
-COLUMNS = ("kind", "held", "marks", "measured", "probed")
+COLUMNS = ("kind", "held", "marks", "measured", "probed", "hints")
 
 
 @dataclass
@@ -36,6 +36,7 @@ class Faces:
     marks: Tensor
     measured: Tensor  # [N, len(MEASURED)]
     probed: Tensor  # [N, the rest of NAMES]
+    hints: Tensor  # [N, probes.HINTS], what the face network sees, in short
 
     def __len__(self) -> int:
         return len(self.pictures)

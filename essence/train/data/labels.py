@@ -13,7 +13,7 @@ from torch import Tensor
 from ...errors import UserError
 from .attributes import HAIRED, LOOKED, OUTER, PROBED
 from .drawings import random_look
-from .probes import Probe, balanced_probe, balanced_rows
+from .probes import balanced_probe, class_probe
 from .tables import CARTOON, KINDS, PAINTED, Table
 
 # What was seen on pictures of ../shared by eye: file, hat, headscarf, glasses, sunglasses, beard,
@@ -205,12 +205,12 @@ def hair_scores(table: Table, rows: Sequence[dict[str, str]], free: Tensor) -> T
     classes = torch.where(free, torch.tensor(indices), -1)
     if len(set(classes.tolist()) - {-1}) < 2:
         return torch.zeros(len(table), len(colours))
-    chosen = balanced_rows(classes)
+    chosen = (classes >= 0).nonzero()[:, 0]
 
     def features(part: Tensor) -> Tensor:
         return torch.cat([table.outer[part].float(), table.measured[part]], 1)
 
     values = F.one_hot(classes[chosen], len(colours)).float() * 2 - 1
-    probe = Probe.fit(features(chosen), values, torch.ones_like(values, dtype=torch.bool))
+    probe = class_probe(features(chosen), values, classes[chosen])
     found = torch.cat([probe(features(part)) for part in torch.arange(len(table)).split(2048)])
     return found * (table.kind != KINDS.index("tight"))[:, None]

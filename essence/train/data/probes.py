@@ -11,6 +11,8 @@ from torch import Tensor
 from ...models.identity import face_descriptor
 from .attributes import INNER
 
+HINTS = 64  # numbers that sum up the face network's features
+
 
 def face_features(images: Tensor) -> Tensor:
     """Inner face to [B, 7168]: each stage of the face network averaged on a 3x3 grid, and its
@@ -34,14 +36,18 @@ def hair_features(images: Tensor) -> Tensor:
     return torch.cat([part.flatten(1) for part in pooled], 1)
 
 
-def balanced_rows(classes: Tensor, most: int = 8) -> Tensor:
-    """Rows of [N] classes (-1 unknown), the rare ones repeated, up to `most` times, until all are
-    about as frequent.
+def hints(features: Tensor, rows: int = 6000) -> Tensor:
+    """The HINTS main coordinates of features [N, F] (half precision will do), of unit variance over
+    about `rows` of them: [N, HINTS], zeros beyond N - 1.
     """
-    counts = torch.bincount(classes[classes >= 0])
-    times = (counts.max() / counts.clamp(min=1)).round().clamp(max=most).long()
-    rows = [(classes == k).nonzero()[:, 0].repeat(int(times[k])) for k in range(len(counts))]
-    return torch.cat(rows)
+    some = features[:: max(1, len(features) // rows)].float()
+    mean, scale = some.mean(0), some.std(0) + 1e-3
+    x = (some - mean) / scale
+    count = min(HINTS, len(x) - 1)
+    _, deviations, axes = torch.svd_lowrank(x, count, niter=4)
+    axes = axes * (len(x) ** 0.5 / deviations.clamp(min=1e-3))
+    parts = [((part.float() - mean) / scale) @ axes for part in features.split(2048)]
+    return F.pad(torch.cat(parts), (0, HINTS - count))
 
 
 @dataclass
@@ -104,10 +110,18 @@ def balanced_probe(features: Tensor, values: Tensor) -> Probe:
     """The ridge regression of one column, values [N] from -1 to 1, in which the positive rows count
     as much as the others together: a notion may be rare. features [N, F].
     """
-    yes = values > 0
-    weight = torch.where(yes, 0.5 / yes.float().mean(), 0.5 / (~yes).float().mean())
+    return class_probe(features, values[:, None], (values > 0).long())
+
+
+def class_probe(features: Tensor, values: Tensor, classes: Tensor) -> Probe:
+    """The ridge regression of values [N, K] from features [N, F] in which every class that occurs
+    in `classes` [N] counts as much as any other, however rare it is.
+    """
+    _, place, counts = classes.unique(return_inverse=True, return_counts=True)
+    weight = (len(classes) / len(counts) / counts.float())[place]
     mean, scale = (weight[:, None] * features).mean(0), features.std(0) + 1e-3
+    bias = (weight[:, None] * values).mean(0)
     x = (features - mean) / scale
     gram = x @ x.T
     gram.diagonal().add_(x.shape[1] / weight)
-    return Probe(mean, scale, x.T @ torch.linalg.solve(gram, values[:, None]), torch.zeros(1))
+    return Probe(mean, scale, x.T @ torch.linalg.solve(gram, values - bias), bias)
