@@ -121,9 +121,9 @@ def endpoints(pool: StudioPool) -> dict[str, Callable]:
         """
         if preset not in presets():
             raise UserError(f"There is no preset '{preset}'. There are: {', '.join(presets())}.")
-        default_steps, consistency = preset_values(preset)
+        default_steps, *weights = preset_values(preset)
         count = min(int(checked_number(steps, "steps")), MAX_LEARN_STEPS) or default_steps
-        options = options_of(preset, count, checked_number(seed, "seed"), consistency)
+        options = options_of(preset, count, checked_number(seed, "seed"), *weights)
         studio = studio_of(pool, model)
         sources = read_sources(studio, latents)
         embedded = read_target(studio, target, text, neutral)

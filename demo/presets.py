@@ -29,15 +29,21 @@ def presets() -> dict[str, Any]:
     return patience | {name: options for name, options in PRESETS.items() if name in others}
 
 
-def preset_values(preset: str) -> tuple[int, float]:
-    """Steps and lambda_consistency of a preset, for the controls; methods without a lambda leave
-    its control as it is by default.
+def preset_values(preset: str) -> tuple[int, float, float]:
+    """Steps, lambda_consistency and lambda_identity of a preset, for the controls; methods without
+    a lambda leave its control as it is by default.
     """
-    options, default = presets()[preset], OptimizeOptions().lambda_consistency
-    return options.steps, getattr(options, "lambda_consistency", default)
+    options, default = presets()[preset], OptimizeOptions()
+    weights = (
+        getattr(options, name, getattr(default, name))
+        for name in ("lambda_consistency", "lambda_identity")
+    )
+    return options.steps, *weights
 
 
-def options_of(preset: str, steps: float, seed: float | None, consistency: float) -> Any:
+def options_of(
+    preset: str, steps: float, seed: float | None, consistency: float, identity: float
+) -> Any:
     """A preset with the visitor's changes; a picture after every step, because somebody is
     watching.
     """
@@ -46,5 +52,6 @@ def options_of(preset: str, steps: float, seed: float | None, consistency: float
         steps=int(steps),
         seed=int(seed or 0),
         lambda_consistency=float(consistency),
+        lambda_identity=float(identity),
         preview_every=1,
     )

@@ -18,7 +18,8 @@ from .presets import DEFAULT, preset_values, presets
 
 # The secret is none: what is stored can be read after a restart.
 STORAGE = {"storage_key": "essence-settings", "secret": "essence"}
-NAMES = ("preset", "steps", "consistency", "seed", "refine")
+OF_PRESET = ("steps", "consistency", "identity")  # a preset brings its own
+NAMES = ("preset", *OF_PRESET, "seed", "refine")
 FEWEST_STEPS = 4  # unless a preset has fewer
 LINK_JS = f"(...values) => {{ essence.link({list(NAMES)}, values); }}"
 
@@ -29,7 +30,7 @@ def connect(page: Page, browser: gr.BrowserState, parts: Components) -> None:
     remember_all = {"fn": remember, "inputs": controls, "outputs": browser, **NOW}
     page.blocks.load(restore, browser, controls, **NOW)
     preset, *others = controls
-    chosen = preset.input(preset_values, preset, [parts["steps"], parts["consistency"]], **NOW)
+    chosen = preset.input(preset_values, preset, [parts[name] for name in OF_PRESET], **NOW)
     chosen.then(**remember_all)
     gr.on([control.input for control in others], trigger_mode="always_last", **remember_all)
     parts["link"].click(tell_link, None, None, **NOW)
@@ -43,6 +44,7 @@ def limits() -> dict[str, tuple[float, float, float]]:
     return {
         "steps": (fewest, 1000, defaults.steps),
         "consistency": (0.0, 2.0, defaults.lambda_consistency),
+        "identity": (0.0, 3.0, defaults.lambda_identity),
         "seed": (0, 2**31, defaults.seed),
         "refine": (0, 100, RefineOptions().steps),
     }
@@ -69,15 +71,15 @@ def checked(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def restored(saved: Mapping[str, Any] | None, query: Mapping[str, Any]) -> list[Any]:
     """Values of the controls in the order of `NAMES`: the link's, else the browser's, else the
-    defaults. A preset in the link brings its own steps and lambda.
+    defaults. A preset in the link brings its own steps and lambdas.
     """
     linked, remembered = checked(query), checked(saved or {})
     preset = linked.get("preset", remembered.get("preset", DEFAULT))
     if "preset" in linked:
-        remembered.pop("steps", None), remembered.pop("consistency", None)
+        remembered = {k: value for k, value in remembered.items() if k not in OF_PRESET}
     values: dict[str, Any] = {name: default for name, (_, _, default) in limits().items()}
     values["preset"] = preset
-    values["steps"], values["consistency"] = preset_values(preset)
+    values |= dict(zip(OF_PRESET, preset_values(preset), strict=True))
     values |= remembered | linked
     return [values[name] for name in NAMES]
 

@@ -42,7 +42,7 @@ def run(steps):
 
 
 def learn(studio, session, mode=learning.NEW, steps=3, preset=presets.DEFAULT):
-    return learning.learn(studio, session, mode, preset, steps, 0, 0.5)
+    return learning.learn(studio, session, mode, preset, steps, 0, 0.5, 0.5)
 
 
 def give_essences(studio, session):
@@ -304,13 +304,13 @@ def test_a_picture_added_while_learning_is_not_lost(studio, session):
 
 @pytest.mark.parametrize("preset", presets.presets())
 def test_presets_fill_the_controls_and_come_back_as_options(preset):
-    steps, consistency = presets.preset_values(preset)
-    options = presets.options_of(preset, steps, 5, consistency)
+    steps, consistency, identity = presets.preset_values(preset)
+    options = presets.options_of(preset, steps, 5, consistency, identity)
     assert (
         options.seed == 5 and options.steps == steps and options.lambda_consistency == consistency
     )
     published = PRESETS.get(preset, PRESETS["essence"])
-    for name in ("start", "space", "penalty", "unit_differences"):
+    for name in ("start", "space", "penalty", "unit_differences", "lambda_identity"):
         assert getattr(options, name, None) == getattr(published, name, None)
 
 

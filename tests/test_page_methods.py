@@ -87,8 +87,8 @@ def difference(url: str, wanted: Image.Image) -> float:
 
 def test_its_preset_is_offered_and_its_options_are_its_own(toy):
     assert list(presets.presets())[-1] == "toy"
-    assert presets.options_of("toy", 7, 5, 0.3) == ToyOptions(steps=7, seed=5)
-    assert presets.preset_values("toy") == (3, 0.5)
+    assert presets.options_of("toy", 7, 5, 0.3, 0.5) == ToyOptions(steps=7, seed=5)
+    assert presets.preset_values("toy") == (3, 0.5, 0.5)
     assert settings.restored({}, {"preset": "toy"})[:3] == ["toy", 3, 0.5]
 
 

@@ -21,7 +21,7 @@ from essence.methods import PRESETS
 
 from . import fakes
 
-TINY = Scale(2, 2, 2, 1, 1, 1, 1, 1, 4, 1, 1, 1)
+TINY = Scale(2, 2, 2, 1, 1, 1, 1, 1, 4, 1, 1, 1, 1)
 
 
 @pytest.fixture(scope="module")

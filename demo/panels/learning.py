@@ -82,6 +82,13 @@ def build() -> Components:
                     elem_id="consistency",
                     info="λ: how alike the changes must be.",
                 )
+                parts["identity"] = gr.Slider(
+                    **bounds["identity"],
+                    step=0.05,
+                    label="Likeness",
+                    elem_id="identity",
+                    info="How much people must stay themselves.",
+                )
                 parts["seed"] = gr.Number(
                     bounds["seed"]["value"],
                     precision=0,
@@ -130,7 +137,8 @@ def connect(page: Page, parts: Components, waiting: WaitingList) -> None:
 
     session = page.session
     controls = [parts[name] for name in ("learn", "stop", "timer", "mode")]
-    values = [parts[name] for name in ("mode", "preset", "steps", "seed", "consistency")]
+    names = ("mode", "preset", "steps", "seed", "consistency", "identity")
+    values = [parts[name] for name in names]
     outputs = [parts["progress"], *page.view]
     started = parts["learn"].click(busy, session, [*controls, parts["progress"]], **NOW)
     running = started.then(run, [session, *values], outputs, **LEARN)
@@ -151,13 +159,15 @@ def learn(
     steps: float,
     seed: float | None,
     consistency: float,
+    identity: float,
 ) -> Iterator[Frame]:
     """Learn the targets' essences one after the other, from the answer that they had at once where
     the preset leaves the start to us. The best essence is in the session at each yield, so that
     closing this generator (Stop) loses nothing.
     """
     with errors_told():
-        options, queue = options_of(preset, steps, seed, consistency), to_learn(session, mode)
+        options = options_of(preset, steps, seed, consistency, identity)
+        queue = to_learn(session, mode)
         started, mark = time.monotonic(), object()
         session.run.learning = mark
         for number, target in enumerate(queue, 1):

@@ -1,4 +1,4 @@
-"""Evaluate models, essences, looks, the paper: see `python -m essence evaluate --help`."""
+"""Evaluate models, essences, looks, words, the paper: see `python -m essence evaluate --help`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ RECIPES = {
     "models": "evaluate.report",
     "essences": "evaluate.essences",
     "looks": "evaluate.looks",
+    "words": "evaluate.words",
     "paper": "evaluate.paper.command",
 }
 

@@ -19,9 +19,9 @@ STRENGTHS = (0.0, 0.5, 1.0)
 def variants(study: Study) -> list[tuple[str, str, Contender]]:
     """What is changed, to what, and the contender; the default itself comes first in each group."""
     scale = study.scale
-    base = adjusted(PRESETS["essence"], steps=scale.steps, preview_every=scale.steps)
+    few = scale.ablation_steps
+    base = adjusted(PRESETS["essence"], steps=few, preview_every=few)
     free = dataclasses.replace(base, space="w+", learning_rate=0.05)
-    few = scale.steps
     groups: list[tuple[str, list[tuple[str, object, dict, int | None]]]] = [
         (
             "lambda of consistency",
@@ -79,10 +79,12 @@ def ablation_section(study: Study) -> Section:
             rows.append([what, value, *ablation_cells(record, contender.one)])
     columns = ["changed", "to", "similarity (encoder)", "similarity (judge)", "identity distance"]
     columns += ["consistency", "side effects", "seconds"]
+    people = study.sources[: study.scale.ablation_sources]
     text = [
-        f"{len(chosen)} targets, {len(study.sources[: study.scale.ablation_sources])} people who "
-        "took no part, strength 1; mean ± deviation over the pairs. The first row of each group is "
-        "the default, but for the free b, which is the paper's parametrisation.",
+        f"{len(chosen)} targets, {len(people)} people who took no part, "
+        f"{study.scale.ablation_steps} steps unless said, strength 1; mean ± deviation over the "
+        "pairs. The first row of each group is the default, but for the free b, which is the "
+        "paper's parametrisation.",
     ]
     table = Table("ablation", "One option changed at a time.", columns, rows)
     return Section("Ablation", text, [], [table])

@@ -30,11 +30,12 @@ class Scale:
     reference: int = 800  # samples of the generator for KID and FID
     ablation_targets: int = 2
     ablation_sources: int = 12
+    ablation_steps: int = 50
     ablation_values: int = 4  # of each option
 
 
 WHOLE = Scale()
-QUICK = Scale(4, 6, 4, 40, 20, 10, 12, 3, 60, 1, 6, 3)
+QUICK = Scale(4, 6, 4, 40, 20, 10, 12, 3, 60, 1, 6, 20, 3)
 
 
 @dataclass(frozen=True)
