@@ -42,7 +42,12 @@ def preset_values(preset: str) -> tuple[int, float, float]:
 
 
 def options_of(
-    preset: str, steps: float, seed: float | None, consistency: float, identity: float
+    preset: str,
+    steps: float,
+    seed: float | None,
+    consistency: float,
+    identity: float,
+    starts: float = 1,
 ) -> Any:
     """A preset with the visitor's changes; a picture after every step, because somebody is
     watching.
@@ -53,5 +58,6 @@ def options_of(
         seed=int(seed or 0),
         lambda_consistency=float(consistency),
         lambda_identity=float(identity),
+        starts=int(starts),
         preview_every=1,
     )

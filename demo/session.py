@@ -95,6 +95,8 @@ class TargetItem(Item):
     instant: Essence | None = None  # the one that was made at once, where the models can
     # Cosine to the target, over the sources, where learning began and of the best so far.
     gain: tuple[float, float] | None = None
+    # What came of several starts, the best first, each with a picture of what it does.
+    choices: tuple[tuple[Essence, Image.Image], ...] = ()
     pictures: Pictures | None = None
     pictured: tuple[Source, ...] = ()
     strength: float = 1.0  # in the grid
@@ -133,7 +135,7 @@ class TargetItem(Item):
 
     def take(self, result: Essence | Pictures | None, sources: Sequence[Source] = ()) -> None:
         """Replace what was made of it; None forgets everything."""
-        self.essence, self.pictures, self.pictured = None, None, ()
+        self.essence, self.pictures, self.pictured, self.choices = None, None, (), ()
         if result is None:
             self.instant = self.gain = None
         if isinstance(result, Pictures):

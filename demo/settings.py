@@ -19,7 +19,8 @@ from .presets import DEFAULT, preset_values, presets
 # The secret is none: what is stored can be read after a restart.
 STORAGE = {"storage_key": "essence-settings", "secret": "essence"}
 OF_PRESET = ("steps", "consistency", "identity")  # a preset brings its own
-NAMES = ("preset", *OF_PRESET, "seed", "refine")
+NAMES = ("preset", *OF_PRESET, "starts", "seed", "refine")
+MOST_STARTS = 6
 FEWEST_STEPS = 4  # unless a preset has fewer
 LINK_JS = f"(...values) => {{ essence.link({list(NAMES)}, values); }}"
 
@@ -45,6 +46,7 @@ def limits() -> dict[str, tuple[float, float, float]]:
         "steps": (fewest, 1000, defaults.steps),
         "consistency": (0.0, 2.0, defaults.lambda_consistency),
         "identity": (0.0, 3.0, defaults.lambda_identity),
+        "starts": (1, MOST_STARTS, defaults.starts),
         "seed": (0, 2**31, defaults.seed),
         "refine": (0, 100, RefineOptions().steps),
     }

@@ -249,6 +249,9 @@ class Step:
     result: Essence | Pictures | Source | tuple[Source, ...]  # the best so far
     losses: Mapping[str, float]  # of this step; "total" is what was minimised
     preview: np.ndarray | None = None  # uint8 [N, H, W, 3], every few steps
+    # In the last step of a method that learned from several starts: what came of each, the best
+    # first, which is the result.
+    choices: tuple[Essence, ...] = ()
 
     @property
     def fraction(self) -> float:

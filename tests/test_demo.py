@@ -314,6 +314,24 @@ def test_presets_fill_the_controls_and_come_back_as_options(preset):
         assert getattr(options, name, None) == getattr(published, name, None)
 
 
+def test_of_several_starts_three_answers_can_be_chosen_from(studio, session):
+    run(learning.learn(studio, session, learning.NEW, "quick", 2, 0, 0.5, 0.5, 4))
+    target = only(session.items.targets)
+    assert len(target.choices) == learning.CHOICES
+    best, second = target.choices[0][0], target.choices[1][0]
+    assert target.essence is best
+    html = items.show(studio, session)[1]
+    assert html.count('data-event="choice"') == learning.CHOICES
+    before = {key: cell.url for key, cell in session.view.cells.items()}
+    targets.choose_answer(studio, session, target.id, 1)
+    assert target.essence is second and len(target.choices) == learning.CHOICES
+    assert {key: cell.url for key, cell in session.view.cells.items()} != before
+    targets.choose_answer(studio, session, target.id, 9)
+    assert target.essence is second
+    run(learn(studio, session, learning.AGAIN, steps=1))
+    assert not target.choices, "one start has one answer"
+
+
 # ---- the grid
 
 

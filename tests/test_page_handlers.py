@@ -527,13 +527,13 @@ def test_presets_in_words_differ_in_patience_only():
 
 def test_settings_come_from_the_link_then_the_browser_then_the_defaults():
     saved = {"steps": 37, "refine": 3}
-    assert settings.restored(None, {}) == ["balanced", 100, 0.5, 0.5, 0, 25]
-    assert settings.restored(saved, {}) == ["balanced", 37, 0.5, 0.5, 0, 3]
-    assert settings.restored(saved, {"steps": "12"}) == ["balanced", 12, 0.5, 0.5, 0, 3]
+    assert settings.restored(None, {}) == ["balanced", 100, 0.5, 0.5, 1, 0, 25]
+    assert settings.restored(saved, {}) == ["balanced", 37, 0.5, 0.5, 1, 0, 3]
+    assert settings.restored(saved, {"steps": "12"}) == ["balanced", 12, 0.5, 0.5, 1, 0, 3]
     of_preset = settings.restored(saved, {"preset": "thorough"})
-    assert of_preset == ["thorough", 300, 0.5, 0.5, 0, 3]
+    assert of_preset == ["thorough", 300, 0.5, 0.5, 1, 0, 3]
     assert settings.restored({}, {"preset": "paper"})[3] == 0, "the paper has no such term"
-    assert settings.restore({}, SimpleNamespace(query_params={"seed": "7"}))[4]["value"] == 7
+    assert settings.restore({}, SimpleNamespace(query_params={"seed": "7"}))[5]["value"] == 7
 
 
 @pytest.mark.parametrize(
@@ -554,10 +554,11 @@ def test_settings_are_pulled_into_their_limits_and_come_back():
         1000,
         0.0,
         0.5,
+        1,
         0,
         100,
     ]
-    values = ["quick", 44, 0.3, 1.5, 5, 0]
+    values = ["quick", 44, 0.3, 1.5, 3, 5, 0]
     assert settings.restored(settings.remember(*values), {}) == values
 
 

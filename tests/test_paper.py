@@ -21,7 +21,7 @@ from essence.methods import PRESETS
 
 from . import fakes
 
-TINY = Scale(2, 2, 2, 1, 1, 1, 1, 1, 4, 1, 1, 1, 1)
+TINY = Scale(2, 2, 2, 1, 1, 1, 1, 1, 4, 2, 1, 1, 1, 1)
 
 
 @pytest.fixture(scope="module")
@@ -101,13 +101,14 @@ def test_a_second_run_computes_nothing_again(report, models, monkeypatch, tmp_pa
     assert (report / ".work" / ".gitignore").read_text() == "*\n"
 
 
-def test_other_weights_or_another_scale_begin_anew(models, tmp_path, monkeypatch):
+def test_other_weights_or_more_people_begin_anew(models, tmp_path, monkeypatch):
     monkeypatch.setattr(study, "draw_target", drawn)
     studio = fakes.Studio.of(models)
     juror = FaceJuror(models.extras["judge"])
     one = Study(studio, juror, TINY, tmp_path)
     assert Study(studio, juror, TINY, tmp_path).work == one.work
-    assert Study(studio, juror, dataclasses.replace(TINY, steps=3), tmp_path).work != one.work
+    more = dataclasses.replace(TINY, sources=3)
+    assert Study(studio, juror, more, tmp_path).work != one.work
     bare = fakes.Studio.of(dataclasses.replace(models, extras={}))
     assert Study(bare, juror, TINY, tmp_path).work != one.work
     target, other = one.targets[:2]

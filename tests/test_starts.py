@@ -10,7 +10,7 @@ from essence import METHODS, Essence, OptimizeOptions, RefineOptions, UserError
 from essence.cli import main as cli
 from essence.methods.map import mapped_essence
 from essence.methods.optimize import optimize
-from essence.methods.starts import STRENGTHS, best_of, several_starts, strength_curve
+from essence.methods.starts import STRENGTHS, ranking, several_starts, strength_curve
 from essence.methods.words import text_target
 from essence.pictures.tensors import to_pil
 from essence.studio import last
@@ -55,6 +55,10 @@ def test_the_kept_one_is_most_like_the_target_at_equal_distance(models, target, 
     best = max(known["starts"], key=lambda each: each["similarity"])
     assert known["continues"] == best["start"]
     assert (step.index, step.total, step.result.name) == (3, 3, target.name)
+    assert len(step.choices) == 4 and step.choices[0] is step.result
+    similarity = {each["start"]: each["similarity"] for each in known["starts"]}
+    ranked = [similarity[choice.provenance["continues"]] for choice in step.choices]
+    assert ranked == sorted(ranked, reverse=True)
 
 
 def test_until_the_end_it_is_the_one_with_the_lowest_loss(models, target, sources):
@@ -79,7 +83,7 @@ def test_of_one_essence_at_two_lengths_neither_is_better(models, target, sources
         dataclasses.replace(Essence(scale * delta), provenance={"continues": str(scale)})
         for scale in (1.0, 0.7)
     ]
-    compared = best_of(models, target, sources, both).provenance["starts"]
+    compared = ranking(models, target, sources, both)[0].provenance["starts"]
     similarities = [each["similarity"] for each in compared]
     assert similarities[0] == pytest.approx(similarities[1], abs=0.02)
 

@@ -16,7 +16,8 @@ from .cards import examples_html
 # Until the settings are restored: what is typed before would be overwritten.
 UNRESTORED = {"interactive": False}
 EXAMPLES_JS = "essence.clicks(element, trigger, ['pick'])"
-CARDS_JS = """essence.clicks(element, trigger, ['remove', 'face', 'move', 'crop', 'undo']);
+CARDS_JS = """
+essence.clicks(element, trigger, ['remove', 'face', 'choice', 'move', 'crop', 'undo']);
 essence.names(element, trigger, 'rename');
 essence.undo(element, watch);"""
 

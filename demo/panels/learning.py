@@ -9,8 +9,9 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
+from PIL import Image
 
-from essence import Essence, Step, Studio, UserError
+from essence import Essence, Source, Step, Studio, UserError
 
 from ..blending import embedded_target
 from ..events import LEARN, NOW, Components, Page
@@ -27,6 +28,7 @@ FRAME_SECONDS = 0.05  # between two frames of a stream, at least
 LOOK_AGAIN = 2  # seconds between two looks at the place among those who wait
 NEW, CONTINUE, AGAIN = "new targets", "continue all", "all from the start"
 MODES = (NEW, CONTINUE, AGAIN)
+CHOICES = 3  # of several starts' answers that are shown
 CURVES = ("total", "transfer", "consistency")
 CHART_SIZE = (320, 120)  # width, height
 BARE = {"show_label": False, "container": False}  # the label is for screen readers
@@ -89,6 +91,13 @@ def build() -> Components:
                     elem_id="identity",
                     info="How much people must stay themselves.",
                 )
+                parts["starts"] = gr.Slider(
+                    **bounds["starts"],
+                    step=1,
+                    label="Starts",
+                    elem_id="starts",
+                    info="Learn from several at once, then choose.",
+                )
                 parts["seed"] = gr.Number(
                     bounds["seed"]["value"],
                     precision=0,
@@ -137,7 +146,7 @@ def connect(page: Page, parts: Components, waiting: WaitingList) -> None:
 
     session = page.session
     controls = [parts[name] for name in ("learn", "stop", "timer", "mode")]
-    names = ("mode", "preset", "steps", "seed", "consistency", "identity")
+    names = ("mode", "preset", "steps", "seed", "consistency", "identity", "starts")
     values = [parts[name] for name in names]
     outputs = [parts["progress"], *page.view]
     started = parts["learn"].click(busy, session, [*controls, parts["progress"]], **NOW)
@@ -160,13 +169,14 @@ def learn(
     seed: float | None,
     consistency: float,
     identity: float,
+    starts: float = 1,
 ) -> Iterator[Frame]:
     """Learn the targets' essences one after the other, from the answer that they had at once where
     the preset leaves the start to us. The best essence is in the session at each yield, so that
     closing this generator (Stop) loses nothing.
     """
     with errors_told():
-        options = options_of(preset, steps, seed, consistency, identity)
+        options = options_of(preset, steps, seed, consistency, identity, starts)
         queue = to_learn(session, mode)
         started, mark = time.monotonic(), object()
         session.run.learning = mark
@@ -222,6 +232,16 @@ def learn_one(
                 left = seconds_left(step, now - began)
                 progress = progress_html(target, title, step, left, previews, history)
                 yield progress, SKIP, SKIP, SKIP
+    if step.choices:
+        target.choices = shown_choices(studio, sources[0], step.choices[:CHOICES])
+
+
+def shown_choices(
+    studio: Studio, source: Source, choices: Sequence[Essence]
+) -> tuple[tuple[Essence, Image.Image], ...]:
+    """What came of several starts, each with what it does to a source."""
+    cells = studio.blend([source], choices, [1.0] * len(choices))[:, 0]
+    return tuple(zip(choices, map(Image.fromarray, cells), strict=True))
 
 
 def seconds_left(step: Step, elapsed: float) -> int | None:

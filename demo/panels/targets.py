@@ -64,6 +64,8 @@ def connect(page: Page, parts: Components) -> None:
     parts["essences"].pick(picked, session, view, **EVERY, **ADD)
     face = bind(pool, choose_target_face, id=str, index=int)
     parts["cards"].face(face, session, view, **NOW)
+    choice = bind(pool, choose_answer, id=str, index=int)
+    parts["cards"].choice(choice, session, view, **NOW)
 
 
 # ---- handlers
@@ -95,6 +97,16 @@ def add_targets(
                     )
             session.items.targets[item.id] = item
     yield show(studio, session)
+
+
+def choose_answer(studio: Studio, session: Session, id: str, index: int) -> Shown:
+    """Take what came of another start."""
+    item = session.items.targets.get(id)
+    if item is not None and 0 <= index < len(item.choices):
+        choices = item.choices
+        item.take(choices[index][0])
+        item.choices = choices
+    return show(studio, session)
 
 
 def choose_target_face(studio: Studio, session: Session, id: str, index: int) -> Shown:

@@ -33,8 +33,8 @@ def optimize_best(
 ) -> Iterator[Step]:
     """`optimize` from `options.starts` starts at once. Until the last step the `result` is that of
     the start with the lowest loss so far; in the last it is the one whose edits are most like the
-    target where all of them leave the sources equally far from themselves, and its provenance says
-    how the others did. Raises UserError.
+    target where all of them leave the sources equally far from themselves, its provenance says how
+    the others did, and `choices` has them all. Raises UserError.
     """
     if options.starts == 1:
         yield from optimize(models, target, sources, options, start)
@@ -45,8 +45,8 @@ def optimize_best(
         for steps in rounds:
             best = min(steps, key=lambda step: step.result.provenance["losses"]["total"])
             if best.index == best.total:
-                found = [step.result for step in steps]
-                best = dataclasses.replace(best, result=best_of(models, target, sources, found))
+                ranked = ranking(models, target, sources, [step.result for step in steps])
+                best = dataclasses.replace(best, result=ranked[0], choices=ranked)
             yield best
 
 
@@ -75,11 +75,11 @@ def random_direction(
     return RANDOM_SHARE * (w - models.generator.latent_avg) if uses_axes(models, options) else w
 
 
-def best_of(
+def ranking(
     models: ModelSet, target: Target, sources: Sequence[Source], essences: Sequence[Essence]
-) -> Essence:
-    """The essence whose edits of the sources are most like the target at one distance from the
-    sources, the least that any of them has at strength 1.
+) -> tuple[Essence, ...]:
+    """The essences, those first whose edits of the sources are most like the target at one distance
+    from the sources, the least that any of them has at strength 1.
     """
     curves = [strength_curve(models, target, sources, essence) for essence in essences]
     at_one = STRENGTHS.index(1.0)
@@ -89,9 +89,12 @@ def best_of(
         {"start": essence.provenance["continues"], "similarity": round(similarity, 4)}
         for essence, similarity in zip(essences, found, strict=True)
     ]
-    best = essences[int(np.argmax(found))]
     known = {"starts": compared, "compared_at_distance": round(distance, 4)}
-    return dataclasses.replace(best, provenance={**best.provenance, **known})
+    ranked = [
+        dataclasses.replace(essences[i], provenance={**essences[i].provenance, **known})
+        for i in np.argsort([-value for value in found], kind="stable")
+    ]
+    return tuple(ranked)
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@ DIR [--quick]`.
 
 Figures (sources on top, targets left), tables as CSV and Markdown, and index.html, which shows all
 and needs nothing else. People and targets are made by the generator and drawn by code. A run that
-was stopped goes on where it was; another model set, other weights or another scale begin anew.
+was stopped goes on where it was; another model set, other weights or more people begin anew.
 """
 
 from __future__ import annotations

@@ -28,14 +28,15 @@ class Scale:
     gatys_steps: int = 20
     gatys_sources: int = 8
     reference: int = 800  # samples of the generator for KID and FID
+    persons: int = 10  # of whom two pictures are targets
     ablation_targets: int = 2
     ablation_sources: int = 12
     ablation_steps: int = 50
-    ablation_values: int = 4  # of each option
+    ablation_values: int = 3  # of each option
 
 
 WHOLE = Scale()
-QUICK = Scale(4, 6, 4, 40, 20, 10, 12, 3, 60, 1, 6, 20, 3)
+QUICK = Scale(4, 6, 4, 40, 20, 10, 12, 3, 60, 4, 1, 6, 20, 2)
 
 
 @dataclass(frozen=True)

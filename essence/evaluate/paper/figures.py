@@ -55,22 +55,21 @@ def drawn_section(study: Study, ours: Contender) -> Section:
 def persons_section(study: Study, methods: list[Contender]) -> Section:
     """Figure 3b, and target consistency."""
     title = "Figure 3b: two pictures of one person as targets"
-    if len(study.targets) < 2:
+    persons = study.targets[: study.scale.persons]
+    if len(persons) < 2:
         return Section(title, ["Skipped: it takes two targets."])
     rows, figures = [], []
-    with tqdm(total=len(methods) * len(study.targets) * 2, desc="persons") as bar:
+    with tqdm(total=len(methods) * len(persons) * 2, desc="persons") as bar:
         for contender in methods:
             pair = []
-            for targets in (study.targets, study.second_pictures):
+            for targets in (persons, study.second_pictures):
                 found = []
                 for target in targets:
                     found.append(study.essence(contender, target).delta)
                     bar.update()
                 pair.append(torch.stack(found))
             rows.append([contender.name, *consistency_cells(study, *pair)])
-    shown = [
-        target for both in zip(study.targets, study.second_pictures, strict=True) for target in both
-    ]
+    shown = [target for both in zip(persons, study.second_pictures, strict=True) for target in both]
     sheet = essence_sheet(study, methods[0], shown[: 2 * PERSONS_SHOWN])
     caption = "Two pictures of each person, one below the other, as targets."
     figures.append(Figure("figure-3b", caption, sheet))
@@ -108,7 +107,11 @@ def consistency_cells(study: Study, first: Tensor, second: Tensor) -> list[str]:
 
 def generated(study: Study) -> list[int]:
     """Targets whose second picture is another picture, not nearly the same drawing."""
-    return [i for i, each in enumerate(study.targets) if not each.name.startswith("drawn")]
+    return [
+        i
+        for i, each in enumerate(study.targets[: study.scale.persons])
+        if not each.name.startswith("drawn")
+    ]
 
 
 # ---- churches

@@ -56,7 +56,7 @@ class Appearance:
 
 class Study:
     """Targets, sources and models of one report. What is computed goes into `work`, under a name
-    that changes with the models, the scale and the seeds.
+    that changes with the models and the number of people.
     """
 
     def __init__(
@@ -78,7 +78,8 @@ class Study:
         networks += [self.arcface] if self.arcface else []
         networks += [judge] if (judge := getattr(self.juror, "judge", None)) is not None else []
         marks = [fingerprint(network) for network in networks]
-        known = (self.models.id, marks, self.scale, getattr(self.juror, "name", None), SIDE)
+        people = self.scale.sources, self.scale.learned_on
+        known = (self.models.id, marks, people, getattr(self.juror, "name", None), SIDE)
         return hashlib.sha256(repr(known).encode()).hexdigest()[:10]
 
     # ---- people
@@ -132,7 +133,7 @@ class Study:
         shifted; a drawn one drawn again with other strokes.
         """
         rng, found = torch.Generator().manual_seed(PERSON_SEED), []
-        for name, picture in self.target_pictures.items():
+        for name, picture in list(self.target_pictures.items())[: self.scale.persons]:
             if name.startswith("drawn-"):
                 again = self.drawing(name.removeprefix("drawn-"), seed=1)
             else:
