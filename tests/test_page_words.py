@@ -96,6 +96,27 @@ def test_a_dropped_target_shows_itself_and_learning_goes_on_from_there(visit):
     )
 
 
+def test_of_several_starts_one_answer_is_taken_by_a_click(visit):
+    page = visit()
+    random_faces(page, 1)
+    page.set_input_files("#targets-upload input[type=file]", pictures.SOURCES[0])
+    expect(page.locator("#board .cell img").first).to_be_visible(timeout=PATIENCE)
+    unfold(page, 2, "Settings")
+    set_number(page, "#steps", 4)
+    set_number(page, "#starts", 3)
+    # Random networks and a face network that sees no faces: nobody would change at all.
+    set_number(page, "#identity", 0)
+    page.click("#learn")
+    answers = page.locator("#targets [data-event=choice]")
+    expect(answers).to_have_count(3, timeout=PATIENCE)
+    expect(answers.first).to_have_attribute("aria-pressed", "true")
+    before = cell(page, 0)
+    answers.nth(1).click()
+    expect(answers.nth(1)).to_have_attribute("aria-pressed", "true", timeout=PATIENCE)
+    expect(answers.first).to_have_attribute("aria-pressed", "false")
+    wait_for_change(page, 0, before)
+
+
 @pytest.mark.parametrize(
     "viewport, scheme",
     [pytest.param(DESKTOP, "light", marks=pytest.mark.slow), (PHONE, "dark")],

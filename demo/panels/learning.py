@@ -75,28 +75,28 @@ def build() -> Components:
                     step=1,
                     label="Steps",
                     elem_id="steps",
-                    info="More is slower and goes further.",
+                    info="More go further.",
                 )
                 parts["consistency"] = gr.Slider(
                     **bounds["consistency"],
                     step=0.05,
                     label="Consistency",
                     elem_id="consistency",
-                    info="λ: how alike the changes must be.",
+                    info="λ: all change alike.",
                 )
                 parts["identity"] = gr.Slider(
                     **bounds["identity"],
                     step=0.05,
                     label="Likeness",
                     elem_id="identity",
-                    info="How much people must stay themselves.",
+                    info="λ: people stay who they are.",
                 )
                 parts["starts"] = gr.Slider(
                     **bounds["starts"],
                     step=1,
                     label="Starts",
                     elem_id="starts",
-                    info="Learn from several at once, then choose.",
+                    info="Several, then choose.",
                 )
                 parts["seed"] = gr.Number(
                     bounds["seed"]["value"],
@@ -104,7 +104,7 @@ def build() -> Components:
                     minimum=0,
                     label="Seed",
                     elem_id="seed",
-                    info="The same seed, the same essence.",
+                    info="Same seed, same essence.",
                     **UNRESTORED,
                 )
             with gr.Row(elem_classes=["es-buttons"]):
