@@ -28,6 +28,12 @@ FRAME_SECONDS = 0.05  # between two frames of a stream, at least
 LOOK_AGAIN = 2  # seconds between two looks at the place among those who wait
 NEW, CONTINUE, AGAIN = "new targets", "continue all", "all from the start"
 MODES = (NEW, CONTINUE, AGAIN)
+SLIDERS = {  # label, step, what it does
+    "steps": ("Steps", 1, "More go further."),
+    "consistency": ("Consistency", 0.05, "λ: all change alike."),
+    "identity": ("Likeness", 0.05, "λ: people stay who they are."),
+    "starts": ("Starts", 1, "Several, then choose."),
+}
 CHOICES = 3  # of several starts' answers that are shown
 CURVES = ("total", "transfer", "consistency")
 CHART_SIZE = (320, 120)  # width, height
@@ -70,34 +76,10 @@ def build() -> Components:
         parts["progress"] = html(elem_id="progress")
         with gr.Accordion("Settings", open=False, elem_id="settings"):
             with gr.Row(elem_classes=["es-settings"]):
-                parts["steps"] = gr.Slider(
-                    **bounds["steps"],
-                    step=1,
-                    label="Steps",
-                    elem_id="steps",
-                    info="More go further.",
-                )
-                parts["consistency"] = gr.Slider(
-                    **bounds["consistency"],
-                    step=0.05,
-                    label="Consistency",
-                    elem_id="consistency",
-                    info="λ: all change alike.",
-                )
-                parts["identity"] = gr.Slider(
-                    **bounds["identity"],
-                    step=0.05,
-                    label="Likeness",
-                    elem_id="identity",
-                    info="λ: people stay who they are.",
-                )
-                parts["starts"] = gr.Slider(
-                    **bounds["starts"],
-                    step=1,
-                    label="Starts",
-                    elem_id="starts",
-                    info="Several, then choose.",
-                )
+                for name, (label, step, info) in SLIDERS.items():
+                    parts[name] = gr.Slider(
+                        **bounds[name], step=step, label=label, elem_id=name, info=info
+                    )
                 parts["seed"] = gr.Number(
                     bounds["seed"]["value"],
                     precision=0,
