@@ -240,13 +240,47 @@ def test_sources_are_rendered_once_for_all_runs(sources, target, monkeypatch):
     monkeypatch.setattr(
         models.generator, "synthesis", lambda w, r=None: rendered.append(len(w)) or synthesis(w, r)
     )
-    one = dataclasses.replace(QUICK, steps=1)
+    one = dataclasses.replace(QUICK, steps=1, lambda_identity=0)
     first = learn(sources, target, one, models)[0]
     assert rendered == [3, 3]  # the sources, and the step
     again = learn(sources.clone(), target, one, models)[0]
     assert rendered == [3, 3, 3] and again.losses == first.losses
     learn(-sources, target, one, models)
     assert rendered == [3, 3, 3, 3, 3]
+
+
+def test_with_identity_sources_are_rendered_once_in_a_run_and_nothing_of_them_is_kept(
+    sources, target, monkeypatch
+):
+    models, rendered = dataclasses.replace(fakes.model_set()), []
+    synthesis = models.generator.synthesis
+    monkeypatch.setattr(
+        models.generator, "synthesis", lambda w, r=None: rendered.append(len(w)) or synthesis(w, r)
+    )
+    first = learn(sources, target, models=models)
+    assert rendered == [3] * (1 + len(first)) and not models._cache
+    assert [s.losses for s in learn(sources, target, models=models)] == [s.losses for s in first]
+
+
+def test_identity_holds_people_closer_to_themselves(sources, target):
+    models, face = fakes.model_set(), fakes.model_set().describe
+
+    def moved(weight: float) -> float:
+        options = dataclasses.replace(QUICK, lambda_identity=weight, penalty=0.0)
+        essence = learn(sources, target, options)[-1].result
+        edited = essence.apply(sources, 1.0, models.id, models.latents)
+        return (face(models.images(edited)) - face(models.images(sources))).norm(dim=1).mean()
+
+    assert moved(3.0) < moved(0.5) < moved(0.0)
+
+
+def test_models_without_faces_have_no_identity_to_keep(sources, target):
+    bare = dataclasses.replace(fakes.model_set(), identity=None)
+    found = [
+        [s.losses for s in learn(sources, target, dataclasses.replace(QUICK, **weight), bare)]
+        for weight in ({}, {"lambda_identity": 0})
+    ]
+    assert found[0] == found[1] and all(losses["identity"] == 0 for losses in found[0])
 
 
 def test_remembered_embeddings_are_the_pictures_own(sources):

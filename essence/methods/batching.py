@@ -85,7 +85,7 @@ def with_descriptors(models: ModelSet) -> Callable[[Tensor], Tensor]:
     def look(images: Tensor) -> Tensor:
         embeddings = models.encode(images)
         with models.precision():
-            return torch.cat([embeddings.float(), models.identity(face_chip(images))], 1)
+            return torch.cat([embeddings, models.identity(face_chip(images))], 1)
 
     return look
 
@@ -97,8 +97,8 @@ def source_embeddings(
     batch: int,
     look: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """CLIP embeddings [N, E] of the unedited sources, or what `look` (`with_descriptors`) sees of
-    them; cached under the hash of their latents.
+    """CLIP embeddings [N, E] of the unedited sources, cached under the hash of their latents; or
+    what `look` (`with_descriptors`) sees of them, which is not: nobody's descriptor outlives a run.
 
     Computed just as in a step, gradient and all: libraries choose other kernels without one, and
     at an essence of zero the difference between the two would be nothing but their rounding,
@@ -110,9 +110,10 @@ def source_embeddings(
             leaf = w.detach().clone().requires_grad_()
             return render_and_embed(models, leaf, resolution, batch, look)[1].detach()
 
+    if look is not None:
+        return compute()
     content = hashlib.sha256(w.detach().float().cpu().numpy().tobytes()).digest()
-    what = "embeddings" if look is None else "embeddings and descriptors"
-    return models.cached((what, content, tuple(w.shape), resolution, batch), compute)
+    return models.cached(("embeddings", content, tuple(w.shape), resolution, batch), compute)
 
 
 def loss_resolution(models: ModelSet, z: Tensor, wanted: int | None) -> int:

@@ -219,14 +219,16 @@ class Objective:
             self.resolution = loss_resolution(models, z, options.loss_resolution)
         look = with_descriptors(models) if options.lambda_identity and models.has_faces else None
         self.look = look
-        self.e = cache(lambda batch: source_embeddings(models, z, self.resolution, batch, look))
+        self.before = cache(
+            lambda batch: source_embeddings(models, z, self.resolution, batch, look)
+        )
 
     def __call__(self, directions: Sequence[Direction], batch: int) -> dict[str, Tensor]:
         """b [T, L, D], the edited w+ [T N, L, D], their pictures [T N, 3, R, R], and the `losses`
         [T, 5], one for each of TERMS.
         """
         # What has been encoded with another batch would differ by rounding.
-        before = self.e(min(batch, len(self.z)))
+        before = self.before(min(batch, len(self.z)))
         b = [direction.b() for direction in directions]
         edited = torch.cat([d.edit(self.z, each) for d, each in zip(directions, b, strict=True)])
         images, after = render_and_embed(self.models, edited, self.resolution, batch, self.look)
