@@ -23,7 +23,7 @@ def on_zero_gpu() -> bool:
 
 def learning_seconds(target: Target, sources: Sequence[Source], options: Any, *_: Any) -> int:
     """How long to borrow the GPU for `Studio.extract`."""
-    return loan_seconds(options.steps, len(sources))
+    return loan_seconds(options.steps, len(sources) * getattr(options, "starts", 1))
 
 
 def inversion_seconds(

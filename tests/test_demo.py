@@ -325,6 +325,7 @@ def test_of_several_starts_three_answers_can_be_chosen_from(studio, session):
     before = {key: cell.url for key, cell in session.view.cells.items()}
     targets.choose_answer(studio, session, target.id, 1)
     assert target.essence is second and len(target.choices) == learning.CHOICES
+    assert target.gain[1] == pytest.approx(1 - second.provenance["losses"]["transfer"])
     assert {key: cell.url for key, cell in session.view.cells.items()} != before
     targets.choose_answer(studio, session, target.id, 9)
     assert target.essence is second

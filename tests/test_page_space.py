@@ -19,7 +19,7 @@ import torch
 from demo import spaces
 from demo.panels import learning, sources, targets
 from demo.session import Run, Session
-from essence import OptimizeOptions, RefineOptions, Studio
+from essence import PRESETS, OptimizeOptions, RefineOptions, Studio
 from essence.library import loading
 
 from . import fakes, pictures
@@ -125,3 +125,11 @@ def test_the_app_starts_with_the_environment_of_a_space():
     finally:
         server.terminate()
         server.communicate(timeout=120)  # reads on, so that a full pipe holds nobody up
+
+
+def test_several_starts_borrow_the_gpu_for_as_many_pictures():
+    def seconds(**options) -> int:
+        return spaces.learning_seconds(None, [None] * 4, OptimizeOptions(steps=100, **options))
+
+    assert seconds() < seconds(starts=3) < spaces.LONGEST
+    assert spaces.learning_seconds(None, [None] * 4, PRESETS["released"]) > 0

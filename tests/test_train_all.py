@@ -102,7 +102,7 @@ def test_mistakes_say_what_to_do(pictures, tmp_path):
     with pytest.raises(UserError, match="no index with the columns"):
         stated_licences(tmp_path / "nowhere.csv")
     with pytest.raises(UserError, match="no folder"):
-        everything.Begun(str(tmp_path / "nowhere"))
+        everything.part_of(str(tmp_path / "nowhere"), "clip")
 
 
 @pytest.mark.slow

@@ -147,18 +147,14 @@ def learn(
     session: Session,
     mode: str,
     preset: str,
-    steps: float,
-    seed: float | None,
-    consistency: float,
-    identity: float,
-    starts: float = 1,
+    *settings: float | None,
 ) -> Iterator[Frame]:
     """Learn the targets' essences one after the other, from the answer that they had at once where
-    the preset leaves the start to us. The best essence is in the session at each yield, so that
-    closing this generator (Stop) loses nothing.
+    the preset leaves the start to us; `settings` as `options_of` takes them. The best essence is in
+    the session at each yield, so that closing this generator (Stop) loses nothing.
     """
     with errors_told():
-        options = options_of(preset, steps, seed, consistency, identity, starts)
+        options = options_of(preset, *settings)
         queue = to_learn(session, mode)
         started, mark = time.monotonic(), object()
         session.run.learning = mark

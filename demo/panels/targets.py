@@ -103,9 +103,11 @@ def choose_answer(studio: Studio, session: Session, id: str, index: int) -> Show
     """Take what came of another start."""
     item = session.items.targets.get(id)
     if item is not None and 0 <= index < len(item.choices):
-        choices = item.choices
-        item.take(choices[index][0])
+        choices, (essence, _) = item.choices, item.choices[index]
+        item.take(essence)
         item.choices = choices
+        if item.gain is not None:
+            item.gain = item.gain[0], 1 - essence.provenance["losses"]["transfer"]
     return show(studio, session)
 
 

@@ -46,8 +46,16 @@ from .progress import print_note, with_progress
 DEFAULT_PRESET = "essence"
 MAX_SEED = 2**63 - 1  # of torch's generators
 # Arguments that are fields of a method's options; a method need not have all of them.
-OPTIONS = ("steps", "seed", "lambda_consistency", "lambda_identity", "start", "starts", "space")
-OPTIONS += ("loss_resolution",)
+OPTIONS = (
+    "steps",
+    "seed",
+    "lambda_consistency",
+    "lambda_identity",
+    "start",
+    "starts",
+    "space",
+    "loss_resolution",
+)
 MOST_STARTS = 32
 
 

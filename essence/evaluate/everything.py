@@ -32,8 +32,8 @@ from . import report
 
 LICENCES = ("any", "stated")
 QUICK_PICTURES, QUICK_TIGHT = 100, 60
-# Of each recipe, beside its inputs: what differs from its own defaults. The bundled models were
-# made with these.
+# Of each recipe, beside its inputs: what differs from its own defaults. The bundled models came
+# about in several runs of other lengths, which weights/MODEL_CARD.md describes.
 WHOLE: dict[str, dict[str, Any]] = {
     "generator": {"minutes": 180.0, "photographs": 2.0, "tight_share": 0.15},
     "teeth": {},
@@ -98,7 +98,6 @@ def train(options: AllOptions) -> list[str]:
         tight = str(chosen_pictures(runs, tight, QUICK_TIGHT if options.quick else 0))
     labels = labels_of(runs, options.index, data)
     tight_labels = labels_of(runs, options.tight_labels, Path(tight)) if tight else ""
-    begun = Begun(options.start)
     faces = {"data": str(data)}
 
     generator_run = runs.recipe(
@@ -107,7 +106,7 @@ def train(options: AllOptions) -> list[str]:
         GeneratorOptions,
         **faces,
         tight=tight,
-        start=begun("generator") if options.start_encoder else "",
+        start=part_of(options.start, "generator") if options.start_encoder else "",
         start_encoder=options.start_encoder,
     )
     latents = str(generator_run / "latents.safetensors")
@@ -126,7 +125,7 @@ def train(options: AllOptions) -> list[str]:
         **faces,
         **drawn_by,
         teacher=str(generator_run / "encoder.safetensors"),
-        start=begun("inverter"),
+        start=part_of(options.start, "inverter"),
     )
     clip_run = runs.recipe(
         "clip",
@@ -137,7 +136,7 @@ def train(options: AllOptions) -> list[str]:
         labels=labels,
         tight=tight,
         tight_labels=tight_labels,
-        start=begun("clip"),
+        start=part_of(options.start, "clip"),
     )
     networks = drawn_by | {"clip": str(clip_run / "clip.safetensors")}
     essence_run = runs.recipe(
@@ -146,7 +145,7 @@ def train(options: AllOptions) -> list[str]:
         EssenceOptions,
         **faces,
         **networks,
-        start=begun("essence") or str(inverter_run / "inverter.safetensors"),
+        start=part_of(options.start, "essence") or str(inverter_run / "inverter.safetensors"),
     )
     mapper_run = runs.recipe(
         "mapper",
@@ -176,17 +175,14 @@ def train(options: AllOptions) -> list[str]:
     return runs.made
 
 
-class Begun:
-    """The files of the model set to go on from; "" for what it lacks."""
-
-    def __init__(self, folder: str):
-        self.folder = Path(folder) if folder else None
-        if self.folder and not self.folder.is_dir():
-            raise UserError(f"There is no folder {folder}: give --start a folder of models.")
-
-    def __call__(self, part: str) -> str:
-        path = self.folder / f"{part}.safetensors" if self.folder else None
-        return str(path) if path and path.is_file() else ""
+def part_of(folder: str, part: str) -> str:
+    """The file of a model set's part; "" where it has none, or where there is no folder. Raises
+    UserError.
+    """
+    if folder and not Path(folder).is_dir():
+        raise UserError(f"There is no folder {folder}: give --start a folder of models.")
+    path = Path(folder) / f"{part}.safetensors"
+    return str(path) if folder and path.is_file() else ""
 
 
 def finish(runs: Runs, files: dict[str, str], known: dict[str, str], options: AllOptions) -> None:

@@ -217,11 +217,10 @@ class Objective:
         ]
         with torch.no_grad():
             self.resolution = loss_resolution(models, z, options.loss_resolution)
-        look = with_descriptors(models) if options.lambda_identity and models.has_faces else None
-        self.look = look
-        self.before = cache(
-            lambda batch: source_embeddings(models, z, self.resolution, batch, look)
-        )
+        keeps = options.lambda_identity and models.has_faces
+        self.look = look = with_descriptors(models) if keeps else None
+        side = self.resolution
+        self.before = cache(lambda batch: source_embeddings(models, z, side, batch, look))
 
     def __call__(self, directions: Sequence[Direction], batch: int) -> dict[str, Tensor]:
         """b [T, L, D], the edited w+ [T N, L, D], their pictures [T N, 3, R, R], and the `losses`

@@ -133,11 +133,8 @@ class Towers(nn.Module):
         """
         model = self.model
         found, text = model.encode_image(images), model.encode_text(tokens)
-        return (
-            *found.split([found.shape[1] - HINTS, HINTS], 1),
-            text[:, :-HINTS],
-            (model.logit_scale.exp()),
-        )
+        embedding, hints = found[:, :-HINTS], found[:, -HINTS:]
+        return embedding, hints, text[:, :-HINTS], model.logit_scale.exp()
 
 
 def start_from(options: ClipOptions, model: CLIP) -> None:

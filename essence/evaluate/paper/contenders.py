@@ -30,8 +30,8 @@ class Scale:
     reference: int = 800  # samples of the generator for KID and FID
     persons: int = 10  # of whom two pictures are targets
     ablation_targets: int = 2
-    ablation_sources: int = 8
-    ablation_steps: int = 40
+    ablation_sources: int = 12
+    ablation_steps: int = 50
     ablation_values: int = 3  # of each option
 
 
