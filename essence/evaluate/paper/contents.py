@@ -17,7 +17,7 @@ from ...pictures.grids import grid
 from ...runtime.files import write_bytes
 
 NOT_KNOWN = "–"
-LABEL = 150  # pixels left of a figure's rows for their names
+LABEL = 170  # pixels left of a figure's rows for their names
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 68rem; padding: 0 1rem;
        color: #222; background: #fff }
