@@ -1,4 +1,6 @@
-"""Evaluate models, essences, looks, words, the paper: see `python -m essence evaluate --help`."""
+"""Evaluate models, essences, looks, words, instant essences, the paper: see `python -m essence
+evaluate --help`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ RECIPES = {
     "essences": "evaluate.essences",
     "looks": "evaluate.looks",
     "words": "evaluate.words",
+    "instant": "evaluate.instant",
     "paper": "evaluate.paper.command",
 }
 
