@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from essence.library import checkpoints, loading
+from essence.library import checkpoints, clip_files, loading
 from essence.library.components import COMPONENTS, fingerprint
 from essence.methods.refine import RefineOptions
 from essence.models.clip import ImageText
@@ -161,11 +161,11 @@ def files(folder: Path, seed: int = 0) -> Path:
         generator = Generator(GENERATOR).eval().requires_grad_(False)
     checkpoints.save_generator(generator, folder / "generator.safetensors", half=False)
     checkpoints.save_inverter(models.inverter, folder / "inverter.safetensors", half=False)
-    checkpoints.save_clip(
+    clip_files.save_clip(
         CLIP, models.clip.model.state_dict(), folder / "clip.safetensors", half=False
     )
     checkpoints.save_latents(torch.zeros(8), torch.eye(8), folder / "latents.safetensors", 1)
-    clip = checkpoints.load_clip(folder / "clip.safetensors")
+    clip = clip_files.load_clip(folder / "clip.safetensors")
     made = mapper(generator, clip, LatentAxes.of(torch.zeros(8), torch.eye(8)))
     checkpoints.save_mapper(made, folder / "mapper.safetensors", half=False)
     encoder = essence_encoder(generator, clip)

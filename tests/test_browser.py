@@ -54,11 +54,11 @@ def test_from_photographs_and_a_target_to_an_essence_on_disk_and_back(
     )  # the crop, and what the model understood
 
     add_targets(page, pictures.photograph(tmp_path / "idol.jpg", (2,)))
-    set_number(page, "#steps", 60)
+    set_number(page, "#steps", 24)
     page.click("#learn")
     expect(page.locator("#progress polyline").first).to_be_visible(timeout=PATIENCE)
     expect(page.locator("#progress .previews img")).to_have_count(3, timeout=PATIENCE)
-    expect(page.locator("#progress")).to_contain_text("of 60")
+    expect(page.locator("#progress")).to_contain_text("of 24")
     expect(page.locator("#progress")).to_contain_text("Learned 1 essence", timeout=PATIENCE)
     expect(page.locator("#board .cell img")).to_have_count(2)
 

@@ -24,7 +24,7 @@ PICTURE = Image.effect_mandelbrot((64, 64), (-2, -1.5, 1, 1.5), 40).convert("RGB
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path):
     """Run a command on the fake models; (exit code, stdout, stderr)."""
-    monkeypatch.setattr(inputs, "Studio", lambda model, device, progress: fakes.studio())
+    monkeypatch.setattr(inputs, "Studio", lambda *_, **__: fakes.studio())
     monkeypatch.chdir(tmp_path)
     PICTURE.save("t.png")
     PICTURE.rotate(90).save("a.png")

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from essence import PRESETS, BadFile, Studio, UserError
 from essence.cli import main as cli
-from essence.library import checkpoints, loading
+from essence.library import checkpoints, clip_files, loading
 from essence.library.checkpoints import load_essence_encoder, save_essence_encoder
 from essence.methods.encode import EncodeOptions, encode_target
 from essence.methods.optimize import optimize
@@ -276,7 +276,7 @@ def test_a_step_at_full_size(folder, tmp_path):
     vision = {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32}
     text = {"context_length": 16, "vocab_size": 49408, "width": 8, "heads": 1, "layers": 1}
     config = {"embed_dim": 512, "vision_cfg": vision, "text_cfg": text}
-    checkpoints.save_clip(config, CLIP(**config).state_dict(), tmp_path / "clip.safetensors")
+    clip_files.save_clip(config, CLIP(**config).state_dict(), tmp_path / "clip.safetensors")
     checkpoints.save_latents(torch.zeros(512), torch.eye(512), tmp_path / "l.safetensors", 1)
     names = {"generator": "g.pt", "clip": "clip.safetensors", "latents": "l.safetensors"}
     chosen = EssenceOptions(

@@ -35,6 +35,13 @@ def test_an_edit_of_something_else_is_neither_moved_nor_quiet():
     assert moved.tolist() == [True] and quiet.tolist() == [False, True]
 
 
+def test_what_belongs_to_the_same_aspect_is_not_something_else():
+    names = ("black", "white", "smile")
+    after = torch.tensor([[1.5, -1.5, 0.0]])
+    moved, quiet = moves(torch.zeros(1, 3), after, {"black": 1}, names)
+    assert moved.tolist() == [True] and quiet.tolist() == [True]
+
+
 def test_who_lacks_nothing_is_left_out():
     before = torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
     moved, quiet = moves(before, before + 1, {"age": 1}, NAMES)

@@ -22,7 +22,7 @@ PICTURE = Image.effect_mandelbrot((500, 400), (-2, -1.5, 1, 1.5), 40).convert("R
 
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(inputs, "Studio", lambda model, device, progress: fakes.studio())
+    monkeypatch.setattr(inputs, "Studio", lambda *_, **__: fakes.studio())
     monkeypatch.chdir(tmp_path)
     PICTURE.save("a.png")
     direction = torch.randn(8, 8, generator=torch.Generator().manual_seed(1))

@@ -15,7 +15,7 @@ from PIL import Image
 from essence import Essence, OptimizeOptions, RefineOptions, Studio
 from essence.cli import main as cli
 from essence.errors import BadFile, EssenceMismatch, UserError
-from essence.library import checkpoints, loading, manifest
+from essence.library import checkpoints, clip_files, loading, manifest
 from essence.library.safe_files import write_safetensors
 from essence.models import latents
 from essence.models.e4e import MeanInverter
@@ -60,7 +60,7 @@ def church(tmp_path, monkeypatch):
     generator_file(folder / "stylegan2-church.pt")
     e4e_file(folder / "e4e_church_encode.pt")
     clip = fakes.model_set().clip
-    checkpoints.save_clip(
+    clip_files.save_clip(
         fakes.CLIP, clip.model.state_dict(), folder / "clip.safetensors", half=False
     )
     (folder / "model.toml").write_text(
@@ -70,6 +70,20 @@ def church(tmp_path, monkeypatch):
         'clip = {file = "clip.safetensors"}\n'
     )
     return folder
+
+
+def test_who_edits_pictures_alone_loads_no_image_text_encoder(church, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("It was not needed.")
+
+    monkeypatch.setattr(loading, "import_open_clip", refuse)
+    monkeypatch.setattr(clip_files, "load_clip", refuse)
+    models = loading.load_model_set(str(church), parts=loading.PICTURES_ALONE)
+    assert models.clip is None and not models.extras
+    w = models.generator.repeat(models.latents.mean[None])
+    assert models.render(w).shape[-1] == 3
+    with pytest.raises(UserError, match="has no clip"):
+        models.component("clip")
 
 
 def test_a_folder_is_a_model_set(church):
@@ -171,17 +185,17 @@ def test_a_public_image_text_file_needs_its_architecture(tmp_path, monkeypatch):
     clip, path = fakes.model_set().clip, tmp_path / "open_clip_model.safetensors"
     write_safetensors(path, clip.model.state_dict(), {})
     monkeypatch.setattr(open_clip, "get_model_config", {"tiny": fakes.CLIP}.get)
-    again, pictures = checkpoints.load_clip(path, "tiny/made-up"), torch.rand(2, 3, 40, 40)
+    again, pictures = clip_files.load_clip(path, "tiny/made-up"), torch.rand(2, 3, 40, 40)
     with torch.no_grad():
         torch.testing.assert_close(again.encode(pictures), clip.encode(pictures))
     with pytest.raises(UserError, match="knows no model huge"):
-        checkpoints.load_clip(path, "huge/made-up")
+        clip_files.load_clip(path, "huge/made-up")
     with pytest.raises(BadFile, match="no open_clip config"):
-        checkpoints.load_clip(path)
+        clip_files.load_clip(path)
 
 
 def test_the_public_image_text_architecture_is_known():
-    config = checkpoints._public_config(manifest.model_sets()["ffhq"].components["clip"].open_clip)
+    config = clip_files._public_config(manifest.model_sets()["ffhq"].components["clip"].open_clip)
     assert (
         config["quick_gelu"]
         and config["vision_cfg"]["patch_size"] == 32

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from essence.errors import UserError
 from essence.evaluate import zero_shot
-from essence.library.checkpoints import load_clip
+from essence.library.clip_files import load_clip
 from essence.models.clip import ImageText
 from essence.pictures.tensors import to_tensor
 from essence.train import clip, clip_batches

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from essence.errors import BadFile, UserError
-from essence.library.checkpoints import load_judge, save_clip
+from essence.library.checkpoints import load_judge
+from essence.library.clip_files import save_clip
 from essence.models.identity import face_chip
 from essence.models.judge import FRAME, GROUPS, READ, SIDE, Judge, JudgeConfig, middle
 from essence.pictures.tensors import resample

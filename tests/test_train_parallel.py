@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from essence.library.checkpoints import load_clip, load_inverter, save_generator
+from essence.library.checkpoints import load_inverter, save_generator
+from essence.library.clip_files import load_clip
 from essence.library.safe_files import write_safetensors
 from essence.models.stylegan2 import Generator, GeneratorConfig
 

@@ -1,6 +1,7 @@
 """Words as targets, and what files and methods make of them."""
 
 import dataclasses
+import random
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from essence import PRESETS, Essence, UserError, adjusted
+from essence.errors import BadFile
+from essence.library.clip_files import load_clip, save_clip
 from essence.library.safe_files import read_safetensors, write_safetensors
 from essence.methods import losses, method_of
 from essence.methods.map import map_target
@@ -20,7 +23,8 @@ from essence.methods.optimize import (
 )
 from essence.methods.released import released
 from essence.methods.words import picture_centre, remembered_target, text_target
-from essence.models.vocabulary import GENERATION, taught_phrases, untaught_words
+from essence.models.vocabulary import every_phrase, taught_phrases, untaught_words
+from essence.train.data import captions
 
 from . import fakes
 
@@ -59,15 +63,30 @@ def test_words_beyond_the_captions_are_told(text, unknown):
     assert untaught_words(text) == unknown
 
 
-def test_what_newer_encoders_learned_is_not_offered_by_older_ones():
-    newer = set(taught_phrases(GENERATION)) - set(taught_phrases())
-    assert {"hat", "teenage", "drawing", "make-up"} <= newer
-    for phrase in newer:
-        assert untaught_words(phrase) and not untaught_words(phrase, GENERATION)
-
-
 def test_only_our_own_encoders_have_counted_words(models):
     assert models.clip.phrases == () and models.clip.unknown_words("a pirate") == []
+
+
+def test_an_encoder_that_keeps_its_own_words_alone_reads_captions_as_before(models, tmp_path):
+    whole, path = models.clip, tmp_path / "clip.safetensors"
+    save_clip(fakes.CLIP, whole.model.state_dict(), path, half=False, words=every_phrase())
+    kept = load_clip(path)
+    facts = [fact for fact in captions.FACTS if fact not in ("baby", "child")]
+    texts = [captions.compose(facts, random.Random(seed))[0] for seed in range(200)]
+    assert torch.equal(kept.embed_texts(texts), whole.embed_texts(texts))
+    assert path.stat().st_size < whole.model.token_embedding.weight.nbytes
+    unknown = kept.embed_texts(["a xylophone", "a zeppelin"])
+    assert unknown.isfinite().all()
+
+
+def test_a_damaged_list_of_words_is_told(models, tmp_path):
+    path = tmp_path / "clip.safetensors"
+    save_clip(fakes.CLIP, models.clip.model.state_dict(), path, words=every_phrase())
+    tensors, header = read_safetensors(path)
+    tensors["token_rows"] = tensors["token_rows"][1:]
+    write_safetensors(path, tensors, header)
+    with pytest.raises(BadFile, match="damaged"):
+        load_clip(path)
 
 
 # ---- the target

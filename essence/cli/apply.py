@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> dict:
     check_output(arguments.out, PICTURES)
     check_look(arguments)
     credentials()
-    studio = open_studio(arguments)
+    studio = open_studio(arguments, pictures_alone=arguments.strength != AUTO)
     essence = studio.load_essence(arguments.essence)
     strength = essence.strength if arguments.strength is None else arguments.strength
     source = load_source(studio, arguments.source, arguments)

@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> dict:
     # Before the work, not after it.
     check_output(arguments.out, PICTURES)
     check_look(arguments)
-    studio = open_studio(arguments)
+    studio = open_studio(arguments, pictures_alone=True)
     essences = [studio.load_essence(path) for path in arguments.essences]
     strengths = arguments.strength or [essence.strength for essence in essences]
     if len(strengths) == 1:

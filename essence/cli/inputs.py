@@ -15,6 +15,7 @@ from PIL import Image
 
 from ..errors import UserError
 from ..library.latent_files import read_latents, read_one, split_choice
+from ..library.loading import PICTURES_ALONE
 from ..methods.refine import INVERTERS, RefineOptions
 from ..pictures.align import Square
 from ..pictures.loading import load_image
@@ -103,8 +104,12 @@ def strength_or_auto(text: str) -> float | str:
 # -- what they stand for
 
 
-def open_studio(arguments: argparse.Namespace) -> Studio:
-    return Studio(arguments.model, hardware.device(arguments.device), ProgressBar())
+def open_studio(arguments: argparse.Namespace, pictures_alone: bool = False) -> Studio:
+    """`pictures_alone`: nothing will be compared with a target or be learned."""
+    # CLIP's inversion needs the mapper and what it maps.
+    few = pictures_alone and arguments.inverter == "e4e"
+    device = hardware.device(arguments.device)
+    return Studio(arguments.model, device, ProgressBar(), parts=PICTURES_ALONE if few else None)
 
 
 def load_source(studio: Studio, path: Path, arguments: argparse.Namespace) -> Source:

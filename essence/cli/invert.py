@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> dict:
     check_output(arguments.out, PICTURES)
     if latents:
         check_output(latents, (".npy",), "--latents")
-    studio = open_studio(arguments)
+    studio = open_studio(arguments, pictures_alone=True)
     source = load_source(studio, arguments.image, arguments)
     write_picture(source.inversion, arguments.out)
     if latents:

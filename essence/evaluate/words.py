@@ -62,6 +62,13 @@ SENTENCES: dict[str, dict[str, int]] = {
     "an Indian man": {"female": -1, "indian": 1},
     "a happy old woman": {"female": 1, "age": 1, "smile": 1},
 }
+# Numbers that say one thing together: nobody can change one of them and not the others.
+ASPECTS = (
+    {"white", "black", "asian", "indian"},
+    {"hair light", "hair red", "hair yellow"},
+    {"skin light", "skin red", "skin yellow"},
+    {"smile", "mouth width"},
+)
 SHOWN = 0.5  # standard deviations beyond the mean person: then a face shows an attribute
 GOAL = 1.5  # where a person who has all of it is
 THIRD = 1 / 3
@@ -97,15 +104,17 @@ def moves(
     before: Tensor, after: Tensor, asked: Mapping[str, int], names: Sequence[str]
 ) -> tuple[Tensor, Tensor]:
     """What became of people [N, K] -> [N, K]: whether each attribute that was asked and lacking
-    went a third of the way to GOAL; and whether each that was not asked moved less than half as far
-    as those that were, people where nothing was lacking left out.
+    went a third of the way to GOAL; and whether each that was not asked, nor belongs to the same of
+    ASPECTS, moved less than half as far as those that were, people where nothing was lacking left
+    out.
     """
     columns = [names.index(name) for name in asked]
     signs = torch.tensor(list(asked.values()))
     level, way = before[:, columns] * signs, (after - before)[:, columns] * signs
     lacking = level < SHOWN
     moved = (way >= THIRD * (GOAL - level))[lacking]
-    others = [i for i in range(len(names)) if i not in columns]
+    spoken_of = set(asked).union(*(aspect for aspect in ASPECTS if aspect & set(asked)))
+    others = [i for i, name in enumerate(names) if name not in spoken_of]
     going = (way * lacking).sum(1) / lacking.sum(1).clamp(min=1)
     aside = (after - before)[:, others].abs()
     quiet = (aside < 0.5 * going[:, None])[lacking.any(1)]

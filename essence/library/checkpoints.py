@@ -11,9 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..errors import BadFile, UserError
+from ..errors import BadFile
 from ..models.arcface import ArcFace
-from ..models.clip import ImageText
 from ..models.e4e import Encoder4Editing, EncoderConfig, EssenceEncoder, Inverter
 from ..models.judge import Judge, JudgeConfig
 from ..models.latents import LatentAxes
@@ -162,20 +161,6 @@ def holds_inverter(path: str | Path) -> bool:
     return find_prefix(read_tensors(path, lazily=True), ENCODER) is not None
 
 
-def load_clip(path: str | Path, architecture: str = "") -> ImageText:
-    """Our safetensors: weights, and open_clip's constructor arguments in the header; or open_clip's
-    own file of a public `architecture`. Frozen, on the CPU. Raises BadFile, UserError.
-    """
-    path = Path(path)
-    tensors, header = read_safetensors(path)
-    state = network_state(tensors, "", path.name)
-    if architecture and "config" not in header:
-        return ImageText.from_config(_public_config(architecture), state, architecture)
-    if "embed_dim" not in header.get("config", {}):
-        raise BadFile(f"{path.name} is no image-text model: its header has no open_clip config.")
-    return ImageText.from_config(header["config"], state, header.get("name", path.stem))
-
-
 def load_latents(path: str | Path) -> LatentAxes:
     """The axes of w, from a file of its mean [D] and covariance [D, D]. Raises BadFile."""
     tensors, _ = read_safetensors(path)
@@ -197,7 +182,7 @@ def save_generator(generator: Generator, path: str | Path, half: bool = True) ->
     # A mapping network that works far from zero, and what it feeds, need their last bits.
     exact = ("style.", "latent_avg", "modulation.")
     write_safetensors(
-        path, _halved(state, half, exact), {"kind": "generator", "config": asdict(generator.config)}
+        path, halved(state, half, exact), {"kind": "generator", "config": asdict(generator.config)}
     )
 
 
@@ -206,7 +191,7 @@ def save_inverter(inverter: Inverter, path: str | Path, half: bool = True) -> No
     exact = ("latent_avg", *ENCODER_EXACT)
     write_safetensors(
         path,
-        _halved(state, half, exact),
+        halved(state, half, exact),
         {"kind": "inverter", "config": asdict(inverter.encoder.config)},
     )
 
@@ -214,24 +199,7 @@ def save_inverter(inverter: Inverter, path: str | Path, half: bool = True) -> No
 def save_essence_encoder(essence: EssenceEncoder, path: str | Path, half: bool = True) -> None:
     header = {"kind": "essence", "config": asdict(essence.encoder.config)}
     header |= {"generator": essence.generator, "clip": essence.clip}
-    write_safetensors(path, _halved(essence.encoder.state_dict(), half, ENCODER_EXACT), header)
-
-
-def save_clip(
-    config: Mapping,
-    state: Mapping[str, Tensor],
-    path: str | Path,
-    half: bool = True,
-    name: str = "bundled",
-) -> None:
-    """`config`: open_clip's constructor arguments (embed_dim, vision_cfg, text_cfg, quick_gelu),
-    and optionally mean and std.
-    """
-    write_safetensors(
-        path,
-        _halved(state, half, ("running_", "logit_scale")),
-        {"kind": "clip", "name": name, "config": dict(config)},
-    )
+    write_safetensors(path, halved(essence.encoder.state_dict(), half, ENCODER_EXACT), header)
 
 
 def load_mapper(path: str | Path) -> Mapper:
@@ -254,7 +222,7 @@ def save_mapper(mapper: Mapper, path: str | Path, half: bool = True) -> None:
     header = {"kind": "mapper", "config": asdict(mapper.config)}
     header |= {"generator": mapper.generator, "clip": mapper.clip}
     exact = ("centre", "spread", "deviation_")
-    write_safetensors(path, _halved(mapper.state_dict(), half, exact), header)
+    write_safetensors(path, halved(mapper.state_dict(), half, exact), header)
 
 
 def load_judge(path: str | Path) -> Judge:
@@ -273,7 +241,7 @@ def load_judge(path: str | Path) -> Judge:
 def save_judge(judge: Judge, path: str | Path, half: bool = True) -> None:
     exact = ("running_", "centre", "scale", "reliability")
     header = {"kind": "judge", "config": asdict(judge.config)}
-    write_safetensors(path, _halved(judge.state_dict(), half, exact), header)
+    write_safetensors(path, halved(judge.state_dict(), half, exact), header)
 
 
 def load_arcface(path: str | Path) -> ArcFace:
@@ -289,20 +257,6 @@ def load_arcface(path: str | Path) -> ArcFace:
         raise BadFile(f"{path.name} is no ArcFace network: no tensor is named '...{mark}'.")
     state = network_state(tensors, prefix, path.name)
     return _build(lambda: ArcFace.like(state), state, path.name)
-
-
-def _public_config(architecture: str) -> Mapping:
-    """open_clip's constructor arguments for "ViT-B-32-quickgelu/openai" or "ViT-B-32-quickgelu"."""
-    import open_clip
-
-    name = architecture.split("/")[0]
-    config = open_clip.get_model_config(name)
-    if config is None:
-        raise UserError(
-            f"open_clip knows no model {name}. "
-            f"It knows {', '.join(open_clip.list_models()[:12])}, ..."
-        )
-    return config
 
 
 def _build(build: Callable[[], nn.Module], state: Mapping[str, Tensor], name: str) -> nn.Module:
@@ -333,7 +287,7 @@ def _per_layer(latent_avg: Tensor, layers: int, width: int, name: str) -> Tensor
     return latent_avg.expand(layers, -1)
 
 
-def _halved(state: Mapping[str, Tensor], half: bool, exact: tuple[str, ...]) -> dict[str, Tensor]:
+def halved(state: Mapping[str, Tensor], half: bool, exact: tuple[str, ...]) -> dict[str, Tensor]:
     """Floats in 16 bits if `half`, except those with one of `exact` in their name."""
 
     def stored(name: str, value: Tensor) -> Tensor:

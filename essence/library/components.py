@@ -24,7 +24,7 @@ from ..models.latents import LatentAxes
 from ..models.mapper import Mapper
 from ..models.stylegan2 import Generator
 from ..runtime import folders
-from . import checkpoints
+from . import checkpoints, clip_files
 from .model_files import ModelFile, Progress
 
 # Whose image-text encoder serves a set that brings none: the public one, else the bundled one.
@@ -97,7 +97,7 @@ def _mean_inverter(context: LoadContext) -> MeanInverter:
 
 
 def _save_clip(clip: ImageText, path: Path, half: bool) -> None:
-    checkpoints.save_clip(clip.config, clip.model.state_dict(), path, half, clip.name)
+    clip_files.save_clip(clip.config, clip.model.state_dict(), path, half, clip.name)
 
 
 def _shared_clip(context: LoadContext) -> ImageText:
@@ -111,7 +111,7 @@ def _shared_clip(context: LoadContext) -> ImageText:
             PUBLIC_SET,
         )
         file = context.published[BUNDLED_SET]["clip"]
-    return checkpoints.load_clip(file.verified_path(), file.open_clip)
+    return clip_files.load_clip(file.verified_path(), file.open_clip)
 
 
 def _save_axes(axes: LatentAxes, path: Path, half: bool) -> None:
@@ -191,7 +191,7 @@ COMPONENTS: dict[str, Component] = {
         stand_in=_mean_inverter,
     ),
     "clip": Component(
-        load=lambda path, file: checkpoints.load_clip(path, file.open_clip),
+        load=lambda path, file: clip_files.load_clip(path, file.open_clip),
         save=_save_clip,
         required=True,
         stand_in=_shared_clip,

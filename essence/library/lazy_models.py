@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from concurrent.futures import Future
 
 from ..errors import UserError
@@ -23,11 +24,13 @@ class LazyModelSet:
         device: str | None,
         progress: loading.Progress | None,
         lent: bool = False,
+        parts: Collection[str] | None = None,
     ):
         """`model`: a model set by name or path, None for the default. `progress(what, done,
         total)` is called during long work while loading. A device that is `lent` need not be here
-        now.
+        now. `parts`: the kinds of component that are needed; None: all.
         """
+        self._parts = parts
         self.model = model or loading.default_model()
         self.device = device if lent and device else hardware.device(device)
         self._models: ModelSet | None = None
@@ -84,7 +87,7 @@ class LazyModelSet:
                 self._progress(what, done, total)
 
         try:
-            return loading.load_model_set(self.model, self.device, progress=tell)
+            return loading.load_model_set(self.model, self.device, None, tell, self._parts)
         except (RuntimeError, MemoryError) as error:
             if not is_exhausted(error):
                 raise

@@ -5,6 +5,7 @@ measured where nobody brought them.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -29,6 +30,9 @@ __all__ = [
     "require_files",
 ]
 
+# What inverts photographs and edits pictures; open_clip, which is large, stays away.
+PICTURES_ALONE = ("generator", "inverter", "latents")
+
 
 def default_model() -> str:
     """The model set where none is asked for: the public faces where a GPU and their files are, else
@@ -43,11 +47,13 @@ def load_model_set(
     device: str | torch.device = "cpu",
     half: bool | None = None,
     progress: Progress | None = None,
+    parts: Collection[str] | None = None,
 ) -> ModelSet:
-    """A whole model set, by name or path, on `device`.
+    """A model set, by name or path, on `device`.
 
     `half`: bfloat16 where it is safe; None: where it is faster. `progress(what, done, total)` is
-    called during long work. Raises UserError.
+    called during long work. `parts`: the kinds of component to load, PICTURES_ALONE or more; None:
+    all. Raises UserError.
     """
     spec = manifest.find_model_set(model or default_model())
     if spec.missing and may_download(spec):
@@ -56,11 +62,13 @@ def load_model_set(
     require_files(spec)
     if torch.device(device).type == "cuda":
         in_background(ops.compile_kernels)  # meanwhile; who needs them first waits for them
-    import_open_clip()
+    kinds = [kind for kind in COMPONENTS if parts is None or kind in parts]
+    if "clip" in kinds:
+        import_open_clip()
     published = {name: other.components for name, other in manifest.model_sets().items()}
     generator_path = spec.components["generator"].path
     context = LoadContext(spec.name, generator_path, published, progress)
-    for kind in COMPONENTS:
+    for kind in kinds:
         component = _load_component(kind, spec, context)
         if component is not None:
             context.loaded[kind] = component.to(device)

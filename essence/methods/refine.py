@@ -29,13 +29,13 @@ INVERTERS = ("e4e", "clip")
 
 @dataclass(frozen=True)
 class RefineOptions:
-    steps: int = 25  # 0: the inverter alone
+    steps: int = 40  # 0: the inverter alone
     # What refinement begins with: the e4e encoder's answer, or the mapper's, which sees of a
     # picture what its CLIP embedding says.
     inverter: str = "e4e"
-    learning_rate: float = 0.05  # of u, shared by the layers, in standard deviations
-    layer_learning_rate: float = 0.03  # of v, for each layer
-    pixels: float = 3.0  # weight of the mean absolute difference
+    learning_rate: float = 0.1  # of u, shared by the layers, in standard deviations
+    layer_learning_rate: float = 0.06  # of v, for each layer
+    pixels: float = 6.0  # weight of the mean absolute difference
     care: float = 8.0  # how much more the pixels of eyes and mouth count in aligned faces
     # Weight of the colour of eyes and mouth, in patches: teeth are too few pixels for the other
     # terms to keep them white.
@@ -43,8 +43,8 @@ class RefineOptions:
     # Of the face network's maps of the inner face, relative, averaged over its stages.
     features: float = 1.0
     descriptor: float = 1.5  # of the squared distance between descriptors
-    penalty: float = 0.002  # on |u|^2 + layer_penalty * mean |v|^2
-    layer_penalty: float = 6.0
+    penalty: float = 0.0005  # on |u|^2 + layer_penalty * mean |v|^2
+    layer_penalty: float = 4.0
     preview_every: int = 5
 
     def __post_init__(self) -> None:

@@ -141,15 +141,10 @@ class ImageText(nn.Module):
         return F.normalize(self.model.encode_text(tokens).float(), dim=-1)
 
     @property
-    def generation(self) -> int:
-        """Of the captions that taught it: which of `vocabulary`'s notions it knows."""
-        return getattr(self, "config", {}).get("generation", 1)
-
-    @property
     def phrases(self) -> tuple[str, ...]:
         """The notions that its captions taught it; none where nobody has counted them."""
-        return vocabulary.taught_phrases(self.generation) if self.name == TAUGHT else ()
+        return vocabulary.taught_phrases() if self.name == TAUGHT else ()
 
     def unknown_words(self, text: str) -> list[str]:
         """What a text says that its captions never did; nothing where nobody has counted them."""
-        return vocabulary.untaught_words(text, self.generation) if self.name == TAUGHT else []
+        return vocabulary.untaught_words(text) if self.name == TAUGHT else []

@@ -50,7 +50,8 @@ class ModelSet:
     id: str
     generator: Generator
     inverter: Inverter | MeanInverter
-    clip: ImageText
+    # None: whoever loaded the set needs none.
+    clip: ImageText | None
     # None: its pictures are not faces; squares are taken as they are, and nobody is described.
     identity: FaceDescriptor | None
     latents: LatentAxes | None = None
@@ -81,10 +82,13 @@ class ModelSet:
         gpu = self.device.type == "cuda"
         if not gpu and (self.device.type != "cpu" or self.half):
             return
-        self.clip.fold_norms()
+        vision = None
+        if self.clip is not None:
+            self.clip.fold_norms()
+            vision = self.clip.model.visual
         # On a GPU the generator lays out its maps itself.
         own = self.inverter if gpu else self.generator.input
-        for module in filter(None, (own, self.clip.model.visual, self.identity)):
+        for module in filter(None, (own, vision, self.identity)):
             module.to(memory_format=torch.channels_last)
         if gpu and self.half and self.inverter is not None:
             for module in self.inverter.modules():

@@ -35,12 +35,17 @@ WITH = {
     "blond hair": ["blond hair", "blonde hair"],
     "red hair": ["red hair", "ginger hair"],
     "grey hair": ["grey hair", "gray hair", "white hair"],
+    "hat": ["a hat", "a cap"],
+    "headscarf": ["a headscarf", "a scarf round the head"],
+    "sunglasses": ["sunglasses", "dark glasses"],
+    "make-up": ["make-up", "makeup"],
 }
 BEFORE = {
     "smiling": ["smiling", "happy"],
     "serious": ["serious"],
     "bald": ["bald"],
     "shaved": ["clean-shaven"],
+    "teenage": ["teenage"],
     "young": ["young"],
     "middle-aged": ["middle-aged"],
     "old": ["old", "elderly"],
@@ -51,6 +56,7 @@ BEFORE = {
 }
 BEHIND = {
     "no glasses": ["without glasses"],
+    "no hat": ["without a hat", "bareheaded"],
     "dark background": ["before a dark background"],
     "bright background": ["before a bright background"],
     "blue background": ["before a blue background"],
@@ -65,22 +71,12 @@ BEHIND = {
     "dark picture": ["in the dark"],
     "bright picture": ["brightly lit"],
 }
-# What the recipe teaches beyond that: the bundled encoder is older and never heard of it.
-NEWER_WITH = {
-    "hat": ["a hat", "a cap"],
-    "headscarf": ["a headscarf", "a scarf round the head"],
-    "sunglasses": ["sunglasses", "dark glasses"],
-    "make-up": ["make-up", "makeup"],
-}
-NEWER_BEFORE = {"teenage": ["teenage"]}
-NEWER_BEHIND = {"no hat": ["without a hat", "bareheaded"]}
 # Of the picture rather than the person: they open the sentence.
 OPENED = {
     "drawing": ["a drawing of ", "a painting of "],
     "photograph": ["a photograph of "],
 }
-NEWER = (NEWER_BEFORE, NEWER_WITH, NEWER_BEHIND, OPENED)
-GENERATION = 2  # of encoders that know what is newer, as their files say
+TABLES = (BEFORE, WITH, BEHIND, OPENED)
 PERSON, NOUNS = ("person", "face"), ("woman", "man", "baby", "child")
 OPENINGS = ("", "", "a photo of ", "a portrait of ", "a picture of ")
 CHILDREN = ("girl", "boy")  # how a child of either sex is called
@@ -89,23 +85,36 @@ ARTICLES = {"a", "an", "the"}
 FILLERS = {"of", "with", "and", "in", "is", "has", "who", "photo", "portrait", "picture", *PERSON}
 
 
-def taught_phrases(generation: int = 1) -> tuple[str, ...]:
+def taught_phrases() -> tuple[str, ...]:
     """One phrase for each notion that a small encoder was taught, without its article."""
-    newer = NEWER if generation >= GENERATION else ()
-    tables = (BEFORE, WITH, BEHIND, *newer)
-    said = [phrases[0].removesuffix(" of ") for table in tables for phrases in table.values()]
+    said = [phrases[0].removesuffix(" of ") for table in TABLES for phrases in table.values()]
     return (*NOUNS, *CHILDREN, *(phrase.removeprefix("a ").removeprefix("an ") for phrase in said))
 
 
-def untaught_words(text: str, generation: int = 1) -> list[str]:
+def every_phrase() -> list[str]:
+    """All that captions are made of."""
+    said = [phrase for table in TABLES for phrases in table.values() for phrase in phrases]
+    return [
+        *said,
+        *NOUNS,
+        *PERSON,
+        *CHILDREN,
+        *OPENINGS,
+        *sorted(ARTICLES),
+        "with",
+        "and",
+        ",",
+        ".",
+    ]
+
+
+def untaught_words(text: str) -> list[str]:
     """What a text says in words that are no phrase of the captions, in its order; neighbours
     together: ["purple hair"] of "a woman with purple hair".
     """
-    newer = NEWER if generation >= GENERATION else ()
-    tables = [phrases for table in (BEFORE, WITH, BEHIND, *newer) for phrases in table.values()]
-    said = [_words(phrase.removesuffix(" of ")) for phrases in tables for phrase in phrases]
-    said += [[word] for word in (*NOUNS, *CHILDREN, *FILLERS)]
-    known = sorted(said, key=len, reverse=True)
+    said = [_words(phrase.removesuffix(" of ")) for phrase in every_phrase()]
+    said += [[word] for word in FILLERS]
+    known = sorted(filter(None, said), key=len, reverse=True)
     words, i, found = _words(text), 0, [[]]
     while i < len(words):
         phrase = next((each for each in known if words[i : i + len(each)] == each), None)

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..errors import UserError
-from ..library.checkpoints import load_clip, save_clip
+from ..library.clip_files import load_clip, save_clip
 from ..models.clip import TAUGHT, ImageText
-from ..models.vocabulary import GENERATION
+from ..models.vocabulary import every_phrase
 from .clip_batches import CAPTIONS, Batches, ClipDataset, centroid_loss, contrastive_loss
 from .clip_data import ClipOptions, load_faces
 from .common import (
@@ -268,8 +268,7 @@ class TrainingState:
         save_atomic(state | {"architecture": self.config}, self.folder / "last.pt")
         embedding = without_hints(self.config, state["average"])
         config, weights = with_ground(*embedding, self.options.ground)
-        config["generation"] = GENERATION
-        save_clip(config, weights, self.exported, name=TAUGHT)
+        save_clip(config, weights, self.exported, name=TAUGHT, words=every_phrase())
 
 
 class TrainingStep:

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..library.checkpoints import load_clip, load_generator, load_latents
+from ..library.checkpoints import load_generator, load_latents
+from ..library.clip_files import load_clip
 from ..library.components import fingerprint
 from ..methods import losses
 from ..models.clip import import_open_clip

@@ -20,12 +20,12 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from ..library.checkpoints import (
-    load_clip,
     load_essence_encoder,
     load_generator,
     load_latents,
     save_mapper,
 )
+from ..library.clip_files import load_clip
 from ..library.components import fingerprint
 from ..models.clip import ImageText, import_open_clip
 from ..models.latents import LatentAxes

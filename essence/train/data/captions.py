@@ -14,13 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...models import vocabulary
-from ...models.vocabulary import NOUNS, OPENED, OPENINGS, PERSON
+from ...models.vocabulary import BEFORE, BEHIND, NOUNS, OPENED, OPENINGS, PERSON, WITH
 from .attributes import NAMES, OUTER
 
-BEFORE = vocabulary.BEFORE | vocabulary.NEWER_BEFORE
-WITH = vocabulary.WITH | vocabulary.NEWER_WITH
-BEHIND = vocabulary.BEHIND | vocabulary.NEWER_BEHIND
 # Facts by the standardised attribute they are read from: (attribute, true above, false below); a
 # minus sign turns the attribute round.
 THRESHOLDS = {
