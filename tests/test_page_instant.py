@@ -186,7 +186,7 @@ def test_words_beyond_the_small_encoder_are_named_with_what_is_near(studio, mess
     words.add_words(studio, session, "a pirate with purple hair", "a man")
     (told,) = messages
     assert "“pirate” and “purple hair” (near it: red hair" in told and "--model ffhq" in told
-    assert len(session.items.targets) == 1  # it guesses
+    assert len(session.items.targets) == 1  # the rest of it is known
 
 
 @pytest.mark.parametrize("text", ["", "a man", "woman", "an old child, in warm light", "freckles"])

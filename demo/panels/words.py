@@ -96,8 +96,8 @@ def tell_unknown(studio: Studio, text: str) -> None:
         near = ", ".join(similar_notions(words))
         named.append(f"\u201c{words}\u201d" + (f" (near it: {near})" if near else ""))
     warn(
-        f"The small image-text encoder never learned {' and '.join(named)}, and guesses. What it "
-        "knows is listed below the targets. The public models know nearly every word: "
+        f"The small image-text encoder never learned {' and '.join(named)}, and passes over it. "
+        "What it knows is listed below the targets. The public models know nearly every word: "
         "python -m essence fetch ffhq, then --model ffhq.",
         "Beyond these words",
     )
