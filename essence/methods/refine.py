@@ -29,7 +29,7 @@ INVERTERS = ("e4e", "clip")
 
 @dataclass(frozen=True)
 class RefineOptions:
-    steps: int = 40  # 0: the inverter alone
+    steps: int = 50  # 0: the inverter alone
     # What refinement begins with: the e4e encoder's answer, or the mapper's, which sees of a
     # picture what its CLIP embedding says.
     inverter: str = "e4e"
@@ -44,7 +44,7 @@ class RefineOptions:
     features: float = 1.0
     descriptor: float = 1.5  # of the squared distance between descriptors
     penalty: float = 0.0005  # on |u|^2 + layer_penalty * mean |v|^2
-    layer_penalty: float = 4.0
+    layer_penalty: float = 3.0
     preview_every: int = 5
 
     def __post_init__(self) -> None:
