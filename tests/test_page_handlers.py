@@ -166,6 +166,21 @@ def test_items_move_and_stay_inside(studio, session):
     assert html.index(f'data-row="{second}"') < html.index(f'data-row="{first}"')
 
 
+def test_what_moves_while_a_grid_is_drawn_is_not_moved_back(studio, session, monkeypatch):
+    draw, (ada, *_) = items.show_grid, session.items.sources
+
+    def moved_meanwhile(*arguments):
+        drawn = draw(*arguments)
+        if list(session.items.sources)[0] == ada:
+            items.move(studio, session, ada, 1)
+        return drawn
+
+    monkeypatch.setattr(items, "show_grid", moved_meanwhile)
+    cards_shown, _, grid_shown = items.show(studio, session)
+    for html in (cards_shown, grid_shown):
+        assert html.index("ben") < html.index("ada")
+
+
 def test_names_are_one_short_line(studio, session):
     item = next(iter(session.items.sources.values()))
     items.rename(studio, session, item.id, "  Ada\n <b>Lovelace</b> " + "x" * 99)
@@ -527,7 +542,7 @@ def test_presets_in_words_differ_in_patience_only():
 
 def test_settings_come_from_the_link_then_the_browser_then_the_defaults():
     saved = {"steps": 37, "refine": 3}
-    assert settings.restored(None, {}) == ["balanced", 100, 0.5, 0.5, 1, 0, 25]
+    assert settings.restored(None, {}) == ["balanced", 100, 0.5, 0.5, 1, 0, 50]
     assert settings.restored(saved, {}) == ["balanced", 37, 0.5, 0.5, 1, 0, 3]
     assert settings.restored(saved, {"steps": "12"}) == ["balanced", 12, 0.5, 0.5, 1, 0, 3]
     of_preset = settings.restored(saved, {"preset": "thorough"})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from PIL import Image
 from essence.errors import UserError
 from essence.evaluate import metrics, report
 from essence.evaluate.attribute_transfer import moved_attributes
+from essence.methods.refine import RefineOptions
 from essence.runtime.folders import package_file
 from essence.studio import Studio
 from essence.train.face_landmarks import ALIGNED_BOX, predictor
@@ -64,7 +67,8 @@ def people(tmp_path_factory):
     return folder
 
 
-def test_one_command_measures_everything_and_fills_the_card(people, tmp_path):
+def test_one_command_measures_everything_and_fills_the_card(people, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "RefineOptions", partial(RefineOptions, steps=3))
     card = tmp_path / "card.md"
     card.write_text(f"before\n{report.MARKS[0]}\nold\n{report.MARKS[1]}\nafter\n")
     words = ["--data", str(people), "--out", str(tmp_path / "out"), "--card", str(card)]
@@ -76,7 +80,7 @@ def test_one_command_measures_everything_and_fills_the_card(people, tmp_path):
     for what in (
         "| samples |",
         "| inversion, 0",
-        "| inversion, 25",
+        "| inversion, 3",
         "| image-text, smile |",
         "| essence |",
         "| weight |",

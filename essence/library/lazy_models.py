@@ -87,7 +87,7 @@ class LazyModelSet:
                 self._progress(what, done, total)
 
         try:
-            return loading.load_model_set(self.model, self.device, None, tell, self._parts)
+            return loading.load_model_set(self.model, self.device, progress=tell, parts=self._parts)
         except (RuntimeError, MemoryError) as error:
             if not is_exhausted(error):
                 raise
