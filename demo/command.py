@@ -8,6 +8,7 @@ import gc
 import signal
 import socket
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -34,17 +35,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         refuse(error)
     pool.of().load().add_done_callback(report_loading)  # the page need not wait for it
-    stop_on_signals()
+    stopped = stop_on_signals()
     if not LAUNCH["mcp_server"]:
         print("The page offers no MCP tools: they take the extra [mcp] (pip install '.[mcp]').")
     try:
-        build(pool).launch(
+        page = build(pool)
+        page.launch(
             server_name=options.host,
             server_port=options.port,
             root_path=options.root_path,
             share=options.share,
+            prevent_thread_lock=True,
             **LAUNCH,
         )
+        if not stopped.is_set():
+            page.block_thread()
     except KeyboardInterrupt:
         pass  # Gradio answers one of them; this one came before or after
     except OSError as error:
@@ -112,14 +117,22 @@ def check_address(host: str, port: int) -> None:
         ) from None
 
 
-def stop_on_signals() -> None:
+def stop_on_signals() -> threading.Event:
     """What ends a container or closes a terminal ends the page as Ctrl-C does: uploads are deleted.
-    What somebody asked to ignore, as nohup does, stays so.
+    What somebody asked to ignore, as nohup does, stays so. The event says that a signal came: where
+    it comes in the middle of an import, Python may drop what a handler raises.
     """
+    stopped = threading.Event()
+
+    def stop(number: int, frame: object) -> NoReturn:
+        stopped.set()
+        raise KeyboardInterrupt
+
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, stop)
+    return stopped
 
 
 def report_loading(loading: Future) -> None:
