@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import errno
 import gc
-import signal
 import socket
 import sys
-import threading
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import NoReturn
 
-from essence import ProgressBar, UserError
+from essence import ProgressBar, UserError, stop_on_signals
 
 from . import spaces, uploads
 from .app import build
@@ -35,21 +33,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         refuse(error)
     pool.of().load().add_done_callback(report_loading)  # the page need not wait for it
-    stopped = stop_on_signals()
+    stop_on_signals()  # of containers and terminals too: uploads are deleted
     if not LAUNCH["mcp_server"]:
         print("The page offers no MCP tools: they take the extra [mcp] (pip install '.[mcp]').")
     try:
-        page = build(pool)
-        page.launch(
+        build(pool).launch(
             server_name=options.host,
             server_port=options.port,
             root_path=options.root_path,
             share=options.share,
-            prevent_thread_lock=True,
             **LAUNCH,
         )
-        if not stopped.is_set():
-            page.block_thread()
     except KeyboardInterrupt:
         pass  # Gradio answers one of them; this one came before or after
     except OSError as error:
@@ -115,24 +109,6 @@ def check_address(host: str, port: int) -> None:
             f"Nothing can listen on port {port} of {host} ({reason}): "
             f"name another one with --{'host' if no_host else 'port'}."
         ) from None
-
-
-def stop_on_signals() -> threading.Event:
-    """What ends a container or closes a terminal ends the page as Ctrl-C does: uploads are deleted.
-    What somebody asked to ignore, as nohup does, stays so. The event says that a signal came: where
-    it comes in the middle of an import, Python may drop what a handler raises.
-    """
-    stopped = threading.Event()
-
-    def stop(number: int, frame: object) -> NoReturn:
-        stopped.set()
-        raise KeyboardInterrupt
-
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, stop)
-    return stopped
 
 
 def report_loading(loading: Future) -> None:

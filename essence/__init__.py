@@ -55,6 +55,7 @@ __all__ = [
     "picture_animation",
     "picture_grid",
     "similar_notions",
+    "stop_on_signals",
     "with_notion",
     "xmp_packet",
 ]

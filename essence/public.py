@@ -30,6 +30,7 @@ from .pictures.regions import REGIONS, drawn_mask
 from .pictures.saving import encode_picture
 from .runtime.folders import ASSETS, bundled
 from .runtime.progress import ProgressBar
+from .runtime.signals import stop_on_signals
 from .studio import Studio
 from .studio_pool import StudioPool
 from .values import Essence, Pictures, Source, Step, Target

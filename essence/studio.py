@@ -5,7 +5,7 @@ any of them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import wait
 from contextlib import closing
 from pathlib import Path
@@ -53,17 +53,17 @@ class Studio(LazyModelSet, PhotographLook):
         progress: loading.Progress | None = None,
         queue: DeviceQueue | None = None,
         lend: Lend | None = None,
-        parts: Collection[str] | None = None,
+        pictures_alone: bool = False,
     ):
         """`model`: a model set by name or path, None for the default. `progress(what, done,
         total)` is called during long work while loading. `queue`: the device's, where other
         studios share it. `lend`: makes the work on the device run where a GPU is lent for each
         call, in a process that is forked from this one; the models are then loaded at once.
-        `parts`: what to load (`loading.PICTURES_ALONE`); None: all.
+        `pictures_alone`: load no more than inverting and editing take.
         """
         hardware.limit_threads()
         memory.keep_memory()
-        super().__init__(model, device, progress, lend is not None, parts)
+        super().__init__(model, device, progress, lend is not None, pictures_alone)
         self.queue = queue or DeviceQueue()
         PhotographLook.__init__(self)
         if lend is not None:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from concurrent.futures import Future
-from contextlib import suppress
-from types import SimpleNamespace
 
 import pytest
 
@@ -39,28 +36,28 @@ def test_an_import_in_the_background_keeps_nobody(importing):
     assert (ended.returncode, ended.stdout, ended.stderr) == (3, "said", "")
 
 
-def test_a_signal_that_python_drops_ends_the_page_nevertheless(monkeypatch):
-    """As one that comes in the middle of an import: what its handler raises is ignored there."""
-    from demo import command
+DROPPED = """
+import signal, time, weakref
+from essence.runtime.signals import stop_on_signals
+class Thing: pass
+def drop(_):
+    signal.raise_signal(signal.SIGTERM)
+    for _ in range(1000): pass
+stop_on_signals()
+thing = Thing()
+kept = weakref.ref(thing, drop)
+try:
+    del thing
+    time.sleep(60)
+    print("never heard", end="")
+except KeyboardInterrupt as stop:
+    print("heard", *map(int, stop.args), end="")
+"""
 
-    def launch(**_):
-        with suppress(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGTERM)
 
-    def block_thread():
-        raise AssertionError("It waits for another signal.")
-
-    page = SimpleNamespace(launch=launch, block_thread=block_thread)
-    pool = SimpleNamespace(of=lambda: SimpleNamespace(load=Future))
-    monkeypatch.setattr(command.spaces, "open_pool", lambda *_: pool)
-    monkeypatch.setattr(command, "build", lambda _: page)
-    monkeypatch.setattr(command, "bypass_proxies", lambda _: None)
-    monkeypatch.setattr(command.uploads, "delete_own_folder", lambda: None)
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    hang_up = getattr(signal, "SIGHUP", signal.SIGTERM)
-    before[hang_up] = signal.getsignal(hang_up)
-    try:
-        command.main([])
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="POSIX's signals")
+def test_a_signal_that_comes_where_python_drops_it_comes_again():
+    """In a callback, as in that of an import's lock."""
+    command = [sys.executable, "-c", DROPPED]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
+    assert (ended.stdout, ended.stderr) == (f"heard {int(signal.SIGTERM)}", "")

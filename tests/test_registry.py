@@ -15,7 +15,7 @@ from PIL import Image
 from essence import Essence, OptimizeOptions, RefineOptions, Studio
 from essence.cli import main as cli
 from essence.errors import BadFile, EssenceMismatch, UserError
-from essence.library import checkpoints, clip_files, loading, manifest
+from essence.library import clip_files, loading, manifest
 from essence.library.safe_files import write_safetensors
 from essence.models import latents
 from essence.models.e4e import MeanInverter
@@ -78,7 +78,7 @@ def test_who_edits_pictures_alone_loads_no_image_text_encoder(church, monkeypatc
 
     monkeypatch.setattr(loading, "import_open_clip", refuse)
     monkeypatch.setattr(clip_files, "load_clip", refuse)
-    models = loading.load_model_set(str(church), parts=loading.PICTURES_ALONE)
+    models = loading.load_model_set(str(church), pictures_alone=True)
     assert models.clip is None and not models.extras
     w = models.generator.repeat(models.latents.mean[None])
     assert models.render(w).shape[-1] == 3

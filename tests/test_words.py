@@ -79,13 +79,23 @@ def test_an_encoder_that_keeps_its_own_words_alone_reads_captions_as_before(mode
     assert unknown.isfinite().all()
 
 
-def test_a_damaged_list_of_words_is_told(models, tmp_path):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda rows, table: {"token_rows": rows[1:]},
+        lambda rows, table: {"token_rows": rows + 49408},
+        lambda rows, table: {"token_rows": rows.half()},
+        lambda rows, table: {"token_rows": rows[:0], "token_embedding.weight": table[:0]},
+        lambda rows, table: {"token_embedding.weight": table[0]},
+    ],
+)
+def test_a_damaged_list_of_words_is_told(models, tmp_path, damage):
     path = tmp_path / "clip.safetensors"
     save_clip(fakes.CLIP, models.clip.model.state_dict(), path, words=every_phrase())
     tensors, header = read_safetensors(path)
-    tensors["token_rows"] = tensors["token_rows"][1:]
+    tensors |= damage(tensors["token_rows"], tensors["token_embedding.weight"])
     write_safetensors(path, tensors, header)
-    with pytest.raises(BadFile, match="damaged"):
+    with pytest.raises(BadFile, match="tokens in clip.safetensors do not fit"):
         load_clip(path)
 
 

@@ -15,7 +15,6 @@ from PIL import Image
 
 from ..errors import UserError
 from ..library.latent_files import read_latents, read_one, split_choice
-from ..library.loading import PICTURES_ALONE
 from ..methods.refine import INVERTERS, RefineOptions
 from ..pictures.align import Square
 from ..pictures.loading import load_image
@@ -109,7 +108,7 @@ def open_studio(arguments: argparse.Namespace, pictures_alone: bool = False) -> 
     # CLIP's inversion needs the mapper and what it maps.
     few = pictures_alone and arguments.inverter == "e4e"
     device = hardware.device(arguments.device)
-    return Studio(arguments.model, device, ProgressBar(), parts=PICTURES_ALONE if few else None)
+    return Studio(arguments.model, device, ProgressBar(), pictures_alone=few)
 
 
 def load_source(studio: Studio, path: Path, arguments: argparse.Namespace) -> Source:

@@ -20,6 +20,7 @@ from typing import NoReturn, TextIO
 
 from ..errors import UserError
 from ..runtime.ending import end_process
+from ..runtime.signals import stop_at_once, stop_on_signals
 from . import (
     align,
     apply,
@@ -98,31 +99,6 @@ def run_and_exit() -> NoReturn:
     # Else half a million imported objects would be looked through on the way out, for a second.
     gc.freeze()
     end_process(code)
-
-
-def stop_on_signals() -> None:
-    """From now on Ctrl-C, and what ends a service or closes a terminal, raises KeyboardInterrupt,
-    so that what was learned can be kept.
-    """
-
-    def stop(number: int, frame: object) -> NoReturn:
-        raise KeyboardInterrupt(number)
-
-    for number in stop_signals():
-        signal.signal(number, stop)
-
-
-def stop_at_once() -> None:
-    """From now on the same signals end the process."""
-    for number in stop_signals():
-        signal.signal(number, signal.SIG_DFL)
-
-
-def stop_signals() -> list[signal.Signals]:
-    """Those there are on this system, and that nobody asked to ignore, as nohup does."""
-    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
-    known = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    return [number for number in known if signal.getsignal(number) != signal.SIG_IGN]
 
 
 class Parser(argparse.ArgumentParser):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from ..errors import UserError
 from ..methods import PRESETS
 from ..methods.refine import RefineOptions
 from ..pictures.grids import grid
@@ -29,41 +30,16 @@ from ..pictures.tensors import resample, to_tensor
 from ..runtime.folders import bundled
 from ..studio import Studio, last
 from ..train.common import PHOTOGRAPHS, held_out
-from ..values import Essence, Source, Target
+from ..values import Source
 from .metrics import distance_between_people, identity_distance
+from .unseen import UnseenPeople, learning_sources, random_people
 
-LEARNED_ON = 4
-UNSEEN_SEEDS = range(1000, 1016)  # faces that took part in nothing
+UNSEEN = 16  # generated faces
 PORTRAITS = 20
 
 
-class UnseenPeople:
-    """People who took no part in learning."""
-
-    def __init__(self, studio: Studio, name: str, sources: Sequence[Source]):
-        self.name, self.sources = name, sources
-        self.descriptors = describe_pictures(studio, [source.inversion for source in sources])
-        self.apart = distance_between_people(self.descriptors)
-
-    def transfer_figures(
-        self, studio: Studio, target: Target, essence: Essence
-    ) -> tuple[float, float, float]:
-        """Target similarity (CLIP cosine) before and after, and the mean identity distance to the
-        own source.
-        """
-        before, after = studio.cosines(target, self.sources, essence)
-        cells = [Image.fromarray(cell) for cell in studio.blend(self.sources, [essence], [1.0])[0]]
-        distance = identity_distance(self.descriptors, describe_pictures(studio, cells))
-        return before, after, distance.mean().item()
-
-
-def describe_pictures(studio: Studio, pictures: Sequence[Image.Image]) -> torch.Tensor:
-    """Face descriptors [N, 128]."""
-    return studio.models.describe(to_tensor(list(pictures)))
-
-
 def evaluate_targets(
-    studio: Studio, options: Any, out: Path, groups: Sequence[UnseenPeople]
+    studio: Studio, options: Any, out: Path, groups: Mapping[str, UnseenPeople]
 ) -> None:
     """Print a row for each bundled target, learned on the first bundled sources and applied to each
     group; write the sheets.
@@ -73,8 +49,8 @@ def evaluate_targets(
         cells = [*(f"{figure:.2f}" for figure in figures[:-1]), f"{figures[-1]:.1f}"]
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
-    sources = studio.sources(bundled("sources")[:LEARNED_ON], aligned=True)
-    titles = [f" {group.name}: cosine before | after | distance |" for group in groups]
+    sources = learning_sources(studio)
+    titles = [f" {name}: cosine before | after | distance |" for name in groups]
     print("| target |" + "".join(titles) + " seconds |")
     print("|---|" + "---|---|---|" * len(groups) + "---|")
     rows, learned = [], []
@@ -83,16 +59,21 @@ def evaluate_targets(
         began = time.perf_counter()
         essence = last(studio.extract(target, sources, options)).result
         seconds = time.perf_counter() - began
-        figures = [group.transfer_figures(studio, target, essence) for group in groups]
-        rows.append([*sum(figures, ()), seconds])
+        figures = []
+        for group in groups.values():
+            _, before = group.measure(target, group.pictures)
+            distance, after = group.measure(target, group.edits(essence))
+            figures += [before, after, distance]
+        rows.append([*figures, seconds])
         learned.append(essence)
         print_row(path.stem, rows[-1])
     print_row("**mean**", [statistics.mean(column) for column in zip(*rows, strict=True)])
-    for group in groups:
-        who = f"{group.name} ({len(group.sources)})"
-        print(f"\nDistance between different people, {who}: {group.apart:.2f}.")
+    for name, group in groups.items():
+        apart = distance_between_people(group.descriptors)
+        who = f"{name} ({len(group.sources)})"
+        print(f"\nDistance between different people, {who}: {apart:.2f}.")
         sheet = studio.grid(group.sources[:10], learned, [1.0] * len(learned))
-        sheet.save(out / f"essences-{group.name}.png")
+        sheet.save(out / f"essences-{name}.png")
 
 
 def held_out_portraits(data: Path, count: int = PORTRAITS) -> list[Image.Image]:
@@ -145,12 +126,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     arguments.out.mkdir(parents=True, exist_ok=True)
     studio = Studio("mini")
-    generated = [studio.random_source(seed) for seed in UNSEEN_SEEDS]
-    groups = [UnseenPeople(studio, "generated", generated)]
+    groups = {"generated": UnseenPeople(studio, random_people(studio, UNSEEN))}
     if arguments.data:
         portraits = held_out_portraits(arguments.data)
+        if not portraits:
+            raise UserError(f"{arguments.data} has no photographs that the recipes hold out.")
         inverted = evaluate_inversion(studio, portraits, arguments.out)
-        groups.append(UnseenPeople(studio, "photographs", inverted))
+        groups["photographs"] = UnseenPeople(studio, inverted)
     evaluate_targets(studio, PRESETS[arguments.preset], arguments.out, groups)
 
 

@@ -24,53 +24,22 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from ..methods import METHODS, instant_methods
+from ..methods.invert import inversions
 from ..methods.optimize import OptimizeOptions
 from ..methods.refine import RefineOptions
 from ..pictures.grids import grid
 from ..pictures.loading import load_image
-from ..runtime.folders import bundled
 from ..studio import Studio, last
 from ..train.common import list_pictures
 from ..values import Essence, Source, Step, Target
 from .held_out import HeldOut, to_rows
-from .metrics import chip_descriptors, identity_distance
+from .metrics import chip_descriptors
+from .unseen import UnseenPeople, learning_sources, random_people
 
-LEARNED_ON = 4
-STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 CHECKED = (5, 10, 15, 20, 25)  # steps of the optimiser from the instant answer
 SIDE = 256  # pixels of a target's picture
 CELL = 128
 SHEET = 8  # people shown
-
-
-class Unseen:
-    """People who took no part, and how far from themselves edits take them."""
-
-    def __init__(self, studio: Studio, count: int):
-        self.studio = studio
-        self.people = [studio.random_source(1000 + i) for i in range(count)]
-        self.pictures = np.stack([np.asarray(person.inversion) for person in self.people])
-        self.descriptors = chip_descriptors(self.pictures)
-
-    def edits(self, essence: Essence, strength: float) -> np.ndarray:
-        return self.studio.blend(self.people, [essence], [strength])[0]
-
-    def measure(self, target: Target, pictures: np.ndarray) -> tuple[float, float]:
-        """Mean identity distance and mean cosine to the target."""
-        distance = identity_distance(chip_descriptors(pictures), self.descriptors)
-        return distance.mean().item(), statistics.mean(self.studio.similarity(target, pictures))
-
-    def similarity_at(self, target: Target, essence: Essence, distance: float) -> float:
-        """The cosine at the strength at which people are so far from themselves; at the largest one
-        where none takes them there.
-        """
-        points = [self.measure(target, self.pictures)]
-        for strength in STRENGTHS:
-            points.append(self.measure(target, self.edits(essence, strength)))
-            if points[-1][0] >= distance:
-                break
-        far, similarity = np.array(points).T
-        return float(np.interp(distance, np.maximum.accumulate(far), similarity))
 
 
 @dataclass(frozen=True)
@@ -85,13 +54,13 @@ class Row:
 
 
 def compare(
-    unseen: Unseen, target: Target, sources: Sequence[Source], options: OptimizeOptions
+    unseen: UnseenPeople, target: Target, sources: Sequence[Source], options: OptimizeOptions
 ) -> tuple[Row, dict[str, Essence]]:
     """A row, and the essences of it, by name."""
     studio = unseen.studio
     essences = {"optimiser": last(studio.extract(target, sources, options)).result}
     before = unseen.measure(target, unseen.pictures)[1]
-    distance, optimised = unseen.measure(target, unseen.edits(essences["optimiser"], 1.0))
+    distance, optimised = unseen.measure(target, unseen.edits(essences["optimiser"]))
     found = {}
     for name in instant_methods(studio.models):
         essences[name] = last(studio.extract(target, (), METHODS[name].options)).result
@@ -106,7 +75,11 @@ def compare(
 
 
 def first_better(
-    unseen: Unseen, target: Target, learning: Iterator[Step], distance: float, similarity: float
+    unseen: UnseenPeople,
+    target: Target,
+    learning: Iterator[Step],
+    distance: float,
+    similarity: float,
 ) -> int | None:
     """The first step of CHECKED at which what is learned reaches a similarity at a distance."""
     with closing(learning) as steps:
@@ -123,7 +96,7 @@ def mapped_photographs(studio: Studio, crops: Sequence[Image.Image]) -> str:
     names = [str(i) for i in range(len(crops))]
     sources = last(studio.invert(crops, names, options)).result
     theirs = chip_descriptors(np.stack([np.asarray(c.resize((SIDE, SIDE))) for c in crops]))
-    made = chip_descriptors(np.stack([np.asarray(source.inversion) for source in sources]))
+    made = chip_descriptors(inversions(sources))
     distance = torch.cdist(made, theirs)  # [inversions, photographs]
     own, others = distance.diagonal(), ~torch.eye(len(crops), dtype=torch.bool)
     strangers = (distance.sum(1) - own) / (len(crops) - 1)
@@ -202,14 +175,15 @@ def main(words: Sequence[str] | None = None) -> None:
         crops = [load_image(path) for path in list_pictures(arguments.photographs)]
         print(mapped_photographs(studio, crops), flush=True)
     targets, kinds = held_out_targets(studio, held, arguments.targets)
-    unseen, options = Unseen(studio, arguments.people), OptimizeOptions(steps=arguments.steps)
-    sources = studio.sources(bundled("sources")[:LEARNED_ON], aligned=True)
-    rows, sheet = [], [[None, *(person.inversion for person in unseen.people[:SHEET])]]
+    people = random_people(studio, arguments.people)
+    unseen, options = UnseenPeople(studio, people), OptimizeOptions(steps=arguments.steps)
+    sources = learning_sources(studio)
+    rows, sheet = [], [[None, *(person.inversion for person in people[:SHEET])]]
     for target in tqdm(targets, "targets"):
         row, essences = compare(unseen, target, sources, options)
         rows.append(row)
         for essence in essences.values():
-            cells = unseen.edits(essence, 1.0)[:SHEET]
+            cells = unseen.edits(essence)[:SHEET]
             sheet.append([target.picture, *map(Image.fromarray, cells)])
     grid(sheet, CELL).save(arguments.out / "instant.jpg", quality=88)
     print(table(rows, kinds))

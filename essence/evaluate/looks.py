@@ -29,8 +29,8 @@ from ..studio import Studio, last
 from ..train.common import list_pictures
 from ..values import Essence, Source, Target
 from .metrics import sharpness
+from .unseen import learning_sources
 
-LEARNED_ON = 4
 STRENGTHS = (0.6, 1.0, 1.5)
 SIDE = 256  # pixels at which pictures are compared
 SHEET_COLUMNS = 10
@@ -58,7 +58,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def learn_targets(studio: Studio, out: Path) -> list[tuple[Target, Essence]]:
     """The bundled targets' essences; those that lie in `out` already are not learned again."""
-    sources, learned = studio.sources(bundled("sources")[:LEARNED_ON], aligned=True), []
+    sources, learned = learning_sources(studio), []
     for path in tqdm(bundled("targets"), "targets"):
         target = studio.target(path, aligned=True)
         file = out / f"{path.stem}-{studio.models.id}.essence.safetensors"

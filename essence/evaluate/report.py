@@ -24,12 +24,13 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from ..methods import PRESETS
+from ..methods.invert import inversions
 from ..methods.refine import RefineOptions
 from ..pictures.grids import grid
 from ..pictures.loading import load_image
 from ..pictures.tensors import to_pil
 from ..runtime.files import write_bytes
-from ..runtime.folders import WEIGHTS, bundled
+from ..runtime.folders import WEIGHTS
 from ..studio import TRUNCATION, Studio, last
 from ..train.common import list_pictures, load_pictures, parse_options, to_float
 from ..train.data.labels import SEEN, SEEN_HELD_OUT, read_labels, seen_by_eye
@@ -46,10 +47,10 @@ from .metrics import (
     kid,
     set_features,
 )
+from .unseen import learning_sources
 from .zero_shot import zero_shot_results
 
 MARKS = ("<!-- figures -->", "<!-- end of figures -->")
-LEARNED_ON = 4  # bundled sources
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def inversion_rows(studio: Studio, held: HeldOut, out: Path) -> Iterator[Row]:
             began = time.perf_counter()
             found = invert_pictures(studio, pictures, steps)
             seconds = (time.perf_counter() - began) / len(pictures)
-            made = np.stack([np.asarray(source.inversion) for source in found])
+            made = inversions(found)
             distance = identity_distance(chip_descriptors(made), truth)
             error = np.abs(made.astype(np.float32) - to_rows(pictures)).mean() / 255
             same = (distance < SAME_PERSON).float().mean()
@@ -217,7 +218,7 @@ def essence_rows(studio: Studio, held: HeldOut, options: ReportOptions, out: Pat
     order = random.Random(1).sample(range(len(held.names)), count)
     targets, chosen = order[: options.targets], order[options.targets :]
     sources = invert_pictures(studio, held.pictures[chosen], RefineOptions().steps)
-    learned_on = studio.sources(bundled("sources")[:LEARNED_ON], aligned=True)
+    learned_on = learning_sources(studio)
     # For age, sex, groups and glasses; without labels nothing is said of them.
     probe = None
     if options.tight and options.tight_labels:
@@ -226,8 +227,8 @@ def essence_rows(studio: Studio, held: HeldOut, options: ReportOptions, out: Pat
     ordinary = held.training_paths[:: max(1, len(held.training_paths) // 1000)]
     classify = AttributeClassifier(load_pictures(ordinary, SIDE), probe)
 
-    inversions = np.stack([np.asarray(source.inversion) for source in sources])
-    before, descriptors = classify(at_side(to_channels(inversions))), chip_descriptors(inversions)
+    unedited = inversions(sources)
+    before, descriptors = classify(at_side(to_channels(unedited))), chip_descriptors(unedited)
     preset = dataclasses.replace(PRESETS["essence"], steps=options.steps)
     moved, distances, cosines = [], [], []
     sheet: list[list[Image.Image | None]] = [[None, *(source.inversion for source in sources)]]

@@ -20,12 +20,14 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from ..methods.imagine import ImagineOptions
+from ..methods.invert import inversions
 from ..pictures.faces import detect
 from ..pictures.grids import grid
 from ..studio import Studio, last
 from ..values import Source
 from .judging import FaceJuror, juror_for
 from .metrics import SAME_PERSON, chip_descriptors, identity_distance
+from .unseen import random_people
 
 # Each sentence with what it asks, in the judge's terms: more of it (1) or less (-1). A plain
 # sentence says which sex too, where faces are made of it; an edit begins with "a man" or "a woman",
@@ -130,7 +132,7 @@ def made_faces(
         options = ImagineOptions(count=count, seed=seed)
         sources = last(studio.imagine(studio.text_target(text), options)).result
         pictures = [source.inversion for source in sources]
-        seen = shows(juror.describe(stacked(pictures)), wanted, juror.attributes)
+        seen = shows(juror.describe(inversions(sources)), wanted, juror.attributes)
         asked.append(seen.all(1))
         attributes.append(seen.flatten())
         whole.append(torch.tensor([one_face(picture) for picture in pictures]))
@@ -145,7 +147,7 @@ def edited_faces(
     """Every person edited by every sentence, compared with "a man" or "a woman", at the strength
     that suits; and a sheet.
     """
-    unedited = stacked([source.inversion for source in people])
+    unedited = inversions(people)
     before, descriptors = juror.describe(unedited), chip_descriptors(unedited)
     moved, distance, quiet, strengths = [], [], [], []
     rows: list[list[Image.Image | None]] = [[source.inversion for source in people]]
@@ -169,10 +171,6 @@ def edited_faces(
         ),
         rows,
     )
-
-
-def stacked(pictures: Sequence[Image.Image]) -> np.ndarray:
-    return np.stack([np.asarray(picture) for picture in pictures])
 
 
 def one_face(picture: Image.Image) -> bool:
@@ -217,7 +215,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if not isinstance(juror, FaceJuror) or "mapper" not in studio.models.extras:
         raise UserError(f"The model set '{studio.name}' makes no faces of words.")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    people = [studio.random_source(1000 + i) for i in range(arguments.people)]
+    people = random_people(studio, arguments.people)
     with tqdm(total=2 * len(SENTENCES), desc="words") as bar:
         faces, made = made_faces(studio, juror, arguments.faces, bar.update)
         edits, edited = edited_faces(studio, juror, people, bar.update)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ..errors import BadFile, UserError
@@ -30,17 +31,18 @@ def load_clip(path: str | Path, architecture: str = "") -> ImageText:
     if "embed_dim" not in header.get("config", {}):
         raise BadFile(f"{path.name} is no image-text model: its header has no open_clip config.")
     if TOKEN_ROWS in state:
-        state = with_all_tokens(state, header["config"])
+        state = with_all_tokens(state, header["config"], path.name)
     return ImageText.from_config(header["config"], state, header.get("name", path.stem))
 
 
-def with_all_tokens(state: Mapping[str, Tensor], config: Mapping) -> dict[str, Tensor]:
-    """The tokens that were not kept are zero."""
+def with_all_tokens(state: Mapping[str, Tensor], config: Mapping, name: str) -> dict[str, Tensor]:
+    """The tokens that were not kept are zero. Raises BadFile."""
     state = dict(state)
-    rows, kept = state.pop(TOKEN_ROWS), state[TOKENS]
+    rows, kept = state.pop(TOKEN_ROWS), state.get(TOKENS)
     count = config.get("text_cfg", {}).get("vocab_size", VOCABULARY)
-    if len(rows) != len(kept) or not 0 <= rows.min() <= rows.max() < count:
-        raise BadFile("The image-text model's tokens do not fit its vocabulary: it is damaged.")
+    fit = kept is not None and kept.ndim == 2 and rows.shape == kept.shape[:1] and len(rows)
+    if not fit or rows.dtype != torch.int64 or not 0 <= rows.min() <= rows.max() < count:
+        raise BadFile(f"The tokens in {name} do not fit its vocabulary: the file is damaged.")
     state[TOKENS] = kept.new_zeros(count, kept.shape[1]).index_copy(0, rows, kept)
     return state
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection
 from concurrent.futures import Future
 
 from ..errors import UserError
@@ -24,13 +23,13 @@ class LazyModelSet:
         device: str | None,
         progress: loading.Progress | None,
         lent: bool = False,
-        parts: Collection[str] | None = None,
+        pictures_alone: bool = False,
     ):
         """`model`: a model set by name or path, None for the default. `progress(what, done,
         total)` is called during long work while loading. A device that is `lent` need not be here
-        now. `parts`: the kinds of component that are needed; None: all.
+        now. `pictures_alone`: as in `loading.load_model_set`.
         """
-        self._parts = parts
+        self._pictures_alone = pictures_alone
         self.model = model or loading.default_model()
         self.device = device if lent and device else hardware.device(device)
         self._models: ModelSet | None = None
@@ -87,7 +86,9 @@ class LazyModelSet:
                 self._progress(what, done, total)
 
         try:
-            return loading.load_model_set(self.model, self.device, progress=tell, parts=self._parts)
+            return loading.load_model_set(
+                self.model, self.device, progress=tell, pictures_alone=self._pictures_alone
+            )
         except (RuntimeError, MemoryError) as error:
             if not is_exhausted(error):
                 raise

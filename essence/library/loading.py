@@ -5,7 +5,6 @@ measured where nobody brought them.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -47,13 +46,13 @@ def load_model_set(
     device: str | torch.device = "cpu",
     half: bool | None = None,
     progress: Progress | None = None,
-    parts: Collection[str] | None = None,
+    pictures_alone: bool = False,
 ) -> ModelSet:
     """A model set, by name or path, on `device`.
 
     `half`: bfloat16 where it is safe; None: where it is faster. `progress(what, done, total)` is
-    called during long work. `parts`: the kinds of component to load, PICTURES_ALONE or more; None:
-    all. Raises UserError.
+    called during long work. `pictures_alone`: load no more than inverting and editing take. Raises
+    UserError.
     """
     spec = manifest.find_model_set(model or default_model())
     if spec.missing and may_download(spec):
@@ -62,13 +61,12 @@ def load_model_set(
     require_files(spec)
     if torch.device(device).type == "cuda":
         in_background(ops.compile_kernels)  # meanwhile; who needs them first waits for them
-    kinds = [kind for kind in COMPONENTS if parts is None or kind in parts]
-    if "clip" in kinds:
+    if not pictures_alone:
         import_open_clip()
     published = {name: other.components for name, other in manifest.model_sets().items()}
     generator_path = spec.components["generator"].path
     context = LoadContext(spec.name, generator_path, published, progress)
-    for kind in kinds:
+    for kind in PICTURES_ALONE if pictures_alone else COMPONENTS:
         component = _load_component(kind, spec, context)
         if component is not None:
             context.loaded[kind] = component.to(device)

@@ -80,9 +80,9 @@ TABLES = (BEFORE, WITH, BEHIND, OPENED)
 PERSON, NOUNS = ("person", "face"), ("woman", "man", "baby", "child")
 OPENINGS = ("", "", "a photo of ", "a portrait of ", "a picture of ")
 CHILDREN = ("girl", "boy")  # how a child of either sex is called
-ARTICLES = {"a", "an", "the"}
+ARTICLES, JOINTS = {"a", "an", "the"}, ("with", "and", ",", ".")
 # They hold a sentence together and say nothing of a face.
-FILLERS = {"of", "with", "and", "in", "is", "has", "who", "photo", "portrait", "picture", *PERSON}
+FILLERS = {"of", "in", "is", "has", "who", "photo", "portrait", "picture"}
 
 
 def taught_phrases() -> tuple[str, ...]:
@@ -94,18 +94,7 @@ def taught_phrases() -> tuple[str, ...]:
 def every_phrase() -> list[str]:
     """All that captions are made of."""
     said = [phrase for table in TABLES for phrases in table.values() for phrase in phrases]
-    return [
-        *said,
-        *NOUNS,
-        *PERSON,
-        *CHILDREN,
-        *OPENINGS,
-        *sorted(ARTICLES),
-        "with",
-        "and",
-        ",",
-        ".",
-    ]
+    return [*said, *NOUNS, *PERSON, *CHILDREN, *OPENINGS, *sorted(ARTICLES), *JOINTS]
 
 
 def untaught_words(text: str) -> list[str]:
