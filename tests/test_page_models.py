@@ -377,6 +377,28 @@ def test_a_visitor_goes_over_and_back_and_another_does_not(several, browser):
         app.close()
 
 
+def test_who_changes_their_mind_gets_the_set_named_last(several, browser):
+    app = build(several)
+    _, url, _ = app.launch(prevent_thread_lock=True, quiet=True, **LAUNCH)
+    try:
+        page = browser.new_page(viewport=PHONE)
+        page.set_default_timeout(PATIENCE)
+        page.goto(url)
+        page.click("#random-face")
+        settled(page, 1)
+        page.click("#models summary")
+        button = "document.querySelector('#models button[data-id={}]').click()"
+        # The way back is asked for while the way there is under way.
+        page.evaluate(button.format("two"))
+        expect(page.locator("#models summary")).to_have_text("Models Set two", timeout=PATIENCE)
+        page.evaluate(button.format("one"))
+        expect(page.locator("#models summary")).to_have_text("Models Set one", timeout=PATIENCE)
+        settled(page, 1)
+        page.close()
+    finally:
+        app.close()
+
+
 def test_a_visitor_who_comes_while_the_models_load_is_told(several, browser, slow):
     app = build(several)
     _, url, _ = app.launch(prevent_thread_lock=True, quiet=True, **LAUNCH)

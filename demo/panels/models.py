@@ -21,7 +21,7 @@ from essence import (
     manifest,
 )
 
-from ..events import ADD, NOW, QUIET, Components, Page
+from ..events import ADD, EVERY, NOW, QUIET, Components, Page
 from ..messages import SKIP, errors_told, inform, plural
 from ..rendering import render
 from ..session import Item, Photo, Session, TargetItem
@@ -52,10 +52,11 @@ def connect(page: Page, models: gr.HTML, sources: Components, targets: Component
 
     page.blocks.load(lambda state: arrival(pool, state), session, models, **NOW)
     models.wait(wait_for_models, session, models, concurrency_limit=None, **QUIET)
-    # In the queue of those who add pictures: no inversion by the old models can be under way.
+    # In the queue of those who add pictures: no inversion by the old models can be under way. Who
+    # changes their mind meanwhile waits there too.
     boxes = [sources["examples_box"], targets["essences_box"], targets["notions_box"]]
     boxes.append(sources["imagined"])
-    models.use(use, [session, sources["refine"]], [models, *boxes, *page.view], **ADD)
+    models.use(use, [session, sources["refine"]], [models, *boxes, *page.view], **EVERY, **ADD)
 
 
 # ---- what there is

@@ -73,7 +73,7 @@ def connect(page: Page, parts: Components) -> None:
     connect_cards(page, "sources", parts)
     parts["random"].click(bind(pool, add_random_face), session, view, **EVERY, **ADD)
     face = bind(pool, choose_source_face, id=str, index=int)
-    parts["cards"].face(face, [session, parts["refine"]], view, **ADD)
+    parts["cards"].face(face, [session, parts["refine"]], view, **EVERY, **ADD)
 
 
 # ---- handlers
