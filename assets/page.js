@@ -18,6 +18,16 @@ window.essence = {
     });
   },
 
+  // Answers may overtake each other on their way: the newest stays.
+  newest(element, watch, props) {
+    let [newest, value] = [0, props.value];
+    watch("value", () => {
+      const number = Number(element.querySelector("[data-number]")?.dataset.number ?? newest);
+      if (number < newest) props.value = value;
+      else [newest, value] = [number, props.value];
+    });
+  },
+
   // The models are still being loaded: ask for news of it, once. News do not shut a list that
   // somebody has opened.
   waits(element, trigger, watch, event) {

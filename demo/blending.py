@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,14 +37,19 @@ def draw_cells(studio: Studio, session: Session) -> list[tuple[TargetItem, Sourc
         elif stale:
             rows.setdefault(tuple(stale), []).append(target)
     for items, targets in rows.items():
-        strengths = [target.strength for target in targets]
-        pictures = edited(studio, session, targets, items, strengths, CELL_SIDE)
-        for target, row in zip(targets, pictures, strict=True):
-            for item, picture in zip(items, row, strict=True):
-                made_of = session.recipe(target, item)
-                cell = Cell(item.source, made_of, data_url(picture, CELL_SIDE))
+        # The visitor may change them while pictures are made.
+        targets_now = [replace(target, painted=dict(target.painted)) for target in targets]
+        items_now = [replace(item) for item in items]
+        recipes = [[session.recipe(target, item) for item in items_now] for target in targets_now]
+        strengths = [target.strength for target in targets_now]
+        pictures = edited(studio, session, targets_now, items_now, strengths, CELL_SIDE)
+        for target, *row in zip(targets, recipes, pictures, strict=True):
+            for item, was, made_of, picture in zip(items, items_now, *row, strict=True):
+                if item not in session.stale(target):
+                    continue  # who has changed it meanwhile has drawn it, too
+                cell = Cell(was.source, made_of, data_url(picture, CELL_SIDE))
                 old = session.cell(target, item)
-                if old and old.source is item.source and old.made_of[:-1] == made_of[:-1]:
+                if old and old.source is was.source and old.made_of[:-1] == made_of[:-1]:
                     cell.strip = old.strip  # only the strength is another
                 session.view.cells[target.id, item.id] = cell
                 drawn.append((target, item))
@@ -170,5 +175,5 @@ def embedded_target(studio: Studio, item: TargetItem) -> Target:
     elif known is None or known.picture is not picture:
         target = studio.embed_target(picture, item.name)
         # On ZeroGPU it comes back from another process, with a copy of the picture.
-        item.embedded = dataclasses.replace(target, picture=picture, face_found=item.found)
-    return dataclasses.replace(item.embedded, name=item.name)
+        item.embedded = replace(target, picture=picture, face_found=item.found)
+    return replace(item.embedded, name=item.name)

@@ -78,16 +78,19 @@ def changes(
     anchor = anchor_of(session, strength)
     kept, essence = session.view.changes, target.limited()
     key = (target.essence, target.bands)
-    lacking = []
+    found: dict[str, Change] = {}  # not read back from `kept`, where others put theirs meanwhile
     for item in items:
-        known = kept.get((target.id, item.id, anchor))
-        if known is None or known[0] is not item.source or known[1] != key:
-            lacking.append(item)
+        source, made_of, change = kept.get((target.id, item.id, anchor), (None, None, None))
+        if source is item.source and made_of == key:
+            found[item.id] = change
+    lacking = [item for item in items if item.id not in found]
     if lacking:
-        found = studio.changes([item.source for item in lacking], essence, anchor)
-        for item, change in zip(lacking, found, strict=True):
-            kept[target.id, item.id, anchor] = (item.source, key, change)
-    return [kept[target.id, item.id, anchor][2] for item in items]
+        sources = [item.source for item in lacking]
+        new = studio.changes(sources, essence, anchor)
+        for item, source, change in zip(lacking, sources, new, strict=True):
+            kept[target.id, item.id, anchor] = (source, key, change)
+            found[item.id] = change
+    return [found[item.id] for item in items]
 
 
 def mask_of(studio: Studio, target: TargetItem, item: SourceItem) -> Tensor | None:

@@ -8,7 +8,9 @@ import base64
 import io
 import json
 import textwrap
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from functools import wraps
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,12 +24,25 @@ CELL_SIDE = 256  # pixels of a cell of the grid at most
 SMALLEST_SIDE = 32  # pixels
 JPEG_QUALITY = 90
 
-_serial = count()
+_serial = count(time.time_ns() // 10**6)  # goes on rising if the server starts again
 
 
 def next_serial() -> int:
     """Differs each time, so that the page notices the same thing asked for twice."""
     return next(_serial)
+
+
+def numbered(html: Callable[..., str]) -> Callable[..., str]:
+    """HTML that says how new it is: the page drops an answer that a newer one has overtaken (see
+    `newest` in assets/page.js).
+    """
+
+    @wraps(html)
+    def with_number(*arguments: Any, **options: Any) -> str:
+        number = next_serial()  # before anything is read that may change meanwhile
+        return f'<i hidden data-number="{number}"></i>{html(*arguments, **options)}'
+
+    return with_number
 
 
 def data_url(image: Image.Image | np.ndarray, side: int | None = None) -> str:

@@ -166,19 +166,34 @@ def test_items_move_and_stay_inside(studio, session):
     assert html.index(f'data-row="{second}"') < html.index(f'data-row="{first}"')
 
 
-def test_what_moves_while_a_grid_is_drawn_is_not_moved_back(studio, session, monkeypatch):
-    draw, (ada, *_) = items.show_grid, session.items.sources
+def test_what_changes_while_cells_are_drawn_is_not_taken_for_drawn(studio, session, monkeypatch):
+    first, make = next(iter(session.items.targets)), blending.edited
 
-    def moved_meanwhile(*arguments):
-        drawn = draw(*arguments)
-        if list(session.items.sources)[0] == ada:
-            items.move(studio, session, ada, 1)
-        return drawn
+    def changed_meanwhile(*arguments):
+        monkeypatch.setattr(blending, "edited", make)
+        made = make(*arguments)
+        grid.switch_band(studio, session, first, "coarse")  # as another thread may
+        return made
 
-    monkeypatch.setattr(items, "show_grid", moved_meanwhile)
-    cards_shown, _, grid_shown = items.show(studio, session)
-    for html in (cards_shown, grid_shown):
-        assert html.index("ben") < html.index("ada")
+    monkeypatch.setattr(blending, "edited", changed_meanwhile)
+    grid.switch_band(studio, session, first, "fine")
+    shown = {key: cell.url for key, cell in session.view.cells.items()}
+    session.view.cells.clear()
+    blending.draw_cells(studio, session)
+    assert shown == {key: cell.url for key, cell in session.view.cells.items()}
+
+
+def test_what_is_shown_says_how_new_it_is(session):
+    numbers = [int(re.search(r'data-number="(\d+)"', html)[1]) for html in shown_twice(session)]
+    assert numbers == sorted(set(numbers))
+
+
+def shown_twice(session: Session) -> list[str]:
+    return [
+        html(session)
+        for html in (cards.sources_html, cards.targets_html, grid.grid_html)
+        for _ in range(2)
+    ]
 
 
 def test_names_are_one_short_line(studio, session):

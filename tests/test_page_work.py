@@ -243,6 +243,34 @@ def test_layer_switches(visit, studio):
     expect(page.locator("#board .cell img")).to_have_attribute("src", whole, timeout=PATIENCE)
 
 
+def test_an_answer_that_is_overtaken_does_not_stay(visit):
+    page = visit()
+    random_faces(page, 1)
+    load_essences(page)
+    expect(page.locator("#board .cell img")).to_have_count(1, timeout=PATIENCE)
+    coarse, fine = (page.locator(f"[data-band={band}]") for band in ("coarse", "fine"))
+    held = []
+
+    def hold(route):
+        answer = route.fetch()  # the server has done it
+        held.append((route, answer))
+        if len(held) > 1:
+            route.fulfill(response=answer)
+
+    page.route("**/run/**", hold)
+    coarse.click()
+    while not held:
+        page.wait_for_timeout(20)
+    fine.click()
+    expect(fine).to_have_attribute("aria-pressed", "false", timeout=PATIENCE)
+    expect(coarse).to_have_attribute("aria-pressed", "false")
+    late, answer = held[0]
+    with page.expect_response(lambda response: response.request == late.request):
+        late.fulfill(response=answer)
+    page.wait_for_timeout(500)
+    expect(fine).to_have_attribute("aria-pressed", "false")
+
+
 def test_values_can_be_typed_and_reset(visit):
     page = visit()
     random_faces(page, 1)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..rendering import render
+from ..rendering import numbered, render
 from ..session import Session
 
 
+@numbered
 def sources_html(session: Session, pending: str = "") -> str:
     """`pending`: the name of a picture that is still being read."""
     items = list(session.items.sources.values())
@@ -18,6 +19,7 @@ def sources_html(session: Session, pending: str = "") -> str:
     return render("sources.html", items=items, pending=pending, removed=removed)
 
 
+@numbered
 def targets_html(session: Session, pending: str = "") -> str:
     """`pending`: the name of a picture that is still being read."""
     items = list(session.items.targets.values())

@@ -18,12 +18,13 @@ UNRESTORED = {"interactive": False}
 EXAMPLES_JS = "essence.clicks(element, trigger, ['pick'])"
 CARDS_JS = """
 essence.clicks(element, trigger, ['remove', 'face', 'choice', 'move', 'crop', 'undo']);
+essence.newest(element, watch, props);
 essence.names(element, trigger, 'rename');
 essence.undo(element, watch);"""
 
 
 def html(value: str = "", js: str | None = None, **options: Any) -> gr.HTML:
-    """HTML; `js` runs once with `element`, `trigger`, `watch` and `server`."""
+    """HTML; `js` runs once with `element`, `trigger`, `props`, `watch` and `server`."""
     return gr.HTML(value, js_on_load=js, apply_default_css=False, **options)
 
 

@@ -30,7 +30,7 @@ from .. import scales
 from ..blending import STRIP_STRENGTHS, draw_cells, make_strips, measure_cells
 from ..events import EVERY, NOW, QUIET, Components, Page, bind
 from ..messages import SKIP, errors_told
-from ..rendering import data_element, render
+from ..rendering import data_element, numbered, render
 from ..session import (
     ALL_BANDS,
     MIX,
@@ -67,6 +67,7 @@ EXPLANATION = (
 GRID_JS = """essence.clicks(element, trigger,
   ['look', 'save', 'grid', 'cells', 'band', 'part', 'mixing', 'figures', 'appearance', 'suiting',
   'budget']);
+essence.newest(element, watch, props);
 essence.grid(element, trigger, watch, server, 'ask');
 essence.together(element);"""
 COMPARE_JS = """essence.compare(element, watch);
@@ -281,6 +282,7 @@ def choose_budget(studio: Studio, session: Session, budget: str) -> str:
 # ---- HTML
 
 
+@numbered
 def grid_html(session: Session) -> str:
     """The grid or the mixture as it was drawn last, or what is missing for one."""
     columns, rows = session.items.ready(), session.rows()

@@ -27,17 +27,7 @@ Shown = tuple[Any, Any, Any]  # HTML of the sources, the targets and the grid; o
 def show(studio: Studio, session: Session) -> Shown:
     """Everything that handlers may change, with essences for new targets and the grid drawn."""
     answer_at_once(studio, session)
-    while True:
-        order = order_of(session)
-        grid = show_grid(studio, session)
-        # Meanwhile the visitor may have moved or removed something, and its own answer may have
-        # come sooner: an older order would come after it and stay.
-        if order == order_of(session):
-            return sources_html(session), targets_html(session), grid
-
-
-def order_of(session: Session) -> tuple[list[str], list[str]]:
-    return list(session.items.sources), list(session.items.targets)
+    return sources_html(session), targets_html(session), show_grid(studio, session)
 
 
 # ---- events

@@ -115,9 +115,11 @@ def apply_change(
     for rows in row_bands(height, width):
         factors, added, lost, blurred = (enlarge_rows(field, height, rows) for field in wide)
         colour = edited[:, rows]
-        difference = added + (factors.unflatten(0, (3, 3)) * colour).sum(1)
+        difference = added
+        for k, own in enumerate(colour):  # a third of the time of a product that is summed up
+            difference = torch.addcmul(difference, factors[k::3], own)
         if strength > 0:
-            difference += lost * (colour - blurred)
+            difference.addcmul_(lost, colour - blurred)
         edited[:, rows] = (colour + strength * difference).clamp(-1, 1)
     return edited
 
@@ -195,7 +197,7 @@ def warp(picture: Tensor, displacement: Tensor, fine: Tensor | None = None) -> T
         places = grid_points(height, width, rows) - shift
         places += enlarge_rows(wide, height, rows).permute(1, 2, 0)
         warped[:, rows] = F.grid_sample(
-            fine[None], places[None], sampling, "reflection", align_corners=False
+            fine[None], places[None], sampling, "border", align_corners=False
         )[0]
     return warped
 
