@@ -59,7 +59,9 @@ def read_until(stream, pattern: str) -> str:
 LEARN = ("extract", "--model", "mini", "--target", str(GRIN), "--refine", "0", "--steps", "100000")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_signal_ends_the_learning_and_keeps_the_essence(start, tmp_path, number):
     work = start(*LEARN, "--out", "e.safetensors", stdin=subprocess.DEVNULL)
     read_until(work.stderr, r"\| ([2-9]|[1-9]\d+)/100000")  # the first may be half taken

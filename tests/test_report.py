@@ -69,6 +69,7 @@ def people(tmp_path_factory):
 
 def test_one_command_measures_everything_and_fills_the_card(people, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "RefineOptions", partial(RefineOptions, steps=3))
+    monkeypatch.setattr(report, "learning_sources", lambda studio: [studio.random_source(0)])
     card = tmp_path / "card.md"
     card.write_text(f"before\n{report.MARKS[0]}\nold\n{report.MARKS[1]}\nafter\n")
     words = ["--data", str(people), "--out", str(tmp_path / "out"), "--card", str(card)]

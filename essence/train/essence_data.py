@@ -126,24 +126,29 @@ class EssenceDataset:
             picture, _ = augment.light(picture, rng, options.lit)
         seen = augment.degrade(picture, rng) if options.degraded else picture
         return Batch(
-            resample(seen, options.input_size, "antialias"), picture, *self.people(options, rng)
+            resample(seen, options.input_size, "antialias"),
+            picture,
+            *self.people(options, options.batch, rng),
         )
 
-    def people(self, options: EssenceOptions, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Sources [P, D], and which of them each target is tried on, [B, N]."""
+    def people(
+        self, options: EssenceOptions, count: int, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Sources [P, D], and which of them each of `count` targets is tried on, [count, N]."""
         if options.fixed:
             rng = torch.Generator(rng.device).manual_seed(options.seed)
         w = self.axes.sample(options.sources if options.fixed else options.pool, rng)
-        shuffled = torch.rand(options.batch, len(w), generator=rng, device=rng.device).argsort(1)
+        shuffled = torch.rand(count, len(w), generator=rng, device=rng.device).argsort(1)
         return w, shuffled[:, : options.sources]
 
     def validation_batch(self, options: EssenceOptions) -> Batch:
-        """The pictures kept for it as they are, each on the same few people."""
+        """The pictures kept for it as they are, each on people of its own, always the same: with
+        two or three for all of them, what is best is best for those.
+        """
         rng = torch.Generator(self.pictures.device).manual_seed(options.seed + 1)
         picture = to_float(self.validation)
-        w = self.axes.sample(options.sources, rng)
-        chosen = torch.arange(len(w), device=w.device).expand(len(picture), -1)
-        return Batch(resample(picture, options.input_size, "antialias"), picture, w, chosen)
+        seen = resample(picture, options.input_size, "antialias")
+        return Batch(seen, picture, *self.people(options, len(picture), rng))
 
 
 def load_dataset(options: EssenceOptions, models: ModelSet, out: Path) -> EssenceDataset:

@@ -5,6 +5,7 @@ Units are the picture's, x to the right and y down in [0, 1].
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -57,7 +58,11 @@ class Canvas:
         return np.exp(-(((self.x - centre[0]) / rx) ** 2 + ((self.y - centre[1]) / ry) ** 2))
 
     def paint(self, mask: np.ndarray, colour: Colour, alpha: float = 1.0) -> None:
-        self.pixels += (np.array(colour, np.float32) - self.pixels) * (mask * alpha)[..., None]
+        rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+        if rows.size:
+            part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            window = self.pixels[part]
+            window += (np.array(colour, np.float32) - window) * (mask[part] * alpha)[..., None]
 
     def ball(
         self,
@@ -120,8 +125,13 @@ class Canvas:
     def _mask(self, pen_stroke: Callable[[ImageDraw.ImageDraw], None], blur: float) -> np.ndarray:
         sheet = Image.new("L", (self.side, self.side))
         pen_stroke(ImageDraw.Draw(sheet))
-        if blur:
-            sheet = sheet.filter(ImageFilter.GaussianBlur(blur * self.side))
+        if blur and (drawn := sheet.getbbox()):
+            deviation = blur * self.side
+            margin = math.ceil(4 * deviation) + 4  # further than the blur carries
+            low = [max(value - margin, 0) for value in drawn[:2]]
+            high = [min(value + margin, self.side) for value in drawn[2:]]
+            soft = sheet.crop((*low, *high)).filter(ImageFilter.GaussianBlur(deviation))
+            sheet.paste(soft, tuple(low))
         return np.asarray(sheet, np.float32) / 255
 
 
