@@ -96,14 +96,14 @@ def mapper(generator: Generator, clip: ImageText, axes: LatentAxes, styles: bool
         depth=1,
         styles=generator.styles(w) if styles else [],
         generator=fingerprint(generator),
-        clip=fingerprint(clip),
+        clip=fingerprint(clip.model.visual),
     )
     return made.eval().requires_grad_(False)
 
 
 def essence_encoder(generator: Generator, clip: ImageText) -> EssenceEncoder:
     """Untrained, for these two."""
-    bound = (fingerprint(network) for network in (generator, clip))
+    bound = (fingerprint(network) for network in (generator, clip.model.visual))
     encoder = Encoder4Editing(ENCODER)
     for head in encoder.styles:
         head.linear.weight.data *= 0.2  # essences that change a face, and do not replace it

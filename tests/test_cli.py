@@ -232,6 +232,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(run, line, says):
         ("train teeth", "train.mouth_colour"),
         ("train inverter", "train.inverter"),
         ("train clip", "train.clip"),
+        ("train texts", "train.texts"),
         ("evaluate models", "evaluate.report"),
         ("evaluate essences", "evaluate.essences"),
     ],

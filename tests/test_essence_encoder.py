@@ -63,13 +63,15 @@ def test_our_inverters_are_refused(models, tmp_path):
         load_essence_encoder(tmp_path / "l.safetensors")
 
 
-@pytest.mark.parametrize("kind", ["generator", "clip"])
-def test_one_of_other_models_is_refused(tmp_path, kind):
+@pytest.mark.parametrize(
+    "kind, called", [("generator", "generator"), ("clip", "image-text encoder")]
+)
+def test_one_of_other_models_is_refused(tmp_path, kind, called):
     folder = fakes.files(tmp_path / "set")
     other = load_essence_encoder(folder / "essence.safetensors")
     setattr(other, kind, "00000000")
     save_essence_encoder(other, folder / "essence.safetensors", half=False)
-    with pytest.raises(BadFile, match=f"another {kind} .00000000.*train essence"):
+    with pytest.raises(BadFile, match=f"another {called} .00000000.*train essence"):
         loading.load_model_set(str(folder), half=False)
     config = dataclasses.replace(fakes.ENCODER, layers=6)
     other.encoder = Encoder4Editing(config)

@@ -15,6 +15,7 @@ from essence import PRESETS, BadFile, Essence, ImagineOptions, Studio, UserError
 from essence.cli import main as cli
 from essence.library import checkpoints, loading
 from essence.library.checkpoints import load_mapper, save_mapper
+from essence.library.clip_files import load_clip, save_clip
 from essence.methods.map import EMPHASIS, MapOptions, map_target
 from essence.methods.strength import StrengthOptions, auto_strength
 from essence.methods.words import text_target
@@ -77,15 +78,25 @@ def test_other_files_are_no_mappers(tmp_path):
         load_mapper(tmp_path / "l.safetensors")
 
 
-@pytest.mark.parametrize("kind", ["generator", "clip"])
-def test_a_mapper_of_other_models_is_refused(models, tmp_path, kind):
+@pytest.mark.parametrize(
+    "kind, called", [("generator", "generator"), ("clip", "image-text encoder")]
+)
+def test_a_mapper_of_other_models_is_refused(models, tmp_path, kind, called):
     folder = fakes.files(tmp_path / "set")
     assert "mapper" in loading.load_model_set(str(folder), half=False).extras
     other = mapper(models)
     setattr(other, kind, "00000000")
     save_mapper(other, folder / "mapper.safetensors", half=False)
-    with pytest.raises(BadFile, match=f"another {kind} .00000000.*train mapper"):
+    with pytest.raises(BadFile, match=f"another {called} .00000000.*train mapper"):
         loading.load_model_set(str(folder), half=False)
+
+
+def test_the_text_side_may_be_taught_anew(tmp_path):
+    folder = fakes.files(tmp_path / "set")
+    encoder = load_clip(folder / "clip.safetensors")
+    encoder.model.text_projection.data += 1
+    save_clip(encoder.config, encoder.model.state_dict(), folder / "clip.safetensors", half=False)
+    assert {"mapper", "essence"} <= set(loading.load_model_set(str(folder), half=False).extras)
 
 
 # ---- the recipe

@@ -133,7 +133,7 @@ def test_one_command_makes_every_model_and_the_next_one_nothing(tmp_path):
     words += ["--out", str(tmp_path / "run"), "--licence", "stated", "--device", "cpu"]
     options = everything.parse_options(AllOptions, words)
     made = everything.train(options)
-    assert {"generator", "clip", "essence", "mapper", "judge", "report"} <= set(made)
+    assert {"generator", "clip", "texts", "essence", "mapper", "judge", "report"} <= set(made)
     found = Studio(str(tmp_path / "run" / "models"), "cpu")
     assert {"mapper", "essence"} <= set(found.models.extras)
     assert found.random_source(1).inversion.size == (128, 128)

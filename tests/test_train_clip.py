@@ -13,10 +13,10 @@ from PIL import Image, ImageDraw
 
 from essence.errors import UserError
 from essence.evaluate import zero_shot
-from essence.library.clip_files import load_clip
+from essence.library.clip_files import load_clip, save_clip
 from essence.models.clip import ImageText
 from essence.pictures.tensors import to_tensor
-from essence.train import clip, clip_batches
+from essence.train import clip, clip_batches, texts
 from essence.train.clip import train
 from essence.train.clip_batches import ClipDataset, WordTokenizer, contrastive_loss
 from essence.train.clip_data import ClipOptions, held_out_rows, load_faces
@@ -417,3 +417,41 @@ def test_people_seen_for_measuring_are_never_trained_on():
         return {line.split(",")[0] for line in path.read_text().splitlines()[1:]}
 
     assert not names(SEEN) & names(SEEN_HELD_OUT)
+
+
+def test_texts_learn_rare_answers_and_pictures_stay(folder, tmp_path):
+    """Of twelve faces two do not smile: as often asked for as the others."""
+    run = tmp_path / "run"
+    start = train(ClipOptions(data=str(folder), out=str(run), **TINY))
+    files = {"faces": str(run / "faces.pt"), "start": str(start), "out": str(tmp_path / "texts")}
+    few = {"steps": 40, "batch": 8, "pictures": 16, "asked": 32, "rate": 1e-2, "device": "cpu"}
+    learned = load_clip(texts.train(texts.TextOptions(**files, **few)))
+    before, images = load_clip(start), torch.rand(2, 3, 32, 32)
+    assert torch.equal(before.encode(images), learned.encode(images))
+    said = learned.embed_texts(["a smiling man", "a photo of a serious woman"])
+    assert not torch.allclose(before.embed_texts(["a smiling man"])[0], said[0], atol=1e-3)
+    assert not said[:, -1].any(), "the ground coordinate belongs to pictures"
+    rows = (tmp_path / "texts" / "log.csv").read_text().splitlines()
+    losses = [float(row.split(",")[2]) for row in rows[1:]]
+    assert len(losses) == 2 and losses[1] < losses[0]
+
+
+def test_every_answer_is_drawn_equally_often():
+    right = torch.zeros(100, 3, dtype=torch.bool)
+    right[:98, 0] = right[98:, 1] = True  # and the third is nowhere
+    question = texts.Question([], torch.arange(100) + 7, right, torch.rand(100) + 0.1)
+    rows, known = question.draw(64, torch.Generator().manual_seed(0))
+    assert known.sum(0).tolist() == [32, 32, 0]
+    assert torch.equal(right[rows - 7], known)
+
+
+def test_texts_are_refused_without_what_the_encoders_recipe_made(folder, tmp_path):
+    with pytest.raises(UserError, match="give what `train clip` made"):
+        texts.train(texts.TextOptions(faces="none.pt", start="none", out=str(tmp_path)))
+    run = tmp_path / "run"
+    start = train(ClipOptions(data=str(folder), out=str(run), **TINY))
+    another = load_clip(start)
+    save_clip(another.config, another.model.state_dict(), tmp_path / "other.safetensors")
+    files = {"faces": str(run / "faces.pt"), "start": str(tmp_path / "other.safetensors")}
+    with pytest.raises(UserError, match="was not made by `train clip`"):
+        texts.train(texts.TextOptions(**files, out=str(tmp_path)))

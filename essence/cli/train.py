@@ -11,6 +11,7 @@ RECIPES = {
     "teeth": "train.mouth_colour",
     "inverter": "train.inverter",
     "clip": "train.clip",
+    "texts": "train.texts",
     "mapper": "train.mapper",
     "essence": "train.essence",
     "judge": "train.judge",

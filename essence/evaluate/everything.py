@@ -20,7 +20,7 @@ import torch
 from ..errors import UserError
 from ..runtime.files import write_bytes
 from ..studio import Studio
-from ..train import clip, essence, generator, inverter, judge, mapper, mouth_colour
+from ..train import clip, essence, generator, inverter, judge, mapper, mouth_colour, texts
 from ..train.clip_data import ClipOptions
 from ..train.common import described, parse_options
 from ..train.essence_data import EssenceOptions
@@ -39,6 +39,7 @@ WHOLE: dict[str, dict[str, Any]] = {
     "teeth": {},
     "inverter": {"minutes": 120.0, "batch": 24, "generated": 6, "bank": 1024, "rendered": 8},
     "clip": {"minutes": 120.0, "steps": 200_000, "generated": 8000, "drawings": 120, "relit": 2},
+    "texts": {},
     "judge": {"minutes": 60.0},
     "essence": {"minutes": 90.0, "steps": 100_000, "bank": 8192, "drawings": 120},
     "mapper": {"samples": 7200},
@@ -52,6 +53,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "teeth": {"steps": 2, "batch": 2},
     "inverter": {"steps": 3, "batch": 4, "generated": 2, "bank": 8, "rendered": 4},
     "clip": {"steps": 3, "batch": 16, "generated": 16, "every": 3},
+    "texts": {"steps": 2, "batch": 16, "asked": 16},
     "judge": {"steps": 3, "batch": 16},
     "essence": {"steps": 3, "batch": 2, "bank": 8, "drawings": 1, "validated": 4},
     "mapper": {"samples": 64, "steps": 20, "batch": 16},
@@ -138,7 +140,14 @@ def train(options: AllOptions) -> list[str]:
         tight_labels=tight_labels,
         start=part_of(options.start, "clip"),
     )
-    networks = drawn_by | {"clip": str(clip_run / "clip.safetensors")}
+    text_run = runs.recipe(
+        "texts",
+        texts.train,
+        texts.TextOptions,
+        faces=str(clip_run / "faces.pt"),
+        start=str(clip_run / "clip.safetensors"),
+    )
+    networks = drawn_by | {"clip": str(text_run / "clip.safetensors")}
     essence_run = runs.recipe(
         "essence",
         essence.train,

@@ -150,9 +150,15 @@ def _measured_axes(context: LoadContext) -> LatentAxes | None:
 def _check_bound(
     name: str, recipe: str, component: Mapper | EssenceEncoder, context: LoadContext
 ) -> None:
-    """What was trained with one generator and one image-text encoder works with those alone."""
-    for kind, wanted in (("generator", component.generator), ("clip", component.clip)):
-        found = fingerprint(context.loaded[kind])
+    """What was trained with one generator and one image-text encoder's image side works with those
+    alone. The text side may be taught anew.
+    """
+    generator, clip = context.loaded["generator"], context.loaded["clip"]
+    for kind, network, wanted in (
+        ("generator", generator, component.generator),
+        ("image-text encoder", clip.model.visual, component.clip),
+    ):
+        found = fingerprint(network)
         if wanted and wanted != found:
             raise BadFile(
                 f"The {name} of '{context.name}' was trained for another {kind} ({wanted}; this "

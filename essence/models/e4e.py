@@ -200,8 +200,8 @@ class EssenceEncoder(nn.Module):
     """
 
     def __init__(self, encoder: Encoder4Editing, generator: str = "", clip: str = ""):
-        """`generator` and `clip` are the fingerprints of the models that it was trained with; empty
-        where the file did not say.
+        """`generator` and `clip` are the fingerprints of what it was trained with: a generator, and
+        the image side of an image-text encoder; empty where the file did not say.
         """
         super().__init__()
         self.encoder, self.generator, self.clip = encoder, generator, clip

@@ -33,7 +33,9 @@ class Mapper(nn.Module):
     """
 
     def __init__(self, config: MapperConfig, generator: str = "", clip: str = ""):
-        """`generator` and `clip` are the fingerprints of the models that it was trained for."""
+        """`generator` and `clip` are the fingerprints of what it was trained for: a generator, and the
+        image side of an image-text encoder.
+        """
         super().__init__()
         self.config, self.generator, self.clip = config, generator, clip
         e, k, width = config.embed_dim, config.axes, config.width

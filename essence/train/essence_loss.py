@@ -28,7 +28,7 @@ def load_models(options: EssenceOptions, device: str) -> tuple[ModelSet, dict[st
     import_open_clip()
     generator = load_generator(options.generator).to(device)
     clip = load_clip(options.clip).to(device)
-    bound = {"generator": fingerprint(generator), "clip": fingerprint(clip)}
+    bound = {"generator": fingerprint(generator), "clip": fingerprint(clip.model.visual)}
     models = ModelSet(
         "training",
         bound["generator"],

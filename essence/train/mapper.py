@@ -142,7 +142,7 @@ class Trainer:
         import_open_clip()
         self.generator = load_generator(options.generator).to(device)
         clip, axes = load_clip(options.clip).to(device), load_latents(options.latents).to(device)
-        models = {"generator": fingerprint(self.generator), "clip": fingerprint(clip)}
+        models = {"generator": fingerprint(self.generator), "clip": fingerprint(clip.model.visual)}
         teacher = load_essence_encoder(options.essence) if options.essence else None
         used = models | ({"essence": fingerprint(teacher)} if teacher else {})
         clip.fold_norms()
