@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from essence import PRESETS, BadFile, Essence, ImagineOptions, Studio, UserError
 from essence.cli import main as cli
 from essence.library import checkpoints, loading
 from essence.library.checkpoints import load_mapper, save_mapper
 from essence.library.clip_files import load_clip, save_clip
+from essence.methods.imagine import WORDS_REACH, mapped_faces
 from essence.methods.map import EMPHASIS, MapOptions, map_target
 from essence.methods.strength import StrengthOptions, auto_strength
 from essence.methods.words import text_target
@@ -246,6 +248,18 @@ def test_faces_come_closer_to_the_words_and_differ(models):
     # What is kept is what was drawn.
     drawn = models.render(faces[0].w[None])[0].astype(int)
     assert np.abs(drawn - np.asarray(faces[0].inversion)).max() <= 1
+
+
+def test_words_reach_no_further_than_pictures_do(models):
+    mapper, words = models.extras["mapper"], text_target(models, TEXT)
+    picture = dataclasses.replace(words, picture=Image.new("RGB", (32, 32)), text="")
+    choice = ImagineOptions(count=2, variety=0.0)
+    reach = [
+        (mapped_faces(models, each, choice)[1] - mapper.centre).norm(dim=1).max().item()
+        for each in (words, picture)
+    ]
+    assert reach[0] == pytest.approx(min(WORDS_REACH * mapper.spread.item(), reach[1]), rel=1e-4)
+    assert reach[1] == pytest.approx(mapper.residual(words.embedding).norm().item(), rel=1e-4)
 
 
 def test_the_same_seed_makes_the_same_faces(models):

@@ -37,7 +37,6 @@ MEASURED_QUESTIONS = {
     "smile": ("smile", "yes", "no"),
     "mouth open": ("mouth open", "yes", "no"),
     "hair length": ("hair long", "long", "short"),
-    "beard": ("beard", "yes", "no"),
 }
 AGE_GROUPS = {
     "0-2": "0-19",

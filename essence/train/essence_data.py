@@ -66,9 +66,9 @@ class EssenceOptions:
     lambda_consistency: float = 0.5
     lambda_norm: float = described(0.0, "of |b|, paper and released code")
     lambda_identity: float = described(
-        5.0, "of the square of what a face goes beyond --distance from itself; 0: never measured"
+        12.0, "of the square of what a face goes beyond --distance from itself; 0: never measured"
     )
-    distance: float = described(0.36, "by dlib's face network")
+    distance: float = described(0.26, "by dlib's face network: as far as `optimize` goes")
     penalty: float = described(0.004, "of |u|^2 + layer-penalty * mean |v|^2, as in `optimize`")
     layer_penalty: float = 15.0
     reach: float = described(3.0, "standard deviations at which a source stops; 0: nowhere")
