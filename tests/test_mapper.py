@@ -18,7 +18,7 @@ from essence.library import checkpoints, loading
 from essence.library.checkpoints import load_mapper, save_mapper
 from essence.library.clip_files import load_clip, save_clip
 from essence.methods.imagine import WORDS_REACH, mapped_faces
-from essence.methods.map import EMPHASIS, MapOptions, map_target
+from essence.methods.map import EMPHASIS, PAIR_EMPHASIS, MapOptions, map_target
 from essence.methods.strength import StrengthOptions, auto_strength
 from essence.methods.words import text_target
 from essence.runtime import folders
@@ -181,7 +181,9 @@ def test_it_says_nearly_what_the_encoder_says(learned):
     assert F.cosine_similarity(said, wanted).mean() > 0.7
 
 
-@pytest.mark.parametrize("of, times", [("picture", 1.0), ("words", EMPHASIS), ("a pair", 1.0)])
+@pytest.mark.parametrize(
+    "of, times", [("picture", 1.0), ("words", EMPHASIS), ("a pair", PAIR_EMPHASIS)]
+)
 def test_instant_essences_are_then_the_encoders_and_doubles_are_not(models, learned, of, times):
     _, one = learned
     assert one.config.essences

@@ -21,6 +21,8 @@ DOUBLE_SHARE = 0.55
 # times, words move people as far as pictures do, and look more like them than the double's share
 # at the same distance (docs/LOG.md, 2026-11-27).
 EMPHASIS = 2.0
+# And so does the little by which two sentences differ.
+PAIR_EMPHASIS = 1.5
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,16 @@ def mapped_essence(models: ModelSet, target: Target, factor: float | None = None
     mapper = mapper_of(models)
     residual = residual_of(mapper, target)
     if mapper.config.essences:
-        words_alone = target.picture is None and target.direction is None
-        b, whole = mapper.essence((EMPHASIS if words_alone else 1.0) * residual), 1.0
+        b, whole = mapper.essence(emphasis_of(target) * residual), 1.0
     else:
         b, whole = mapper.shift(residual), DOUBLE_SHARE
     return ((whole if factor is None else factor) * b).expand(models.latent_shape)
+
+
+def emphasis_of(target: Target) -> float:
+    if target.direction is not None:
+        return PAIR_EMPHASIS
+    return EMPHASIS if target.picture is None else 1.0
 
 
 def residual_of(mapper: Mapper, target: Target) -> Tensor:
