@@ -33,8 +33,8 @@ class Mapper(nn.Module):
     """
 
     def __init__(self, config: MapperConfig, generator: str = "", clip: str = ""):
-        """`generator` and `clip` are the fingerprints of what it was trained for: a generator, and the
-        image side of an image-text encoder.
+        """`generator` and `clip` are the fingerprints of what it was trained for: a generator, and
+        the image side of an image-text encoder.
         """
         super().__init__()
         self.config, self.generator, self.clip = config, generator, clip
