@@ -303,7 +303,9 @@ def test_a_failing_compiler_is_a_reason(monkeypatch, tmp_path):
     toolkit() is None or torch.version.cuda is None, reason="needs nvcc and a torch with CUDA"
 )
 @pytest.mark.parametrize(
-    "wanted", [ARCHITECTURES[-1:], pytest.param(ARCHITECTURES + NEWER, marks=pytest.mark.slow)]
+    # Not one that a test above fails to build: torch remembers by name.
+    "wanted",
+    [ARCHITECTURES[1:2], pytest.param(ARCHITECTURES + NEWER, marks=pytest.mark.slow)],
 )
 def test_kernels_compile_for_an_architecture(monkeypatch, tmp_path, wanted):
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
