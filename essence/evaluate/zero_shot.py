@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..models.clip import ImageText
+from ..train.clip_batches import embed_pictures
 from ..train.common import to_float
 from ..train.data.attributes import MEASURED, measure_attributes
 from ..train.data.captions import prompts
@@ -49,12 +50,6 @@ AGE_GROUPS = {
     "60-69": "50+",
     "more than 70": "50+",
 }
-
-
-@torch.no_grad()
-def embed_pictures(model: ImageText, pictures: Tensor) -> Tensor:
-    """uint8 [N, 3, H, W] to [N, E]."""
-    return torch.cat([model.embed_images(to_float(part)) for part in pictures.split(64)])
 
 
 @torch.no_grad()

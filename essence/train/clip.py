@@ -61,6 +61,7 @@ COLUMNS = (
 )
 CAPTION_PICTURES = 1024  # pictures among which a caption's mean target is taken
 LAST_RATE = 0.02  # of `lr`
+MOST_SCALE = 30.0  # of the cosines in the contrastive loss
 FLIP_SHARE = 0.5  # of a batch
 TIGHT_TRUST = 0.5  # half of a tight crop's target is a guess
 
@@ -304,7 +305,7 @@ class TrainingStep:
         cosine = ((1 - (unit * F.normalize(target, dim=1)).sum(1)) * trust).mean()
         square = ((found - target).square().sum(1) * trust).mean()
         agree = captions.agreement(used, facts)
-        contrast = contrastive_loss(text @ unit.T * scale.float().clamp(max=30), agree)
+        contrast = contrastive_loss(text @ unit.T * scale.float().clamp(max=MOST_SCALE), agree)
         others = batches.rows(CAPTION_PICTURES, rng)
         suits = captions.agreement(used, dataset.facts[others]) > 0
         centroid = centroid_loss(text, suits, F.normalize(dataset.targets(others), dim=1))

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 
-from ..models.clip import CLIP_MEAN, CLIP_STD
+from ..models.clip import CLIP_MEAN, CLIP_STD, ImageText
 from ..pictures.tensors import resample
 from .augment import degrade
 from .common import to_float
@@ -150,6 +150,12 @@ def caption_bank(facts: Tensor, context: int, seed: int) -> tuple[Tensor, Tensor
             used.append(captions.indices(names, captions.MOST_USED))
     shape = (len(facts), CAPTIONS, -1)
     return torch.tensor(tokens, dtype=torch.int32).view(shape), torch.tensor(used).view(shape)
+
+
+@torch.no_grad()
+def embed_pictures(model: ImageText, pictures: Tensor) -> Tensor:
+    """uint8 [N, 3, H, W] to unit embeddings [N, E]."""
+    return torch.cat([model.embed_images(to_float(part)) for part in pictures.split(64)])
 
 
 class WordTokenizer:

@@ -24,19 +24,21 @@ from ..errors import UserError
 from ..library.clip_files import load_clip, save_clip
 from ..models.clip import TAUGHT, ImageText
 from ..models.vocabulary import every_phrase
-from .clip_batches import CAPTIONS, ClipDataset, contrastive_loss
+from .clip import LAST_RATE, MOST_SCALE
+from .clip_batches import CAPTIONS, ClipDataset, contrastive_loss, embed_pictures
 from .common import (
     CsvLog,
+    descend,
     described,
     parse_options,
     step_generator,
-    to_float,
     update_average,
     warm_cosine,
 )
 from .data import captions
 from .data.captions import FACTS
 from .data.faces import Faces
+from .recording import set_rates
 
 # Of the facts in one row a picture shows one; of ages two may hold.
 QUESTIONS = (
@@ -55,8 +57,6 @@ QUESTIONS = (
 SAID = 2  # prompts for each answer in a step
 COLUMNS = ("step", "loss", "answers", "captions", "moved")
 LOGGED = 20  # steps between two rows
-LAST_RATE = 0.02
-MOST_SCALE = 30.0  # of the cosines, as in the encoder's own recipe
 
 
 @dataclass(frozen=True)
@@ -146,32 +146,31 @@ class Lesson:
         self.options, self.dataset = options, dataset
         self.questions = questions(encoder, dataset)
         self.weights = dataset.weights()
-        self.embeddings = embed(encoder, dataset.pictures)
+        self.embeddings = embed_pictures(encoder, dataset.pictures)
         self.before, self.model = copy.deepcopy(encoder.model), encoder.model
         self.average = copy.deepcopy(encoder.model)
         self.scale = self.model.logit_scale.exp().clamp(max=MOST_SCALE)
-        self.parameters = text_parameters(self.model)
-        for parameter in self.parameters:
+        parameters = text_parameters(self.model)
+        for parameter in parameters:
             parameter.requires_grad_(True)
+        # The ground coordinate, which comes last, belongs to pictures alone.
+        texts_alone = torch.ones_like(self.model.text_projection[0])
+        texts_alone[-1] = 0
+        self.model.text_projection.register_hook(lambda gradient: gradient * texts_alone)
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=options.rate, betas=(0.9, 0.98), weight_decay=0.0
+            parameters, lr=options.rate, betas=(0.9, 0.98), weight_decay=0.0
         )
 
     def step(self, step: int) -> dict[str, Tensor]:
         """One step of the optimiser; the loss and its terms."""
         options = self.options
         rate = options.rate * warm_cosine(step / options.steps, step, options.warmup, LAST_RATE)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_rates(self.optimizer, [rate])
         rng = step_generator(options.seed, step, self.embeddings.device)
         contrast, moved = self.caption_losses(rng)
         answers = torch.stack([self.answer_loss(each, rng) for each in self.questions]).mean()
         loss = answers + options.lambda_captions * contrast + options.lambda_moved * moved
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.model.text_projection.grad[:, -1] = 0  # pictures alone have the ground coordinate
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimizer.step()
+        descend(self.optimizer, loss, max_norm=1.0)
         update_average(self.average, self.model, step + 1, options.average)
         terms = {"loss": loss, "answers": answers, "captions": contrast, "moved": moved}
         return {name: value.detach() for name, value in terms.items()}
@@ -182,9 +181,9 @@ class Lesson:
         rows = torch.multinomial(self.weights, options.batch, True, generator=rng)
         which = torch.randint(CAPTIONS, rows.shape, generator=rng, device=rows.device)
         tokens, used = dataset.tokens[rows, which], dataset.used[rows, which]
-        text = self.say(self.model, tokens)
+        text = say(self.model, tokens)
         with torch.no_grad():
-            said_before = self.say(self.before, tokens)
+            said_before = say(self.before, tokens)
         others = torch.multinomial(self.weights, options.pictures, True, generator=rng)
         agree = captions.agreement(used, dataset.facts[others])
         contrast = contrastive_loss(text @ self.embeddings[others].T * self.scale, agree)
@@ -198,14 +197,15 @@ class Lesson:
             tokens[torch.randint(len(tokens), (SAID,), generator=rng, device=device)]
             for tokens in question.tokens
         ]
-        said = self.say(self.model, torch.cat(prompts)).unflatten(0, (-1, SAID)).mean(1)
+        said = say(self.model, torch.cat(prompts)).unflatten(0, (-1, SAID)).mean(1)
         logits = self.embeddings[rows] @ F.normalize(said, dim=1).T * self.scale
         chances = logits.log_softmax(1).masked_fill(~right, -torch.inf)
         return -torch.logsumexp(chances, 1).mean()
 
-    def say(self, model: CLIP, tokens: Tensor) -> Tensor:
-        """Unit embeddings of token rows."""
-        return F.normalize(model.encode_text(tokens.long()), dim=1)
+
+def say(model: CLIP, tokens: Tensor) -> Tensor:
+    """Token rows to unit embeddings."""
+    return F.normalize(model.encode_text(tokens.long()), dim=1)
 
 
 def text_parameters(model: CLIP) -> list[Tensor]:
@@ -214,13 +214,6 @@ def text_parameters(model: CLIP) -> list[Tensor]:
         for name, parameter in model.named_parameters()
         if not name.startswith("visual.") and name != "logit_scale"
     ]
-
-
-@torch.no_grad()
-def embed(encoder: ImageText, pictures: Tensor) -> Tensor:
-    """uint8 [N, 3, H, W] to unit embeddings [N, E]."""
-    parts = tqdm(pictures.split(64), "pictures", mininterval=5)
-    return torch.cat([encoder.embed_images(to_float(part)) for part in parts])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
