@@ -401,15 +401,16 @@ window.essence = {
         canvas().getContext("2d").clearRect(0, 0, canvas().width, canvas().height);
       }
     });
-    element.addEventListener("pointerdown", async (down) => {
+    element.addEventListener("pointerdown", (down) => {
       if (!down.target.matches("canvas.brush")) return;
       const painted = down.target;
       painted.setPointerCapture(down.pointerId);
-      await begin();
-      dab(down);
-      painted.onpointermove = dab;
-      painted.onpointerup = painted.onpointercancel = () => {
+      // A short stroke may end while the mask is still being decoded.
+      const begun = begin().then(() => dab(down));
+      painted.onpointermove = (move) => begun.then(() => dab(move));
+      painted.onpointerup = painted.onpointercancel = async () => {
         painted.onpointermove = painted.onpointerup = painted.onpointercancel = null;
+        await begun;
         trigger(event, { strength: strength(), mask: painted.toDataURL("image/png") });
       };
     });

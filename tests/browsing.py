@@ -23,6 +23,7 @@ FLAGS = [
     "--no-first-run",
 ]
 PATIENCE = 120_000  # milliseconds; the machine may be busy
+expect.set_options(timeout=PATIENCE)
 LOAD = "#targets-upload input[type=file]"
 # The words of Gradio and of several Chromiums when a page with an open stream is left, as this test
 # does, and no other.
@@ -129,15 +130,15 @@ def add_sources(page: Page, *files: Path) -> None:
 
 def settled(page: Page, count: int) -> None:
     """So many sources, none of them still being refined."""
-    expect(page.locator("#sources .item")).to_have_count(count, timeout=PATIENCE)
-    expect(page.locator("#sources")).not_to_contain_text("refining", timeout=PATIENCE)
-    expect(page.locator("#sources .busy")).to_have_count(0, timeout=PATIENCE)
+    expect(page.locator("#sources .item")).to_have_count(count)
+    expect(page.locator("#sources")).not_to_contain_text("refining")
+    expect(page.locator("#sources .busy")).to_have_count(0)
 
 
 def add_targets(page: Page, *files: Path) -> None:
     count = page.locator("#targets .item").count()
     page.set_input_files("#targets-upload input[type=file]", files)
-    expect(page.locator("#targets .item")).to_have_count(count + len(files), timeout=PATIENCE)
+    expect(page.locator("#targets .item")).to_have_count(count + len(files))
 
 
 def drag(page: Page, slider: str, part: float) -> None:
@@ -152,7 +153,7 @@ def drag(page: Page, slider: str, part: float) -> None:
 
 
 def download(page: Page, button: str, path: Path) -> str:
-    with page.expect_download(timeout=PATIENCE) as arriving:
+    with page.expect_download() as arriving:
         page.locator(button).first.click()
     arriving.value.save_as(path)
     return arriving.value.suggested_filename
@@ -169,7 +170,7 @@ def cell(page: Page, row: int, column: int = 0) -> str:
 def wait_for_change(page: Page, row: int, before: str) -> None:
     expect(
         page.locator(f"#board .line:nth-child({row + 2}) .cell img").first
-    ).not_to_have_attribute("src", before, timeout=PATIENCE)
+    ).not_to_have_attribute("src", before)
 
 
 def message(page: Page, text: str):

@@ -19,7 +19,6 @@ from essence import Essence
 from . import fakes, pictures
 from .browsing import (
     LOAD,
-    PATIENCE,
     PHONE,
     add_sources,
     add_targets,
@@ -56,23 +55,19 @@ def test_from_photographs_and_a_target_to_an_essence_on_disk_and_back(
     add_targets(page, pictures.photograph(tmp_path / "idol.jpg", (2,)))
     set_number(page, "#steps", 24)
     page.click("#learn")
-    expect(page.locator("#progress polyline").first).to_be_visible(timeout=PATIENCE)
-    expect(page.locator("#progress .previews img")).to_have_count(3, timeout=PATIENCE)
+    expect(page.locator("#progress polyline").first).to_be_visible()
+    expect(page.locator("#progress .previews img")).to_have_count(3)
     expect(page.locator("#progress")).to_contain_text("of 24")
-    expect(page.locator("#progress")).to_contain_text("Learned 1 essence", timeout=PATIENCE)
+    expect(page.locator("#progress")).to_contain_text("Learned 1 essence")
     expect(page.locator("#board .cell img")).to_have_count(2)
 
     set_number(page, "#steps", 1000)
     add_targets(page, pictures.ROOT / "assets" / "targets" / "drawn-redhead.jpg")
     page.click("#learn")
-    expect(page.locator("#progress")).to_contain_text(
-        re.compile(r"step ([5-9]|\d\d) of 1000"), timeout=PATIENCE
-    )
+    expect(page.locator("#progress")).to_contain_text(re.compile(r"step ([5-9]|\d\d) of 1000"))
     began = time.monotonic()
     page.click("#stop")
-    expect(page.locator("#progress")).to_contain_text(
-        "best essence so far is kept", timeout=PATIENCE
-    )
+    expect(page.locator("#progress")).to_contain_text("best essence so far is kept")
     record_property("seconds from stop to its answer", round(time.monotonic() - began, 2))
     expect(page.locator("#learn")).to_be_visible()
     expect(page.locator("#board .cell img")).to_have_count(4)
@@ -117,10 +112,10 @@ def test_from_photographs_and_a_target_to_an_essence_on_disk_and_back(
     page.wait_for_selector("#learn")
     expect(page.locator("#sources .item")).to_have_count(0)
     page.set_input_files(LOAD, tmp_path / name)
-    expect(page.locator("#targets .item img")).to_have_count(1, timeout=PATIENCE)
+    expect(page.locator("#targets .item img")).to_have_count(1)
     expect(page.locator("#targets")).to_contain_text("essence ready")
     page.click("#random-face")
-    expect(page.locator("#board .cell img")).to_have_count(1, timeout=PATIENCE)
+    expect(page.locator("#board .cell img")).to_have_count(1)
 
 
 def test_bad_files_are_told_and_the_page_goes_on(visit, tmp_path):
@@ -137,7 +132,7 @@ def test_bad_files_are_told_and_the_page_goes_on(visit, tmp_path):
         "#sources-upload input[type=file]", [*bad, pictures.animation(tmp_path / "wink.gif")]
     )
     for text in bad.values():
-        expect(message(page, text)).to_be_visible(timeout=PATIENCE)
+        expect(message(page, text)).to_be_visible()
     settled(page, 1)
 
     add_sources(page, pictures.photograph(tmp_path / "five.jpg", (0, 1, 2, 3, 4), 260))
@@ -145,15 +140,15 @@ def test_bad_files_are_told_and_the_page_goes_on(visit, tmp_path):
     faces = page.locator("#sources .faces button")
     expect(faces).to_have_count(5)
     faces.nth(2).click()
-    expect(faces.nth(2)).to_have_attribute("aria-pressed", "true", timeout=PATIENCE)
+    expect(faces.nth(2)).to_have_attribute("aria-pressed", "true")
     settled(page, 2)
 
     other = pictures.strange_essence(tmp_path / "other.essence.safetensors")
     page.set_input_files(
         LOAD, [other, pictures.corrupted_essence(tmp_path / "torn.essence.safetensors")]
     )
-    expect(message(page, "18, 512")).to_be_visible(timeout=PATIENCE)
-    expect(message(page, "torn")).to_be_visible(timeout=PATIENCE)
+    expect(message(page, "18, 512")).to_be_visible()
+    expect(message(page, "torn")).to_be_visible()
     expect(page.locator("#targets .item")).to_have_count(0)
     page.click("#random-face")
     settled(page, 3)
@@ -173,11 +168,11 @@ def test_two_visitors_do_not_mix(visit, tmp_path, studio):
     expect(first.locator("#sources")).to_contain_text("ann")
     expect(second.locator("#sources")).to_contain_text("bob")
     first.locator("#targets-examples button").first.click()
-    expect(first.locator("#targets .item")).to_have_count(1, timeout=PATIENCE)
+    expect(first.locator("#targets .item")).to_have_count(1)
     first.click("#learn")
     second.locator("#sources-examples button").first.click()  # while the other one learns
     settled(second, 2)
-    expect(first.locator("#board .cell img")).to_have_count(1, timeout=PATIENCE)
+    expect(first.locator("#board .cell img")).to_have_count(1)
     expect(second.locator("#targets .item")).to_have_count(0)
     expect(second.locator("#board .cell")).to_have_count(0)
     expect(first.locator("#sources .item")).to_have_count(1)
@@ -194,7 +189,7 @@ def test_on_a_phone_nothing_sticks_out(visit, tmp_path, studio, scheme):
         page.click("#random-face")
         settled(page, count)
     page.set_input_files(LOAD, tmp_path / "difference.essence.safetensors")
-    expect(page.locator("#board .cell img")).to_have_count(3, timeout=PATIENCE)
+    expect(page.locator("#board .cell img")).to_have_count(3)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     brightness = page.evaluate(
         "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)"

@@ -23,7 +23,7 @@ from essence.models import latents
 from essence.pictures.tensors import square_crop
 
 from . import pictures
-from .browsing import PATIENCE, add_sources, add_targets, download, unfold
+from .browsing import add_sources, add_targets, download, unfold
 from .test_demo import content, learn, only, run
 from .test_golden import calm, full_size
 
@@ -104,13 +104,9 @@ def test_1024_pixels_in_the_browser(tmp_path, browser):
     page.set_default_timeout(MINUTES)
     try:
         page.goto(f"{url}?preset=paper&steps=4&refine=1")  # the paper's does not start from zero
-        expect(page.locator("#models summary")).to_have_text(
-            "Models Random weights", timeout=PATIENCE
-        )
+        expect(page.locator("#models summary")).to_have_text("Models Random weights")
         unfold(page, 0, "Options")
-        expect(page.locator("#refine-steps input[type=number]")).to_have_value(
-            "1", timeout=PATIENCE
-        )
+        expect(page.locator("#refine-steps input[type=number]")).to_have_value("1")
         add_sources(page, pictures.photograph(tmp_path / "ann.jpg", (0,), 700))
         add_targets(page, pictures.photograph(tmp_path / "idol.jpg", (1,), 700))
         page.click("#learn")

@@ -37,7 +37,7 @@ def test_a_picture_is_pasted_into_the_panel_under_the_pointer(visit, picture):
     settled(page, 1)
     page.locator("#targets").hover()
     page.evaluate(PASTE, data)
-    expect(page.locator("#targets .item")).to_have_count(1, timeout=PATIENCE)
+    expect(page.locator("#targets .item")).to_have_count(1)
     expect(page.locator("#sources .item")).to_have_count(1)
 
 
@@ -70,7 +70,7 @@ def test_a_face_before_the_camera_becomes_a_source(camera_page: Page):
     unfold(page, 0, "Camera")
     camera = page.locator("#sources-camera")
     camera.get_by_role("button").first.click()
-    expect(camera.locator("video")).to_be_visible(timeout=PATIENCE)
+    expect(camera.locator("video")).to_be_visible()
     page.wait_for_function("document.querySelector('#sources-camera video').videoWidth > 0")
     camera.locator(
         "button[aria-label='capture photo'], button[aria-label='take photo'], .button-wrap button"

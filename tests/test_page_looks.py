@@ -98,14 +98,14 @@ def test_the_brush_decides_where_a_photograph_changes(looked):
     mask = np.zeros((compare.MASK_SIDE,) * 2, np.uint8)
     mask[:, mask.shape[1] // 2 :] = 255
     compare.paint_mask(studio, session, 1.0, brush_url(mask))
-    compare.show_painted(studio, session)
+    grid.show_grid(studio, session)
     painted = cell_image(session, target, source)
     side = plain.shape[1]
     assert np.abs(painted - plain)[:, : side // 4].max() < 12  # but for JPEG
     right = np.s_[:, 3 * side // 4 :]
     assert np.abs(painted - plain)[right].mean() > 3 * np.abs(painted - everywhere)[right].mean()
     compare.paint_mask(studio, session, 1.0, "")
-    compare.show_painted(studio, session)
+    grid.show_grid(studio, session)
     assert not target.painted
     assert np.array_equal(cell_image(session, target, source), everywhere)
 

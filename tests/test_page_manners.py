@@ -13,7 +13,6 @@ from playwright.sync_api import Page, expect
 from . import pictures
 from .browsing import (
     LOAD,
-    PATIENCE,
     PHONE,
     cell,
     quickly,
@@ -50,12 +49,10 @@ def learn_for_long(page: Page) -> None:
     page.click("#random-face")
     settled(page, 1)
     page.locator("#targets-examples button").first.click()
-    expect(page.locator("#targets .item")).to_have_count(1, timeout=PATIENCE)
+    expect(page.locator("#targets .item")).to_have_count(1)
     set_number(page, "#steps", 1000)
     page.click("#learn")
-    expect(page.locator("#progress")).to_contain_text(
-        re.compile(r"step \d+ of 1000"), timeout=PATIENCE
-    )
+    expect(page.locator("#progress")).to_contain_text(re.compile(r"step \d+ of 1000"))
 
 
 def until(condition, seconds: float) -> float:
@@ -84,9 +81,7 @@ def test_a_reload_during_learning_starts_anew(visit, at_work):
     expect(page.locator("#sources .item")).to_have_count(0)
     learn_for_long(page)
     page.click("#stop")
-    expect(page.locator("#progress")).to_contain_text(
-        "best essence so far is kept", timeout=PATIENCE
-    )
+    expect(page.locator("#progress")).to_contain_text("best essence so far is kept")
     until(lambda: not at_work, 10)
 
 
@@ -97,11 +92,11 @@ def test_the_second_visitor_is_told_to_wait_and_gets_a_turn(visit, at_work):
     second.click("#random-face")
     settled(second, 1)
     second.locator("#targets-examples button").first.click()
-    expect(second.locator("#targets .item")).to_have_count(1, timeout=PATIENCE)
+    expect(second.locator("#targets .item")).to_have_count(1)
     second.click("#learn")
-    expect(second.locator("#progress")).to_contain_text("1 visitor before you", timeout=PATIENCE)
+    expect(second.locator("#progress")).to_contain_text("1 visitor before you")
     first.close()
-    expect(second.locator("#progress")).to_contain_text("Learned 1 essence", timeout=PATIENCE)
+    expect(second.locator("#progress")).to_contain_text("Learned 1 essence")
 
 
 def test_a_waiting_visitor_can_stop(visit, at_work):
@@ -110,12 +105,12 @@ def test_a_waiting_visitor_can_stop(visit, at_work):
     second.click("#random-face")
     settled(second, 1)
     second.locator("#targets-examples button").first.click()
-    expect(second.locator("#targets .item")).to_have_count(1, timeout=PATIENCE)
+    expect(second.locator("#targets .item")).to_have_count(1)
     second.click("#learn")
-    expect(second.locator("#progress")).to_contain_text("before you", timeout=PATIENCE)
+    expect(second.locator("#progress")).to_contain_text("before you")
     second.click("#stop")
-    expect(second.locator("#progress")).to_contain_text("Nothing was learned yet", timeout=PATIENCE)
-    expect(second.locator("#learn")).to_be_visible(timeout=PATIENCE)
+    expect(second.locator("#progress")).to_contain_text("Nothing was learned yet")
+    expect(second.locator("#learn")).to_be_visible()
     first.close()
     until(lambda: not at_work, 10)
     second.wait_for_timeout(3000)
@@ -133,18 +128,18 @@ def test_keyboard_only(visit):
     press("#sources-examples button")
     settled(page, 1)
     press("#targets-examples button")
-    expect(page.locator("#targets .item")).to_have_count(1, timeout=PATIENCE)
+    expect(page.locator("#targets .item")).to_have_count(1)
     page.locator(".es-card").nth(1).get_by_role("button", name="Ready-made essences").focus()
     page.keyboard.press("Enter")
     press("#essences-examples button")
-    expect(page.locator("#board .cell img")).to_have_count(2, timeout=PATIENCE)
+    expect(page.locator("#board .cell img")).to_have_count(2)
     before = cell(page, 0)
     for _ in range(6):
         press("#board [data-row] input[type=range]", "ArrowLeft")
     wait_for_change(page, 0, before)
     assert page.locator("#board [data-row] input[type=range]").first.input_value() == "0.7"
     press("#board .cell")
-    expect(page.locator("dialog.compare[open]")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("dialog.compare[open]")).to_be_visible()
     press("dialog.compare .stack input", "End")
     assert (
         page.locator("dialog.compare .stack").evaluate("e => e.style.getPropertyValue('--cut')")
@@ -153,13 +148,13 @@ def test_keyboard_only(visit):
     page.keyboard.press("Escape")
     expect(page.locator("dialog[open]")).to_have_count(0)
     press("#sources [data-event=crop]", "Space")
-    expect(page.locator("dialog.crop[open]")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("dialog.crop[open]")).to_be_visible()
     page.keyboard.press("Escape")
     press("#sources [data-event=remove]")
-    expect(page.locator("#sources .item")).to_have_count(0, timeout=PATIENCE)
+    expect(page.locator("#sources .item")).to_have_count(0)
     expect(page.locator("#sources [data-event=undo]")).to_be_focused()
     page.keyboard.press("Enter")
-    expect(page.locator("#sources .item")).to_have_count(1, timeout=PATIENCE)
+    expect(page.locator("#sources .item")).to_have_count(1)
 
 
 def test_every_control_has_a_name(visit):
@@ -168,7 +163,7 @@ def test_every_control_has_a_name(visit):
     settled(page, 1)
     page.set_input_files(LOAD, ESSENCE)
     page.click("#board .cell")
-    expect(page.locator("dialog.compare[open]")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("dialog.compare[open]")).to_be_visible()
     controls = "button, input, img, [role=button], [role=img], [role=textbox], [role=group]"
     nameless = page.evaluate(
         """controls => [...document.querySelectorAll(controls)].filter(e => {
@@ -211,9 +206,9 @@ def test_text_stands_out(visit, scheme):
     page.click("#random-face")
     settled(page, 1)
     page.set_input_files(LOAD, ESSENCE)
-    expect(page.locator("#board .cell img")).to_have_count(1, timeout=PATIENCE)
+    expect(page.locator("#board .cell img")).to_have_count(1)
     page.click("[data-event=figures]")
-    expect(page.locator("#board .explain")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#board .explain")).to_be_visible()
     unfold(page, 2, "Settings")
     page.wait_for_timeout(500)
     assert page.evaluate(PALE) == []
@@ -225,13 +220,13 @@ def test_settings_are_remembered(visit):
     page = visit()
     page.locator("#preset").get_by_text("quick").click()
     unfold(page, 2, "Settings")
-    expect(page.locator("#steps input[type=number]")).to_have_value("40", timeout=PATIENCE)
+    expect(page.locator("#steps input[type=number]")).to_have_value("40")
     set_number(page, "#steps", 37)
     page.wait_for_timeout(1000)
     page.reload()
     page.wait_for_selector("#learn")
     unfold(page, 2, "Settings")
-    expect(page.locator("#steps input[type=number]")).to_have_value("37", timeout=PATIENCE)
+    expect(page.locator("#steps input[type=number]")).to_have_value("37")
     expect(page.locator("#preset input[value=quick]")).to_be_checked()
 
 
@@ -249,7 +244,7 @@ def test_settings_that_come_back_late_overwrite_nothing(browser, address):
     for route in [*held]:
         route.continue_()
     page.unroute_all()
-    expect(steps).to_be_enabled(timeout=PATIENCE)
+    expect(steps).to_be_enabled()
     expect(page.locator("#preset input").first).to_be_enabled()
     set_number(page, "#steps", 33)
     expect(steps).to_have_value("33")
@@ -260,15 +255,15 @@ def test_a_link_reopens_the_settings(visit, address):
     page = visit()
     unfold(page, 2, "Settings")
     page.locator("#preset").get_by_text("thorough").click()
-    expect(page.locator("#steps input[type=number]")).to_have_value("300", timeout=PATIENCE)
+    expect(page.locator("#steps input[type=number]")).to_have_value("300")
     set_number(page, "#steps", 210)
     page.click("#link")
-    page.wait_for_url(re.compile("steps=210"), timeout=PATIENCE)
+    page.wait_for_url(re.compile("steps=210"))
     another = visit()
     another.goto(page.url)
     another.wait_for_selector("#learn")
     unfold(another, 2, "Settings")
-    expect(another.locator("#steps input[type=number]")).to_have_value("210", timeout=PATIENCE)
+    expect(another.locator("#steps input[type=number]")).to_have_value("210")
     expect(another.locator("#preset input[value=thorough]")).to_be_checked()
 
 
@@ -280,18 +275,18 @@ def test_nothing_sticks_out_of_a_phone_whatever_is_open(visit, tmp_path, scheme)
     page.set_input_files("#sources-upload input[type=file]", photograph)
     settled(page, 1)
     page.set_input_files(LOAD, ESSENCE)
-    expect(page.locator("#board .cell img")).to_have_count(1, timeout=PATIENCE)
+    expect(page.locator("#board .cell img")).to_have_count(1)
     assert narrow(page)
     page.click("[data-event=figures]")
     page.click("[data-mixing='1']")
-    expect(page.locator("#board .mixed")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#board .mixed")).to_be_visible()
     assert narrow(page)
     for opener, dialog in (
         ("#board .cell", "dialog.compare[open]"),
         ("#sources [data-event=crop]", "dialog.crop[open]"),
     ):
         page.locator(opener).first.click()
-        expect(page.locator(dialog)).to_be_visible(timeout=PATIENCE)
+        expect(page.locator(dialog)).to_be_visible()
         box = page.locator(dialog).bounding_box()
         assert narrow(page) and box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"]
         assert page.locator(dialog).evaluate("e => e.scrollWidth <= e.clientWidth")
@@ -304,7 +299,7 @@ def test_the_rows_of_a_grid_wider_than_a_phone_scroll_together(visit):
         page.click("#random-face")
         settled(page, number + 1)
     page.set_input_files(LOAD, ESSENCE)
-    expect(page.locator("#board .cell img")).to_have_count(6, timeout=PATIENCE)
+    expect(page.locator("#board .cell img")).to_have_count(6)
     assert narrow(page)
     rows = page.locator("#board .cells")
     rows.last.evaluate("e => e.scrollLeft = 40")

@@ -363,9 +363,7 @@ def test_a_visitor_goes_over_and_back_and_another_does_not(several, browser):
             if not first.locator("#models details[open]").count():
                 first.click("#models summary")
             first.click(f"#models button[data-id={name}]")
-            expect(first.locator("#models summary")).to_have_text(
-                f"Models {words}", timeout=PATIENCE
-            )
+            expect(first.locator("#models summary")).to_have_text(f"Models {words}")
             expect(first.locator("#models .used")).to_have_count(1)
             settled(first, 1)
             assert first.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
@@ -390,9 +388,9 @@ def test_who_changes_their_mind_gets_the_set_named_last(several, browser):
         button = "document.querySelector('#models button[data-id={}]').click()"
         # The way back is asked for while the way there is under way.
         page.evaluate(button.format("two"))
-        expect(page.locator("#models summary")).to_have_text("Models Set two", timeout=PATIENCE)
+        expect(page.locator("#models summary")).to_have_text("Models Set two")
         page.evaluate(button.format("one"))
-        expect(page.locator("#models summary")).to_have_text("Models Set one", timeout=PATIENCE)
+        expect(page.locator("#models summary")).to_have_text("Models Set one")
         settled(page, 1)
         page.close()
     finally:
@@ -406,14 +404,14 @@ def test_a_visitor_who_comes_while_the_models_load_is_told(several, browser, slo
         page = browser.new_page(viewport=PHONE)
         page.goto(url)
         line = page.locator("#models summary")
-        expect(line).to_have_text("Models Loading Set one … measuring: 25%", timeout=PATIENCE)
+        expect(line).to_have_text("Models Loading Set one … measuring: 25%")
         line.click()
         several.of().loading = ("measuring", 500, 1000)
-        expect(line).to_have_text("Models Loading Set one … measuring: 50%", timeout=PATIENCE)
+        expect(line).to_have_text("Models Loading Set one … measuring: 50%")
         expect(page.locator("#models li").first).to_be_visible()  # news do not shut it
         page.click("#random-face")  # waits for its turn
         slow.set()
-        expect(line).to_have_text("Models Set one", timeout=PATIENCE)
+        expect(line).to_have_text("Models Set one")
         expect(page.locator("#models li").first).to_be_visible()
         settled(page, 1)
         page.close()

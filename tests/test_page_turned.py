@@ -14,7 +14,7 @@ from demo.panels import cards, crop, sources, targets
 from demo.session import Session
 
 from . import fakes, pictures
-from .browsing import PATIENCE, add_sources
+from .browsing import add_sources
 from .test_demo import only, run
 
 pytest_plugins = ["tests.browsing"]
@@ -61,7 +61,7 @@ def test_a_button_of_the_crop_takes_the_picture_as_it_came(visit, on_its_head):
     expect(caption).to_have_text("turned by 180°")
     page.click("#sources [data-event=crop]")
     page.click("#crop [data-turn]")
-    expect(caption).to_have_text("picture", timeout=PATIENCE)
+    expect(caption).to_have_text("picture")
     assert page.locator("#crop input[name=turn]").input_value() == "180"
     page.click("#crop [data-reset]")
-    expect(caption).to_have_text("turned by 180°", timeout=PATIENCE)
+    expect(caption).to_have_text("turned by 180°")

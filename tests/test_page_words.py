@@ -16,7 +16,7 @@ from essence import Studio
 from essence.models.vocabulary import untaught_words
 
 from . import fakes, pictures
-from .browsing import DESKTOP, PATIENCE, PHONE, cell, set_number, settled, unfold, wait_for_change
+from .browsing import DESKTOP, PHONE, cell, set_number, settled, unfold, wait_for_change
 
 pytest_plugins = ["tests.browsing"]
 
@@ -63,28 +63,26 @@ def field(page: Page, name: str):
 
 
 def rows(page: Page, count: int) -> None:
-    expect(page.locator("#board [data-row]")).to_have_count(count, timeout=PATIENCE)
+    expect(page.locator("#board [data-row]")).to_have_count(count)
 
 
 def measured(page: Page) -> None:
-    expect(page.locator("#board [data-unmeasured]")).to_have_count(0, timeout=PATIENCE)
+    expect(page.locator("#board [data-unmeasured]")).to_have_count(0)
 
 
 def test_a_dropped_target_shows_itself_and_learning_goes_on_from_there(visit):
     page = visit()
     random_faces(page, 2)
     page.set_input_files("#targets-upload input[type=file]", pictures.SOURCES[0])
-    expect(page.locator("#board .cell img")).to_have_count(2, timeout=PATIENCE)  # by itself
+    expect(page.locator("#board .cell img")).to_have_count(2)  # by itself
     expect(page.locator("#targets")).to_contain_text("essence at once")
     at_once = cell(page, 0)
     unfold(page, 2, "Settings")
     set_number(page, "#steps", 1000)
     page.click("#learn")
-    expect(page.locator("#progress")).to_contain_text(
-        re.compile(r"step \d{2,} of 1000"), timeout=PATIENCE
-    )
+    expect(page.locator("#progress")).to_contain_text(re.compile(r"step \d{2,} of 1000"))
     page.click("#stop")
-    expect(page.locator("#progress")).to_contain_text("so far is kept", timeout=PATIENCE)
+    expect(page.locator("#progress")).to_contain_text("so far is kept")
     expect(page.locator("#targets")).to_contain_text(re.compile(r"likeness .* → "))
     wait_for_change(page, 0, at_once)
     page.locator("#mode").get_by_text("continue all").click()
@@ -92,7 +90,6 @@ def test_a_dropped_target_shows_itself_and_learning_goes_on_from_there(visit):
     page.click("#learn")
     expect(page.locator("#progress")).to_contain_text(
         re.compile(r"Learned 1 essence.*Likeness to 1 target: \d\.\d\d → \d\.\d\d"),
-        timeout=PATIENCE,
     )
 
 
@@ -100,7 +97,7 @@ def test_of_several_starts_one_answer_is_taken_by_a_click(visit):
     page = visit()
     random_faces(page, 1)
     page.set_input_files("#targets-upload input[type=file]", pictures.SOURCES[0])
-    expect(page.locator("#board .cell img").first).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#board .cell img").first).to_be_visible()
     unfold(page, 2, "Settings")
     set_number(page, "#steps", 4)
     set_number(page, "#starts", 3)
@@ -108,11 +105,11 @@ def test_of_several_starts_one_answer_is_taken_by_a_click(visit):
     set_number(page, "#identity", 0)
     page.click("#learn")
     answers = page.locator("#targets [data-event=choice]")
-    expect(answers).to_have_count(3, timeout=PATIENCE)
+    expect(answers).to_have_count(3)
     expect(answers.first).to_have_attribute("aria-pressed", "true")
     before = cell(page, 0)
     answers.nth(1).click()
-    expect(answers.nth(1)).to_have_attribute("aria-pressed", "true", timeout=PATIENCE)
+    expect(answers.nth(1)).to_have_attribute("aria-pressed", "true")
     expect(answers.first).to_have_attribute("aria-pressed", "false")
     wait_for_change(page, 0, before)
 
@@ -145,7 +142,7 @@ def test_a_target_in_words_from_chips_and_keys(visit, viewport, scheme):
     field(page, "words").fill("a pirate with purple hair")
     page.click("#add-words")
     told = page.locator(".toast-body", has_text="purple hair")
-    expect(told).to_contain_text("near it: red hair", timeout=PATIENCE)
+    expect(told).to_contain_text("near it: red hair")
     expect(told).to_contain_text("--model ffhq")
     rows(page, 2)
     assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
@@ -157,15 +154,13 @@ def test_a_face_from_words_is_chosen_as_a_source(visit):
     page.set_input_files("#targets-upload input[type=file]", pictures.SOURCES[0])
     field(page, "face-words").fill("a smiling woman")
     page.click("#imagine")
-    expect(page.locator("#imagined")).to_contain_text(
-        re.compile(r"seed \d+: choose one"), timeout=PATIENCE
-    )
+    expect(page.locator("#imagined")).to_contain_text(re.compile(r"seed \d+: choose one"))
     seed = re.search(r"seed \d+", page.locator("#imagined").inner_text())[0]
     page.locator("#imagined button").nth(2).click()
     settled(page, 1)
     expect(page.locator("#sources")).to_contain_text(seed)
     expect(page.locator("#sources .item header b")).to_have_text("a smiling woman 3")
-    expect(page.locator("#board .cell img")).to_have_count(1, timeout=PATIENCE)
+    expect(page.locator("#board .cell img")).to_have_count(1)
 
 
 def test_strengths_that_suit_and_cells_that_are_held(visit):
@@ -185,20 +180,20 @@ def test_strengths_that_suit_and_cells_that_are_held(visit):
     page.wait_for_timeout(300)
     page.click("#board [data-event=suiting]")
     expect(page.locator("#board [data-event=suiting]")).to_have_attribute("aria-pressed", "true")
-    expect(sliders.first).not_to_have_value("-1.2", timeout=PATIENCE)
+    expect(sliders.first).not_to_have_value("-1.2")
     measured(page)  # the second row's too
     suited = values()
     assert all(0 <= value <= 2 for value in suited)
     # The hand has it again, and keeps it.
     sliders.first.fill("1.8")
     page.click("#board [data-event=figures]")
-    expect(page.locator("#board .figures").first).to_contain_text("likeness", timeout=PATIENCE)
+    expect(page.locator("#board .figures").first).to_contain_text("likeness")
     assert values() == [1.8, suited[1]]
     sliders.nth(1).fill("2")
-    expect(page.locator("#board [data-lacking]")).to_have_count(0, timeout=PATIENCE)
+    expect(page.locator("#board [data-lacking]")).to_have_count(0)
     page.click("#board [data-budget='0.3']")
     measured(page)
-    expect(page.locator("#board [data-lacking]")).to_have_count(0, timeout=PATIENCE)
+    expect(page.locator("#board [data-lacking]")).to_have_count(0)
     texts = " ".join(page.locator("#board .figures").all_inner_texts())
     kept = [float(each) for each in re.findall(r"identity (\d\.\d+)", texts)]
     assert len(kept) == 4 and max(kept) <= 0.3 + 0.05  # interpolated

@@ -43,7 +43,7 @@ ESSENCES = sorted((pictures.ROOT / "assets" / "essences").glob("*"))
 def load_essences(page: Page, count: int = 1) -> None:
     """Ready-made ones."""
     page.set_input_files(LOAD, ESSENCES[:count])
-    expect(page.locator("#targets .item")).to_have_count(count, timeout=PATIENCE)
+    expect(page.locator("#targets .item")).to_have_count(count)
 
 
 def random_faces(page: Page, count: int) -> None:
@@ -73,7 +73,7 @@ def test_a_nudged_crop_is_inverted_again(visit, tmp_path):
     add_sources(page, photograph)
     crop, model = (picture_of(page, f"#sources .pair figure:nth-child({i}) img") for i in (1, 2))
     page.click("#sources [data-event=crop]")
-    expect(page.locator("dialog.crop[open] .photo img")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("dialog.crop[open] .photo img")).to_be_visible()
     expect(page.locator("dialog.crop .others polygon")).to_have_count(1)  # the other face, dashed
     outline = page.locator("dialog.crop .chosen").get_attribute("points")
     page.locator("dialog.crop input[name=zoom]").fill("1.5")
@@ -81,10 +81,10 @@ def test_a_nudged_crop_is_inverted_again(visit, tmp_path):
         page.locator("dialog.crop .chosen").get_attribute("points") != outline
     )  # at once, in the page
     expect(page.locator("#sources .pair figure:nth-child(1) img")).not_to_have_attribute(
-        "src", crop, timeout=PATIENCE
+        "src", crop
     )
     expect(page.locator("#sources .pair figure:nth-child(2) img")).not_to_have_attribute(
-        "src", model, timeout=PATIENCE
+        "src", model
     )
     settled(page, 1)
     image = align.load_image(photograph)
@@ -94,9 +94,7 @@ def test_a_nudged_crop_is_inverted_again(visit, tmp_path):
     shown = pixels(picture_of(page, "dialog.crop .result img"))
     assert np.abs(shown - np.asarray(wanted, np.float32)).mean() < 6
     page.click("dialog.crop [data-reset]")
-    expect(page.locator("#sources .pair figure:nth-child(1) img")).to_have_attribute(
-        "src", crop, timeout=PATIENCE
-    )
+    expect(page.locator("#sources .pair figure:nth-child(1) img")).to_have_attribute("src", crop)
     page.click("dialog.crop [data-close]")
     expect(page.locator("dialog[open]")).to_have_count(0)
 
@@ -107,7 +105,7 @@ def test_the_square_follows_the_pointer(visit, tmp_path):
     add_sources(page, pictures.photograph(tmp_path / "ann.jpg"))
     crop = picture_of(page, "#sources .pair img")
     page.click("#sources [data-event=crop]")
-    box = page.locator("dialog.crop[open] .photo svg").bounding_box(timeout=PATIENCE)
+    box = page.locator("dialog.crop[open] .photo svg").bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x, y)
     page.mouse.down()
@@ -118,9 +116,7 @@ def test_the_square_follows_the_pointer(visit, tmp_path):
         for name in ("right", "down")
     )
     assert right > 0.03 and down < -0.01
-    expect(page.locator("#sources .pair img").first).not_to_have_attribute(
-        "src", crop, timeout=PATIENCE
-    )
+    expect(page.locator("#sources .pair img").first).not_to_have_attribute("src", crop)
 
 
 # ---- the shelf
@@ -133,19 +129,19 @@ def test_order_names_and_undo(visit):
     names = page.locator("#sources .item header b")
     expect(names).to_have_text(["ada", "ben", "cora"])
     page.locator("#sources [data-event=move][data-by='1']").first.click()
-    expect(names).to_have_text(["ben", "ada", "cora"], timeout=PATIENCE)
+    expect(names).to_have_text(["ben", "ada", "cora"])
     names.nth(1).fill("Ada <b>L.</b>")
     names.nth(1).press("Enter")
-    expect(names).to_have_text(["ben", "Ada <b>L.</b>", "cora"], timeout=PATIENCE)
+    expect(names).to_have_text(["ben", "Ada <b>L.</b>", "cora"])
     page.wait_for_timeout(300)
     page.locator("#sources [data-event=remove]").nth(1).click()
-    expect(names).to_have_text(["ben", "cora"], timeout=PATIENCE)
+    expect(names).to_have_text(["ben", "cora"])
     page.click("#sources [data-event=undo]")
-    expect(names).to_have_text(["ben", "Ada <b>L.</b>", "cora"], timeout=PATIENCE)
+    expect(names).to_have_text(["ben", "Ada <b>L.</b>", "cora"])
     page.click("#clear-sources")
-    expect(names).to_have_count(0, timeout=PATIENCE)
+    expect(names).to_have_count(0)
     page.click("#sources [data-event=undo]")
-    expect(names).to_have_count(3, timeout=PATIENCE)
+    expect(names).to_have_count(3)
 
 
 def test_an_essence_file_dropped_on_the_targets(visit):
@@ -156,7 +152,7 @@ def test_an_essence_file_dropped_on_the_targets(visit):
         [list(ESSENCES[0].read_bytes()), ESSENCES[0].name],
     )
     page.dispatch_event("#targets-upload button", "drop", {"dataTransfer": dropped})
-    expect(page.locator("#targets")).to_contain_text("essence ready", timeout=PATIENCE)
+    expect(page.locator("#targets")).to_contain_text("essence ready")
     expect(page.locator("#targets .item header b")).to_have_text([Essence.load(ESSENCES[0]).name])
 
 
@@ -171,18 +167,14 @@ def test_stop_then_continue(visit):
     expect(page.locator("#mode")).to_be_hidden()
     set_number(page, "#steps", 1000)
     page.click("#learn")
-    expect(page.locator("#progress")).to_contain_text(
-        re.compile(r"step (\d{2,}) of 1000"), timeout=PATIENCE
-    )
+    expect(page.locator("#progress")).to_contain_text(re.compile(r"step (\d{2,}) of 1000"))
     page.click("#stop")
-    expect(page.locator("#progress")).to_contain_text(
-        "best essence so far is kept", timeout=PATIENCE
-    )
+    expect(page.locator("#progress")).to_contain_text("best essence so far is kept")
     stopped = cell(page, 0)
     page.locator("#mode").get_by_text("continue all").click()
     set_number(page, "#steps", 30)
     page.click("#learn")
-    expect(page.locator("#progress")).to_contain_text("Learned 1 essence", timeout=PATIENCE)
+    expect(page.locator("#progress")).to_contain_text("Learned 1 essence")
     wait_for_change(page, 0, stopped)
     expect(page.locator("#learn")).to_be_visible()
 
@@ -194,9 +186,9 @@ def test_a_mixture_has_a_strength_for_each_essence(visit, tmp_path):
     page = visit()
     random_faces(page, 2)
     load_essences(page, 2)
-    expect(page.locator("#board .cell img")).to_have_count(4, timeout=PATIENCE)
+    expect(page.locator("#board .cell img")).to_have_count(4)
     page.click("[data-mixing='1']")
-    expect(page.locator("#board .cell img")).to_have_count(2, timeout=PATIENCE)
+    expect(page.locator("#board .cell img")).to_have_count(2)
     sliders = page.locator("#board .part input[type=range]")
     expect(sliders).to_have_count(2)
     for number in range(2):
@@ -211,7 +203,7 @@ def test_a_mixture_has_a_strength_for_each_essence(visit, tmp_path):
         0.2,
     ]
     page.click("[data-mixing='0']")
-    expect(page.locator("#board .cell img")).to_have_count(4, timeout=PATIENCE)
+    expect(page.locator("#board .cell img")).to_have_count(4)
     assert (
         page.locator("#board [data-row] input[type=range]").first.input_value() == "1"
     )  # the grid has strengths of its own
@@ -221,15 +213,13 @@ def test_layer_switches(visit, studio):
     page = visit()
     random_faces(page, 1)
     load_essences(page)
-    expect(page.locator("#board .cell img")).to_have_count(1, timeout=PATIENCE)
+    expect(page.locator("#board .cell img")).to_have_count(1)
     whole = cell(page, 0)
     seen = {whole}
     for band in ("coarse", "middle", "fine"):
         before = cell(page, 0)
         page.click(f"[data-band={band}]")
-        expect(page.locator(f"[data-band={band}]")).to_have_attribute(
-            "aria-pressed", "false", timeout=PATIENCE
-        )
+        expect(page.locator(f"[data-band={band}]")).to_have_attribute("aria-pressed", "false")
         wait_for_change(page, 0, before)
         seen.add(cell(page, 0))
     assert len(seen) == 4
@@ -240,14 +230,14 @@ def test_layer_switches(visit, studio):
         page.click("[data-band=middle]"),
         page.click("[data-band=fine]"),
     )
-    expect(page.locator("#board .cell img")).to_have_attribute("src", whole, timeout=PATIENCE)
+    expect(page.locator("#board .cell img")).to_have_attribute("src", whole)
 
 
 def test_an_answer_that_is_overtaken_does_not_stay(visit):
     page = visit()
     random_faces(page, 1)
     load_essences(page)
-    expect(page.locator("#board .cell img")).to_have_count(1, timeout=PATIENCE)
+    expect(page.locator("#board .cell img")).to_have_count(1)
     coarse, fine = (page.locator(f"[data-band={band}]") for band in ("coarse", "fine"))
     held = []
 
@@ -262,7 +252,7 @@ def test_an_answer_that_is_overtaken_does_not_stay(visit):
     while not held:
         page.wait_for_timeout(20)
     fine.click()
-    expect(fine).to_have_attribute("aria-pressed", "false", timeout=PATIENCE)
+    expect(fine).to_have_attribute("aria-pressed", "false")
     expect(coarse).to_have_attribute("aria-pressed", "false")
     late, answer = held[0]
     with page.expect_response(lambda response: response.request == late.request):
@@ -275,7 +265,7 @@ def test_values_can_be_typed_and_reset(visit):
     page = visit()
     random_faces(page, 1)
     load_essences(page)
-    expect(page.locator("#board .cell img")).to_have_count(1, timeout=PATIENCE)
+    expect(page.locator("#board .cell img")).to_have_count(1)
     before = cell(page, 0)
     field = page.locator("#board [data-row] input[type=number]")
     field.fill("-0.75")
@@ -284,7 +274,7 @@ def test_values_can_be_typed_and_reset(visit):
     slider = page.locator("#board [data-row] input[type=range]")
     assert slider.input_value() == "-0.75"
     slider.dblclick()
-    expect(page.locator("#board .cell img")).to_have_attribute("src", before, timeout=PATIENCE)
+    expect(page.locator("#board .cell img")).to_have_attribute("src", before)
     assert slider.input_value() == "1"
 
 
@@ -294,12 +284,10 @@ def test_figures_are_shown_and_follow_once_a_slider_rests(visit):
     load_essences(page)
     page.click("[data-event=figures]")
     figures = page.locator("#board .figures")
-    expect(figures.first).to_have_text(
-        re.compile(r"identity 0\.\d\d.*likeness 0\.\d\d"), timeout=PATIENCE
-    )
+    expect(figures.first).to_have_text(re.compile(r"identity 0\.\d\d.*likeness 0\.\d\d"))
     before = figures.all_inner_texts()
     page.locator("#board [data-row] input[type=range]").fill("0")
-    expect(figures.first).to_contain_text("identity 0.00", timeout=PATIENCE)
+    expect(figures.first).to_contain_text("identity 0.00")
     assert len(before) == 2 and before != figures.all_inner_texts()
     expect(page.locator("#board .explain")).to_contain_text("same person")
 
@@ -309,7 +297,7 @@ def test_the_picture_is_the_one_where_the_hand_stopped(visit):
     page = visit()
     random_faces(page, 1)
     load_essences(page)
-    expect(page.locator("#board .cell img")).to_have_count(1, timeout=PATIENCE)
+    expect(page.locator("#board .cell img")).to_have_count(1)
     slider = page.locator("#board [data-row] input[type=range]")
     before = cell(page, 0)
     slider.evaluate("""s => { for (let v = 2; v > -0.7; v -= 0.05) {
@@ -321,15 +309,15 @@ def test_the_picture_is_the_one_where_the_hand_stopped(visit):
     slider.fill("1")
     wait_for_change(page, 0, fast)
     slider.fill("-0.65")
-    expect(page.locator("#board .cell img")).to_have_attribute("src", fast, timeout=PATIENCE)
+    expect(page.locator("#board .cell img")).to_have_attribute("src", fast)
 
 
 def test_pictures_follow_the_hand_without_gradios_events_or_else_with_them(visit):
     page = visit()
     random_faces(page, 2)
     load_essences(page, 2)
-    expect(page.locator("#board .cell img")).to_have_count(4, timeout=PATIENCE)
-    expect(page.locator("#board [data-unmeasured]")).to_have_count(0, timeout=PATIENCE)
+    expect(page.locator("#board .cell img")).to_have_count(4)
+    expect(page.locator("#board [data-unmeasured]")).to_have_count(0)
     page.wait_for_timeout(500)
     asked = []
     page.on(
@@ -392,7 +380,7 @@ def test_the_strip_is_scrubbed_with_the_server_stopped(browser):
     )
     page.click("#board .cell")
     own = page.locator("dialog.compare [data-own]")
-    expect(own).to_be_enabled(timeout=PATIENCE)
+    expect(own).to_be_enabled()
     app.close()
     shown, figures = set(), {}
     for strength in ("-1.5", "-0.5", "0", "1.1", "2"):
@@ -432,21 +420,18 @@ def test_where_a_gpu_is_lent_the_grid_is_scrubbed_with_the_server_stopped(browse
                 "buffer": saved(essence),
             },
         )
-        expect(page.locator("#board .cell img")).to_have_count(2 * (seed - 4), timeout=PATIENCE)
-    expect(page.locator("#board .preparing")).to_be_empty(timeout=PATIENCE)
+        expect(page.locator("#board .cell img")).to_have_count(2 * (seed - 4))
+    expect(page.locator("#board .preparing")).to_be_empty()
     page.wait_for_function("essence.known.size === 4")
     page.locator("#board [data-row] input[type=range]").first.fill("0.3")
     expect(page.locator("#board .cell .next")).to_have_count(2)
     page.locator("#board [data-band=fine]").first.click()
-    expect(page.locator("#board .cell .next")).to_have_count(
-        0, timeout=PATIENCE
-    )  # drawn by the server, which knows the strength
+    # Drawn by the server, which knows the strength.
+    expect(page.locator("#board .cell .next")).to_have_count(0)
     expect(page.locator("#board [data-row] input[type=range]").first).to_have_attribute(
         "value", "0.3"
     )
-    expect(page.locator("#board .preparing")).to_be_empty(
-        timeout=PATIENCE
-    )  # the row has other strips now
+    expect(page.locator("#board .preparing")).to_be_empty()  # the row has other strips now
     app.close()
     asked = []
     page.on("request", lambda request: asked.append(request.url))
@@ -484,7 +469,7 @@ def test_the_large_view_is_kept(visit, tmp_path, button, kind):
     random_faces(page, 1)
     load_essences(page)
     page.click("#board .cell")
-    expect(page.locator("dialog.compare [data-own]")).to_be_enabled(timeout=PATIENCE)
+    expect(page.locator("dialog.compare [data-own]")).to_be_enabled()
     page.locator("dialog.compare [data-own]").fill("1.5")
     name = download(page, f"dialog.compare [data-event={button}]", tmp_path / "kept")
     with Image.open(tmp_path / "kept") as image:

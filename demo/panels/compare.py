@@ -44,7 +44,8 @@ def connect(page: Page, parts: Components) -> None:
     compare.picture(picture, session, outbox, **NOW)
     paint = bind(pool, paint_mask, strength=float, mask=str)
     painted = compare.paint(paint, session, parts["strip"], **EVERY, **NOW)
-    painted.then(bind(pool, show_painted), session, [parts["strip"], grid], **NOW)
+    shown = painted.then(bind(pool, show_grid), session, grid, **NOW)
+    shown.then(bind(pool, measure_strengths), session, parts["strip"], **NOW)
     compare.sweep(bind(pool, download_sweep), session, outbox, **NOW)
 
 
@@ -93,7 +94,8 @@ def brush_mask(studio: Studio, target: TargetItem, item: SourceItem) -> str:
 
 def paint_mask(studio: Studio, session: Session, strength: float, mask: str) -> Any:
     """The brush painted where the change counts on this photograph, white on black, as a data URL;
-    an empty one wipes it all off. The picture at this strength at once; `show_painted` follows.
+    an empty one wipes it all off. The picture at this strength at once; the grid and
+    `measure_strengths` follow.
     """
     found = looked_at(session)
     if found is None or not session.in_photograph(found[1]) or found[0].pictures is not None:
@@ -107,11 +109,6 @@ def paint_mask(studio: Studio, session: Session, strength: float, mask: str) -> 
     strength = nearest_strength(strength)
     picture = at_strengths(studio, session, target, item, [strength], LARGE_SIDE)[0]
     return strip_html((0.0, 1.0), [picture] * 2, [(math.nan, None)] * 2)
-
-
-def show_painted(studio: Studio, session: Session) -> tuple[Any, Any]:
-    """What the brush painted at all strengths, and in the grid."""
-    return measure_strengths(studio, session), show_grid(studio, session)
 
 
 def measure_strengths(studio: Studio, session: Session) -> Any:
