@@ -231,3 +231,14 @@ def test_painting_in_the_browser(visit, tmp_path):
     expect(cell).not_to_have_attribute("src", whole)
     page.click("dialog.compare [data-event=paint]")
     expect(cell).to_have_attribute("src", whole)
+
+
+def test_parts_that_are_clicked_one_after_another_all_count(visit, tmp_path):
+    page = visit()
+    edited_photograph(page, tmp_path)
+    parts = page.locator("#board [data-event=part]")
+    expect(parts).to_have_count(5)
+    for index in range(5):
+        parts.nth(index).click()
+    for index in range(5):
+        expect(parts.nth(index)).to_have_attribute("aria-pressed", "true")
