@@ -148,11 +148,11 @@ class Server:
     def open(self, path: str, data: bytes | None = None, **headers: str) -> str:
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, headers)
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        return direct.open(request, timeout=30).read().decode()
+        return direct.open(request, timeout=300).read().decode()
 
     def wait(self) -> str:
         """The page, once it is up."""
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 600
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
                 return self.open("/")

@@ -66,7 +66,7 @@ def test_a_signal_ends_the_learning_and_keeps_the_essence(start, tmp_path, numbe
     work = start(*LEARN, "--out", "e.safetensors", stdin=subprocess.DEVNULL)
     read_until(work.stderr, r"\| ([2-9]|[1-9]\d+)/100000")  # the first may be half taken
     work.send_signal(number)
-    out, err = work.communicate(timeout=120)
+    out, err = work.communicate(timeout=600)
     assert work.returncode == 0 and "Stopped at step" in err and "Traceback" not in err
     assert "e.safetensors" in out and Essence.load(tmp_path / "e.safetensors").name == "grin"
 
@@ -75,7 +75,7 @@ def test_a_signal_before_anything_is_learned_ends_quietly(start, tmp_path):
     work = start(*LEARN, "--out", "e.safetensors", "--refine", "100000")
     read_until(work.stderr, "inverting")
     work.terminate()
-    _, err = work.communicate(timeout=120)
+    _, err = work.communicate(timeout=600)
     assert work.returncode == 128 + signal.SIGTERM and "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
 
@@ -85,7 +85,7 @@ def test_ctrl_c_while_everything_is_imported_ends_quietly(start, program):
     work = start("--help", program=program)
     time.sleep(0.5)
     work.send_signal(signal.SIGINT)
-    _, err = work.communicate(timeout=60)
+    _, err = work.communicate(timeout=600)
     assert err == "" and work.returncode in (-signal.SIGINT, 128 + signal.SIGINT, 0)
 
 
@@ -100,5 +100,5 @@ def test_what_nobody_may_interrupt_is_not_interrupted(start, tmp_path):
     read_until(work.stderr, r"\| [2-4]/4")
     work.send_signal(signal.SIGHUP)
     work.send_signal(signal.SIGINT)
-    _, err = work.communicate(timeout=120)
+    _, err = work.communicate(timeout=600)
     assert work.returncode == 0 and "Stopped" not in err

@@ -218,7 +218,7 @@ def test_an_instant_essence_is_the_mapped_target_minus_the_mapped_centre(models)
     shift = one.shift(one.residual(target.embedding))
     torch.testing.assert_close(step.result.delta, 2 * shift.expand(8, 8))
     assert (step.index, step.total, step.result.method) == (1, 1, "map")
-    assert step.result.thumbnail is target.picture and 0 <= step.losses["total"] <= 2
+    assert step.result.thumbnail is target.picture and not step.losses
 
 
 def test_the_way_back_is_the_opposite_to_first_order(models):

@@ -13,6 +13,7 @@ from playwright.sync_api import Page, expect
 from . import pictures
 from .browsing import (
     LOAD,
+    PATIENCE,
     PHONE,
     cell,
     quickly,
@@ -55,11 +56,11 @@ def learn_for_long(page: Page) -> None:
     expect(page.locator("#progress")).to_contain_text(re.compile(r"step \d+ of 1000"))
 
 
-def until(condition, seconds: float) -> float:
+def until(condition) -> float:
     """How long it took."""
     began = time.monotonic()
     while not condition():
-        assert time.monotonic() - began < seconds, "still not so"
+        assert time.monotonic() - began < PATIENCE / 1000, "still not so"
         time.sleep(0.1)
     return time.monotonic() - began
 
@@ -69,7 +70,7 @@ def test_a_closed_tab_frees_the_work(visit, at_work, record_property):
     learn_for_long(page)
     assert len(at_work) == 1
     page.close()
-    record_property("seconds", round(until(lambda: not at_work, 10), 1))
+    record_property("seconds", round(until(lambda: not at_work), 1))
 
 
 def test_a_reload_during_learning_starts_anew(visit, at_work):
@@ -77,12 +78,12 @@ def test_a_reload_during_learning_starts_anew(visit, at_work):
     learn_for_long(page)
     page.reload()
     page.wait_for_selector("#learn")
-    until(lambda: not at_work, 10)
+    until(lambda: not at_work)
     expect(page.locator("#sources .item")).to_have_count(0)
     learn_for_long(page)
     page.click("#stop")
     expect(page.locator("#progress")).to_contain_text("best essence so far is kept")
-    until(lambda: not at_work, 10)
+    until(lambda: not at_work)
 
 
 def test_the_second_visitor_is_told_to_wait_and_gets_a_turn(visit, at_work):
@@ -112,7 +113,7 @@ def test_a_waiting_visitor_can_stop(visit, at_work):
     expect(second.locator("#progress")).to_contain_text("Nothing was learned yet")
     expect(second.locator("#learn")).to_be_visible()
     first.close()
-    until(lambda: not at_work, 10)
+    until(lambda: not at_work)
     second.wait_for_timeout(3000)
     assert not at_work
     expect(second.locator("#targets")).to_contain_text("essence at once")

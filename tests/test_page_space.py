@@ -124,7 +124,7 @@ def test_the_app_starts_with_the_environment_of_a_space():
         assert "Essence" in answer(f"http://127.0.0.1:{port}", server)
     finally:
         server.terminate()
-        server.communicate(timeout=120)  # reads on, so that a full pipe holds nobody up
+        server.communicate(timeout=600)  # reads on, so that a full pipe holds nobody up
 
 
 def test_several_starts_borrow_the_gpu_for_as_many_pictures():

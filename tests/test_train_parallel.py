@@ -67,7 +67,7 @@ def on_two(folder: Path, out: Path, recipe: str, *words: str) -> list[str]:
     command += ["--data", str(folder / "faces"), "--out", str(out)]
     command += ["--device", "cpu", "--threads", "1", *words]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr[-3000:]
     return [(out / f"weights-{rank}").read_text() for rank in (0, 1)]
 

@@ -149,7 +149,7 @@ def test_the_page_from_another_folder(program, tmp_path):
             words, cwd=tmp_path, env=surroundings(), stdout=output, stderr=subprocess.STDOUT
         )
     try:
-        text, deadline = "", time.monotonic() + 240
+        text, deadline = "", time.monotonic() + 600
         while not text and page.poll() is None and time.monotonic() < deadline:
             try:
                 text = urllib.request.urlopen(f"http://127.0.0.1:{port}/").read().decode()

@@ -22,8 +22,6 @@ from ..models.model_set import ModelSet
 from ..pictures.tensors import to_tensor
 from ..runtime.files import timestamp
 from ..values import Essence, Pictures, Source, Step, Target
-from . import losses
-from .batching import early_resolution
 
 
 class Learn(Protocol):
@@ -101,28 +99,29 @@ def provenance(options: Any) -> dict[str, Any]:
     return {"options": dataclasses.asdict(options), "created": timestamp()}
 
 
-@torch.no_grad()
-def instant_step(
-    models: ModelSet, target: Target, b: Tensor, seen: Tensor, method: str, options: Any
-) -> Step:
-    """The only step of a method that knows the essence b [L, D] at once. "total": 1 - cos between
-    the embeddings of the target and of the face with the latents `seen` [L, D].
+def instant_step(models: ModelSet, target: Target, b: Tensor, method: str, options: Any) -> Step:
+    """The only step of a method that knows the essence b [L, D] at once. It has no losses: nothing
+    was minimised, and a face to measure it on takes longer than all the rest. Raises UserError for
+    a b that is not finite.
     """
-    e = models.encode(models.images(seen[None], early_resolution(models)))
-    total = losses.transfer(e, target.embedding.to(e)).item()
-    check_loss(total, None, target)
+    if not torch.isfinite(b).all():
+        raise UserError(
+            f"The essence of '{target.name}' has numbers in it that are none (not finite): "
+            "something is wrong with the models' weights. In half precision try "
+            "ESSENCE_PRECISION=full."
+        )
     essence = Essence(
         b,
         target.name,
         models.id,
         method,
-        provenance=provenance(options) | {"losses": {"total": total}},
+        provenance=provenance(options),
         thumbnail=target.picture,
         reach=options.reach,
         text=target.text,
         neutral=target.neutral,
     )
-    return Step(1, 1, essence, {"total": total})
+    return Step(1, 1, essence, {})
 
 
 def latents_of(models: ModelSet, sources: Sequence[Source]) -> Tensor:

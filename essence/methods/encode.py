@@ -43,12 +43,10 @@ def encode_target(
     start: Essence | None = None,
 ) -> Iterator[Step]:
     """Yield one `Step` with the encoded essence; it looks at no sources, and starts from nothing.
-    "total" is 1 - cos between the embeddings of the target and of the mean face with its essence.
     Raises UserError for a target in words, and for models without an essence encoder.
     """
     b = options.factor * encoded_direction(models, target)
-    edited = models.generator.latent_avg + b
-    yield instant_step(models, target, b, edited, "encode", options)
+    yield instant_step(models, target, b, "encode", options)
 
 
 @torch.no_grad()

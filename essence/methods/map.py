@@ -50,21 +50,10 @@ def map_target(
     start: Essence | None = None,
 ) -> Iterator[Step]:
     """Yield one `Step` with the mapped essence; it looks at no sources, and starts from nothing.
-    "total" is 1 - cos between the embeddings of the target and of the mean face that becomes its
-    double. Raises UserError for models without a mapper.
+    Raises UserError for models without a mapper.
     """
-    double = models.generator.latent_avg + mapped_shift(models, target)
     b = mapped_essence(models, target, options.factor)
-    yield instant_step(models, target, b, double, "map", options)
-
-
-@torch.no_grad()
-def mapped_shift(models: ModelSet, target: Target) -> Tensor:
-    """The mapped target minus the mapped centre, [D]; of a pair of texts what their difference
-    maps to. Raises UserError for models without a mapper.
-    """
-    mapper = mapper_of(models)
-    return mapper.shift(residual_of(mapper, target))
+    yield instant_step(models, target, b, "map", options)
 
 
 @torch.no_grad()
