@@ -22,7 +22,13 @@ from essence.methods.optimize import (
     optimize,
 )
 from essence.methods.released import released
-from essence.methods.words import picture_centre, remembered_target, text_target
+from essence.methods.words import (
+    CONTEXTS,
+    PICTURE_CONTEXTS,
+    picture_centre,
+    remembered_target,
+    text_target,
+)
 from essence.models.vocabulary import every_phrase, taught_phrases, untaught_words
 from essence.train.data import captions
 
@@ -119,6 +125,20 @@ def test_a_pair_of_texts_has_the_direction_between_them(models):
     back = text_target(models, "a man", "an old man")
     assert (target.name, target.text, target.neutral) == ("age", "an old man", "a man")
     torch.testing.assert_close(target.direction, -back.direction)
+
+
+@pytest.mark.parametrize("faces", [True, False])
+def test_that_direction_is_the_mean_over_contexts(models, monkeypatch, faces):
+    monkeypatch.setattr(type(models), "has_faces", faces)
+    contexts = CONTEXTS if faces else PICTURE_CONTEXTS
+    assert all(context.count("{}") == 1 for context in contexts) and contexts[0] == "{}"
+    target = text_target(models, "an {old} man", "a man")
+    apart = [
+        models.clip.embed_texts([context.replace("{}", text) for text in ("an {old} man", "a man")])
+        for context in contexts
+    ]
+    wanted = torch.stack([said - other for said, other in apart]).mean(0)
+    torch.testing.assert_close(target.direction, wanted)
 
 
 def test_texts_that_say_nothing_are_refused(models):

@@ -21,8 +21,10 @@ DOUBLE_SHARE = 0.55
 # times, words move people as far as pictures do, and look more like them than the double's share
 # at the same distance (docs/LOG.md, 2026-11-27).
 EMPHASIS = 2.0
-# And so does the little by which two sentences differ.
+# And so does the little by which two sentences differ. With this share of the shift that it maps to
+# people change more in what was asked, and less in the rest, than by either alone.
 PAIR_EMPHASIS = 1.5
+PAIR_SHIFT = 0.33
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ def mapped_essence(models: ModelSet, target: Target, factor: float | None = None
     residual = residual_of(mapper, target)
     if mapper.config.essences:
         b, whole = mapper.essence(emphasis_of(target) * residual), 1.0
+        if target.direction is not None:
+            b = b + PAIR_SHIFT * mapper.shift(residual)
     else:
         b, whole = mapper.shift(residual), DOUBLE_SHARE
     return ((whole if factor is None else factor) * b).expand(models.latent_shape)

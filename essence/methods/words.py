@@ -18,20 +18,41 @@ from .batching import early_resolution
 NEUTRAL = ("a person", "a face", "a photo of a person", "a portrait of a person")
 NEUTRAL_PICTURE = ("a picture", "a photo", "an image", "a picture of something")
 CENTRE_SAMPLES = 128
+# What a pair of texts is put into, so that their difference is what they mean by themselves: what a
+# sentence brings along only beside these words is averaged out (as StyleCLIP's global directions
+# are, arXiv 2103.17249, section 6).
+CONTEXTS = (
+    "{}",
+    "a photo of {}",
+    "{}, smiling",
+    "{}, with brown hair",
+    "{}, lit from the left",
+    "{}, in front of a dark background",
+)
+PICTURE_CONTEXTS = ("{}", "a photo of {}", "a picture of {}", "{} in the distance")
 
 
 def text_target(models: ModelSet, text: str, neutral: str = "", name: str = "") -> Target:
     """A target from a sentence: the mean picture's embedding plus what the sentence says more than
     neutral ones do, as a unit vector. With a `neutral` sentence of one's own the difference between
-    the two is kept as a `direction` too. Raises UserError for an empty text.
+    the two, in the mean over contexts, is kept as a `direction` too. Raises UserError for an empty
+    text.
     """
     text, neutral = " ".join(text.split()), " ".join(neutral.split())
     if not text:
         raise UserError("Say what the target looks like: the text is empty.")
-    everybody = NEUTRAL if models.has_faces else NEUTRAL_PICTURE
+    everybody, contexts = NEUTRAL, CONTEXTS
+    if not models.has_faces:
+        everybody, contexts = NEUTRAL_PICTURE, PICTURE_CONTEXTS
     with torch.no_grad():
-        said = models.clip.embed_texts([text, *([neutral] if neutral else everybody)])
-        direction = said[0] - said[1:].mean(0)
+        if neutral:
+            said, others = (
+                models.clip.embed_texts([context.format(one) for context in contexts])
+                for one in (text, neutral)
+            )
+        else:
+            said, others = models.clip.embed_texts([text, *everybody]).split([1, len(everybody)])
+        direction = said.mean(0) - others.mean(0)
         if direction.norm() < 1e-4:
             raise UserError(f"'{text}' says nothing that '{neutral or everybody[0]}' does not.")
         embedding = F.normalize(picture_centre(models) + direction, dim=0)
