@@ -50,7 +50,8 @@ def test_it_needs_no_mean_latent_and_reads_the_public_format(models, tmp_path):
         torch.save({"state_dict": state, "opts": {}} | more, tmp_path / "public.pt")
         again = load_essence_encoder(tmp_path / "public.pt")
         x = torch.zeros(1, 3, 32, 32)
-        assert torch.equal(again(x), one(x))
+        # Read, it has its channels innermost: other sums.
+        torch.testing.assert_close(again(x), one(x))
         assert (again.generator, again.clip) == ("", "")
 
 

@@ -57,7 +57,10 @@ def session(several, tmp_path):
 
 
 def switch(several, session, name, steps=1):
-    return run(models.switch_models(several, session, name, steps))
+    with pytest.MonkeyPatch.context() as patched:
+        # No news of the loading: how many there would be depends on the machine.
+        patched.setattr(models, "LOOK_SECONDS", 600)
+        return run(models.switch_models(several, session, name, steps))
 
 
 # ---- what is shown
