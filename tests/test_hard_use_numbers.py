@@ -105,6 +105,14 @@ def test_an_answer_at_once_that_is_no_number_is_told(preset, kind):
         list(method.learn(models, target, (), PRESETS[preset]))
 
 
+def test_an_embedding_that_is_no_number_is_told_by_the_mapper_too():
+    models = fakes.model_set()
+    target = fakes.target(models, torch.zeros(1, 3, 32, 32), "grandmother")
+    broken = dataclasses.replace(target, embedding=torch.full_like(target.embedding, torch.nan))
+    with pytest.raises(UserError, match="'grandmother'.*not finite"):
+        list(METHODS["map"].learn(models, broken, (), PRESETS["instant"]))
+
+
 # -- the command line
 
 MISTAKES = [

@@ -100,18 +100,14 @@ def connect(page: Page, parts: Components) -> None:
 
     update, answers = bind(pool, queued_update, request=dict), [parts["cells"], parts["strips"]]
     grid.ask(update, session, answers, concurrency_limit=None, **EVERY, **QUIET)
-    # Each click counts, however fast they follow each other.
-    switches = {
-        "band": bind(pool, switch_band, id=str, band=str),
-        "part": bind(pool, switch_part, id=str, part=str),
-        "appearance": bind(pool, switch_look, look=str),
-        "mixing": bind(pool, switch_mixing, mixing=lambda on: on == "1"),
-        "figures": bind(pool, switch_figures),
-        "suiting": bind(pool, switch_suiting),
-        "budget": bind(pool, choose_budget, budget=str),
-    }
-    for event, switch in switches.items():
-        getattr(grid, event)(switch, session, grid, **EVERY, **NOW)
+    now = {**EVERY, **NOW}  # each click counts, however fast they follow each other
+    grid.band(bind(pool, switch_band, id=str, band=str), session, grid, **now)
+    grid.part(bind(pool, switch_part, id=str, part=str), session, grid, **now)
+    grid.appearance(bind(pool, switch_look, look=str), session, grid, **now)
+    grid.mixing(bind(pool, switch_mixing, mixing=lambda on: on == "1"), session, grid, **now)
+    grid.figures(bind(pool, switch_figures), session, grid, **now)
+    grid.suiting(bind(pool, switch_suiting), session, grid, **now)
+    grid.budget(bind(pool, choose_budget, budget=str), session, grid, **now)
 
 
 def update_function(pool: StudioPool, visitors: Visitors) -> Callable:

@@ -65,19 +65,14 @@ def mapped_essence(models: ModelSet, target: Target, factor: float | None = None
     """
     mapper = mapper_of(models)
     residual = residual_of(mapper, target)
-    if mapper.config.essences:
-        b, whole = mapper.essence(emphasis_of(target) * residual), 1.0
-        if target.direction is not None:
-            b = b + PAIR_SHIFT * mapper.shift(residual)
-    else:
+    whole = 1.0
+    if not mapper.config.essences:
         b, whole = mapper.shift(residual), DOUBLE_SHARE
+    elif target.direction is not None:
+        b = mapper.essence(PAIR_EMPHASIS * residual) + PAIR_SHIFT * mapper.shift(residual)
+    else:
+        b = mapper.essence((EMPHASIS if target.picture is None else 1.0) * residual)
     return ((whole if factor is None else factor) * b).expand(models.latent_shape)
-
-
-def emphasis_of(target: Target) -> float:
-    if target.direction is not None:
-        return PAIR_EMPHASIS
-    return EMPHASIS if target.picture is None else 1.0
 
 
 def residual_of(mapper: Mapper, target: Target) -> Tensor:

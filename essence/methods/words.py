@@ -29,7 +29,7 @@ CONTEXTS = (
     "{}, lit from the left",
     "{}, in front of a dark background",
 )
-PICTURE_CONTEXTS = ("{}", "a photo of {}", "a picture of {}", "{} in the distance")
+PICTURE_CONTEXTS = ("{}", "a photo of {}", "a picture of {}", "an image of {}")
 
 
 def text_target(models: ModelSet, text: str, neutral: str = "", name: str = "") -> Target:
