@@ -141,10 +141,11 @@ window.essence = {
       drawing = pictures ? strengths() : {};
       ask("cells", { strengths: strengths(), pictures });
     };
-    // Figures are made at rest, and after the pictures: both at once would overtake each other.
+    // Figures, and pictures by the finer level, are made at rest, and after the pictures: both at
+    // once would overtake each other.
     const measure = () => {
       if (moving || more || waiting("cells")) return;
-      if (!element.querySelector("[data-lacking]")) return gauge();
+      if (!element.querySelector("[data-lacking], .cell[data-coarse]")) return gauge();
       drawing = strengths();
       ask("cells", { strengths: drawing, figures: true });
     };
@@ -194,7 +195,7 @@ window.essence = {
       else if (cells.length) measure();
       else gauge();
     };
-    const replace = ({ target, source, picture, figures, strip }) => {
+    const replace = ({ target, source, picture, coarse, figures, strip }) => {
       const found = `.cell[data-id="${target}"][data-source="${source}"]`;
       const cell = element.querySelector(found);
       if (!cell) return; // another answer brings the whole grid
@@ -202,6 +203,7 @@ window.essence = {
       cell.querySelector("img").src = picture;
       cell.querySelector(".next")?.remove();
       strip ? (cell.dataset.strip = strip) : delete cell.dataset.strip;
+      cell.toggleAttribute("data-coarse", coarse);
       const under = cell.closest(".place").querySelector(".figures");
       if (under && figures) under.outerHTML = figures;
     };

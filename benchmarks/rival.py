@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from essence.methods.batching import MAPS
-from essence.models.stylegan2 import BLUR, Generator, ModulatedConv, StyledConv, ToRGB
+from essence.models.style_layers import BLUR, ModulatedConv, StyledConv, ToRGB
+from essence.models.stylegan2 import Generator
 
 ENLARGE = 7  # nearest repeat before the average pooling
 

@@ -99,7 +99,7 @@ def endpoints(pool: StudioPool) -> dict[str, Callable]:
         count = min(int(checked_number(steps, "steps")), MAX_REFINE_STEPS)
         studio, crop = studio_of(pool, model), read_picture(picture)
         (source,) = studio.sources([crop], aligned=True, refine=RefineOptions(steps=count))
-        return {"latents": source.w.tolist(), "picture": png(source.inversion)}
+        return {"latents": source.w.tolist(), "picture": png(source.picture)}
 
     def learn(
         target: str,
@@ -164,7 +164,7 @@ def endpoints(pool: StudioPool) -> dict[str, Callable]:
         said = read_target(studio, "", text, neutral)
         *_, step = studio.imagine(said, options)
         return {
-            "pictures": [png(face.inversion) for face in step.result],
+            "pictures": [png(face.picture) for face in step.result],
             "latents": [face.w.tolist() for face in step.result],
         }
 
@@ -199,7 +199,7 @@ def endpoints(pool: StudioPool) -> dict[str, Callable]:
         sources = read_sources(studio, latents)
         values = [float(checked_number(strength, "A strength")) for strength in strengths]
         directions = [read_essence(studio, essence) for essence in essences]
-        return [pngs(row) for row in studio.blend(sources, directions, values)]
+        return [pngs(row) for row in studio.blend(sources, directions, values, fine=True)]
 
     functions = (align, invert, learn, blend, instant, imagine, strengths)
     return {function.__name__: function for function in functions}

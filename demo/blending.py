@@ -23,15 +23,18 @@ STRIP_STRENGTHS = tuple(np.arange(WEAKEST, STRONGEST + 0.01, 0.5).round(2).tolis
 STRIP_BYTES = 8_000_000  # of all strips of a grid
 
 
-def draw_cells(studio: Studio, session: Session) -> list[tuple[TargetItem, SourceItem]]:
+def draw_cells(
+    studio: Studio, session: Session, fine: bool = True
+) -> list[tuple[TargetItem, SourceItem]]:
     """Render the cells whose source, essence or strength has changed, rows that lack the same
-    sources together; returns which.
+    sources together; returns which. `fine`: as they look at rest, and those that were drawn while a
+    slider moved once more.
     """
     session.forget_cells()
     drawn: list[tuple[TargetItem, SourceItem]] = []
     rows: dict[tuple[SourceItem, ...], list[TargetItem]] = {}
     for target in session.rows():
-        stale = session.stale(target)
+        stale = session.stale(target, fine)
         if target.pictures is not None:
             drawn += [(target, item) for item in stale if _show_picture(session, target, item)]
         elif stale:
@@ -42,12 +45,13 @@ def draw_cells(studio: Studio, session: Session) -> list[tuple[TargetItem, Sourc
         items_now = [replace(item) for item in items]
         recipes = [[session.recipe(target, item) for item in items_now] for target in targets_now]
         strengths = [target.strength for target in targets_now]
-        pictures = edited(studio, session, targets_now, items_now, strengths, CELL_SIDE)
+        pictures = edited(studio, session, targets_now, items_now, strengths, CELL_SIDE, fine=fine)
         for target, *row in zip(targets, recipes, pictures, strict=True):
             for item, was, made_of, picture in zip(items, items_now, *row, strict=True):
-                if item not in session.stale(target):
+                if item not in session.stale(target, fine):
                     continue  # who has changed it meanwhile has drawn it, too
-                cell = Cell(was.source, made_of, data_url(picture, CELL_SIDE))
+                coarse = picture.width < studio.models.finest and not session.in_photograph(was)
+                cell = Cell(was.source, made_of, data_url(picture, CELL_SIDE), coarse)
                 old = session.cell(target, item)
                 if old and old.source is was.source and old.made_of[:-1] == made_of[:-1]:
                     cell.strip = old.strip  # only the strength is another
@@ -109,7 +113,7 @@ def make_strips(
         frames: dict[str, list[str]] = {name: [] for name in names}
         for strengths in [STRIP_STRENGTHS] if lent else [[each] for each in STRIP_STRENGTHS]:
             repeated = [target] * len(strengths)
-            rows = edited(studio, session, repeated, items, strengths, CELL_SIDE)
+            rows = edited(studio, session, repeated, items, strengths, CELL_SIDE, fine=False)
             for name, strip in zip(names, zip(*rows, strict=True), strict=True):
                 frames[name] += [small_data_url(picture, max_length) for picture in strip]
         return frames
@@ -128,7 +132,7 @@ def measure_cells(studio: Studio, session: Session) -> list[tuple[TargetItem, So
         if not bare:
             continue
         items = [item for item, _ in bare]
-        pictures = row_pictures(studio, session, target, items, CELL_SIDE)
+        pictures = row_pictures(studio, session, target, items, CELL_SIDE, fine=False)
         figures = figures_of(studio, session, target, items, pictures)
         for (item, cell), values in zip(bare, figures, strict=True):
             cell.figures = values
@@ -145,11 +149,15 @@ def figures_of(
 ) -> list[Figures]:
     """(identity distance to the item's own picture before, likeness to the target) of each."""
     side = max(picture.width for picture in pictures)  # of both looks in one row
-    after, originals = (
+    originals = [
+        before(session, item, fine=picture.width > item.source.inversion.width)
+        for item, picture in zip(items, pictures, strict=True)
+    ]
+    after, unedited = (
         np.stack([np.asarray(resized(picture, side)) for picture in row])
-        for row in (pictures, [before(session, item) for item in items])
+        for row in (pictures, originals)
     )
-    identity = studio.identity_distances(originals, after)
+    identity = studio.identity_distances(unedited, after)
     likeness: list[Any] = [None] * len(after)
     if target.picture is not None or target.text:
         likeness = studio.similarity(embedded_target(studio, target), after)

@@ -27,10 +27,11 @@ def edited(
     strengths: Sequence[float],
     size: int | None,
     hold: bool = True,
+    fine: bool = True,
 ) -> list[list[Image.Image]]:
     """Each target's essence, at its strength, on each source: rows of pictures, photographs at most
     `size` pixels wide (None: as large as they were cut out). `hold`: where cells are held to a
-    budget of identity.
+    budget of identity. `fine`: the model's pictures by its finer level, which takes longer.
     """
 
     def taken(target: TargetItem, item: SourceItem, strength: float) -> float:
@@ -48,7 +49,7 @@ def edited(
             for row, target in enumerate(targets):
                 each = [taken(target, items[i], strengths[row]) for i in columns]
                 factors[row] = torch.tensor(each)
-        blends = timed_blend(studio, session, sources, essences, factors)
+        blends = timed_blend(studio, session, sources, essences, factors, fine)
         for row, pictures in zip(rows, blends, strict=True):
             for i, pixels in zip(columns, pictures, strict=True):
                 row[i] = Image.fromarray(pixels)
@@ -111,10 +112,13 @@ def timed_blend(
     sources: Sequence[Source],
     essences: Sequence[Essence],
     strengths: Sequence[float | Tensor],
+    fine: bool,
 ) -> np.ndarray:
-    """`Studio.blend`; the session notes how long a picture took."""
+    """`Studio.blend`; the session notes how long a picture took as a drag wants it."""
     began = time.monotonic()
-    pictures = studio.blend(sources, essences, strengths)
+    pictures = studio.blend(sources, essences, strengths, fine)
+    if fine and pictures.shape[2] > studio.models.size:
+        return pictures
     pace = (time.monotonic() - began) / (len(sources) * len(essences))
     session.run.paces = (*session.run.paces, pace)[-PACES:]
     return pictures
@@ -126,10 +130,11 @@ def row_pictures(
     target: TargetItem,
     items: Sequence[SourceItem],
     size: int | None,
+    fine: bool = True,
 ) -> list[Image.Image]:
     """A row of the grid as it stands; a source without a picture in it shows its inversion."""
     if target.pictures is None:
-        return edited(studio, session, [target], items, [target.strength], size)[0]
+        return edited(studio, session, [target], items, [target.strength], size, fine=fine)[0]
     made = [target.picture_of(item.source) for item in items]
     return [
         item.source.inversion if pixels is None else Image.fromarray(pixels)
@@ -137,6 +142,8 @@ def row_pictures(
     ]
 
 
-def before(session: Session, item: SourceItem) -> Image.Image:
+def before(session: Session, item: SourceItem, fine: bool = True) -> Image.Image:
     """What a source is compared with."""
-    return item.source.crop if session.in_photograph(item) else item.source.inversion
+    if session.in_photograph(item):
+        return item.source.crop
+    return item.source.picture if fine else item.source.inversion

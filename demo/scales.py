@@ -71,14 +71,17 @@ def measure_next(studio: Studio, session: Session) -> TargetItem | None:
     strengths = [strength for strength in MEASURED if strength]
     for start in range(0, len(strengths), AT_ONCE):
         some = strengths[start : start + AT_ONCE]
-        rows = [edited(studio, session, [target], [item], [s], CELL_SIDE, hold=False) for s in some]
+        rows = [
+            edited(studio, session, [target], [item], [s], CELL_SIDE, hold=False, fine=False)
+            for s in some
+        ]
         pictures = [np.asarray(row[0]) for (row,) in rows]
         alike = len({picture.shape for picture in pictures}) == 1
         if session.without_strength(target, item) != made_of or not alike:
             return target  # the look or something else changed meanwhile: measured again
         after = np.stack(pictures)
         side = after.shape[1]
-        original = np.asarray(resized(before(session, item), side))[None]
+        original = np.asarray(resized(before(session, item, fine=False), side))[None]
         distances |= zip(some, studio.identity_distances(original, after), strict=True)
     scale = Scale(item.source, made_of, list(distances.values()))
     session.view.scales[target.id, item.id] = scale

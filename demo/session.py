@@ -219,6 +219,7 @@ class Cell:
     source: Source
     made_of: tuple[Any, ...]  # see `Session.recipe`
     url: str
+    coarse: bool = False  # drawn while a slider moved, not by the models' finer level
     strip: str = field(default_factory=new_id)  # names the same blend's pictures at all strengths
     # Identity distance, and likeness to the target where it has a picture.
     figures: tuple[float, float | None] | None = None
@@ -295,12 +296,13 @@ class Session:
     def cell(self, target: TargetItem, item: SourceItem) -> Cell | None:
         return self.view.cells.get((target.id, item.id))
 
-    def stale(self, target: TargetItem) -> list[SourceItem]:
-        """Sources whose cell in the target's row has to be drawn (again)."""
+    def stale(self, target: TargetItem, fine: bool = True) -> list[SourceItem]:
+        """Sources whose cell in the target's row has to be drawn (again), coarse ones if `fine`."""
         found = []
         for item in self.items.ready():
             cell, made_of = self.cell(target, item), self.recipe(target, item)
-            if cell is None or cell.source is not item.source or cell.made_of != made_of:
+            same = cell and cell.source is item.source and cell.made_of == made_of
+            if not same or (fine and cell.coarse):
                 found.append(item)
         return found
 

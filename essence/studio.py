@@ -19,7 +19,7 @@ from .library import loading
 from .library.latent_files import check_latents, over_layers
 from .library.lazy_models import LazyModelSet
 from .methods import PRESETS, instant_options, method_of
-from .methods.base import latents_of
+from .methods.base import edited_latents
 from .methods.imagine import ImagineOptions, imagine
 from .methods.invert import invert, source_of
 from .methods.photograph import PhotographLook
@@ -263,37 +263,38 @@ class Studio(LazyModelSet, PhotographLook):
 
     @device_work
     def blend(
-        self, sources: Sequence[Source], essences: Sequence[Essence], strengths: Sequence[Any]
+        self,
+        sources: Sequence[Source],
+        essences: Sequence[Essence],
+        strengths: Sequence[Any],
+        fine: bool = False,
     ) -> np.ndarray:
         """G(w_s + strength_t * b_t) for every essence t (rows) and source s (columns): uint8
-        [T, S, H, W, 3]. A strength may be a tensor [S], one for each source.
+        [T, S, H, W, 3]. A strength may be a tensor [S], one for each source. `fine`: by the finer
+        level, where there is one; it takes twice the time.
         """
-        models = self.models
-        w = latents_of(models, sources)
+        side = self.models.finest if fine else self.models.size
 
         def render() -> np.ndarray:
-            rows = [
-                essence.apply(w, strength, models.id, models.latents)
-                for essence, strength in zip(essences, strengths, strict=True)
-            ]
-            pictures = models.render(torch.cat(rows)) if rows else np.zeros(0, np.uint8)
-            return pictures.reshape(len(rows), len(w), models.size, models.size, 3)
+            w = edited_latents(self.models, sources, essences, strengths)
+            return self.models.render(w, side).reshape(len(essences), len(sources), side, side, 3)
 
         return self.queue.run(render)
 
     def sweep(self, source: Source, essence: Essence, strengths: Sequence[float]) -> bytes:
         """An animated WebP of one source that runs through the strengths and back."""
-        return animation(list(self.blend([source], [essence] * len(strengths), strengths)[:, 0]))
+        frames = self.blend([source], [essence] * len(strengths), strengths, fine=True)
+        return animation(list(frames[:, 0]))
 
     def grid(
         self, sources: Sequence[Source], essences: Sequence[Essence], strengths: Sequence[float]
     ) -> Image.Image:
         """The paper's figure: sources along the top, targets down the left, the blends between."""
-        rows: list[list[Image.Image | None]] = [[None, *(s.inversion for s in sources)]]
-        blends = self.blend(sources, essences, strengths)
+        rows: list[list[Image.Image | None]] = [[None, *(s.picture for s in sources)]]
+        blends = self.blend(sources, essences, strengths, fine=True)
         for essence, row in zip(essences, blends, strict=True):
             rows.append([essence.thumbnail, *(Image.fromarray(cell) for cell in row)])
-        return picture_grid(rows, cell=self.models.size)
+        return picture_grid(rows, cell=self.models.finest)
 
     # -- measures
 

@@ -42,6 +42,12 @@ class Source:
     w: Tensor  # w+ [L, D], float32, CPU
     model: str  # which generator
     square: Square | None = None  # where the crop was cut from, in the pixels of its picture
+    fine: Image.Image | None = None  # G(w) by a finer level, where the models bring one
+
+    @property
+    def picture(self) -> Image.Image:
+        """G(w) for the eye."""
+        return self.fine or self.inversion
 
     @property
     def has_photograph(self) -> bool:

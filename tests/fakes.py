@@ -182,7 +182,11 @@ def write_manifest(folder: Path, monkeypatch, sets: dict[str, str | None]) -> No
     for seed, (name, aligned) in enumerate(sets.items(), 1):
         if aligned:
             files(folder / name, seed)
-        parts = "".join(f'{part} = {{file = "{name}/{part}.safetensors"}}\n' for part in COMPONENTS)
+        parts = "".join(
+            f'{part} = {{file = "{name}/{part}.safetensors"}}\n'
+            for part in COMPONENTS
+            if part != "finer"
+        )
         tables.append(
             f'[{name}]\ntitle = "Set {name}: for tests"\naligned = "{aligned or "face"}"\n{parts}'
         )

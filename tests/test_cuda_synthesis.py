@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from essence.models.stylegan2 import BLUR, Generator, GeneratorConfig
+from essence.models.style_layers import BLUR
+from essence.models.stylegan2 import Generator, GeneratorConfig
 from essence.ops import cuda, cuda_synthesis, reference
 from essence.ops.weight_cache import WeightCache
 from essence.pictures.tensors import to_uint8

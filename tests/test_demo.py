@@ -341,9 +341,12 @@ def test_a_slider_draws_its_own_row_only(studio, session, monkeypatch):
     give_essences(studio, session)
     drawn = []
     blend = studio.blend
-    monkeypatch.setattr(
-        studio, "blend", lambda s, e, k: drawn.append((len(s), list(k))) or blend(s, e, k)
-    )
+
+    def counted(sources, essences, strengths, fine=False):
+        drawn.append((len(sources), list(strengths)))
+        return blend(sources, essences, strengths, fine)
+
+    monkeypatch.setattr(studio, "blend", counted)
     moved, still = session.items.targets.values()
     before = {key: cell.url for key, cell in session.view.cells.items()}
     board = move_sliders(studio, session, {moved.id: -1.5, still.id: 1.0})

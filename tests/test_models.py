@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from essence.evaluate.metrics import chip_descriptors
 from essence.models.identity import CHIP, FILE, face_chip, face_descriptor
 from essence.models.latents import LatentAxes
-from essence.models.stylegan2 import BLUR, Generator, GeneratorConfig, ModulatedConv
+from essence.models.style_layers import BLUR, ModulatedConv
+from essence.models.stylegan2 import Generator, GeneratorConfig
 from essence.ops import WeightCache, dispatch, leaky_relu, styled_conv, upfirdn2d
 from essence.ops.synthesis import BatchedStyles, FusedSynthesis
 from essence.pictures.tensors import to_tensor

@@ -16,7 +16,7 @@ import torch
 
 from essence import ops
 from essence.errors import UserError
-from essence.models.stylegan2 import BLUR
+from essence.models.style_layers import BLUR
 from essence.ops import build, cuda, dispatch, reference
 
 ARCHITECTURES = ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90"]

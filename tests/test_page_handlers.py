@@ -169,9 +169,9 @@ def test_items_move_and_stay_inside(studio, session):
 def test_what_changes_while_cells_are_drawn_is_not_taken_for_drawn(studio, session, monkeypatch):
     first, make = next(iter(session.items.targets)), blending.edited
 
-    def changed_meanwhile(*arguments):
+    def changed_meanwhile(*arguments, **options):
         monkeypatch.setattr(blending, "edited", make)
-        made = make(*arguments)
+        made = make(*arguments, **options)
         grid.switch_band(studio, session, first, "coarse")  # as another thread may
         return made
 
@@ -272,7 +272,7 @@ def test_switching_a_band_off_draws_its_row_without_those_layers(
 ):
     one, two = session.items.targets.values()
     drawn, blend = [], studio.blend
-    monkeypatch.setattr(studio, "blend", lambda s, e, k: drawn.append(e) or blend(s, e, k))
+    monkeypatch.setattr(studio, "blend", lambda s, e, *k: drawn.append(e) or blend(s, e, *k))
     grid.switch_band(studio, session, one.id, "coarse")
     ((essence,),) = drawn
     assert not essence.delta[:4].any() and (essence.delta[4:] == one.essence.delta[4:]).all()

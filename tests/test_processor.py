@@ -11,7 +11,8 @@ import torch.nn.functional as F
 
 from essence import ops
 from essence.models.identity import CHIP, face_descriptor
-from essence.models.stylegan2 import BLUR, Generator, GeneratorConfig
+from essence.models.style_layers import BLUR
+from essence.models.stylegan2 import Generator, GeneratorConfig
 from essence.ops import WeightCache, build, dispatch, reference, winograd
 from essence.runtime import hardware
 

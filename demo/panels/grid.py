@@ -5,7 +5,8 @@ A slider's move is one request of the page, a dict with some of
     visitor    the page's word for its session
     strengths  by target's id, as the sliders stand
     pictures   false where the page shows them from its strips already
-    figures    true once the sliders rest
+    figures    true once the sliders rest: cells that were drawn coarsely are drawn again, and
+               figures made
     strips     names of the strips that the page lacks, where pictures are slow
     slow       what the page was told about that
     scales     true at rest, where a row's scale of identity was not measured yet
@@ -148,7 +149,8 @@ def update_grid(studio: Studio, session: Session, request: Mapping[str, Any]) ->
     """What a slider's move changes, and nothing else:
 
         slow       whether pictures are slow
-        cells      each {target, source, picture, figures, strip}, unless strips were asked for
+        cells      each {target, source, picture, coarse, figures, strip}; not where strips were
+                   asked for
         strips     {name: pictures at `strengths`}, some of those that were asked for
         scales     {target: HTML}, if they were asked for: one that is more complete now, or none
         suited     {target: [strength, how often it was chosen]}, with scales
@@ -166,8 +168,9 @@ def update_grid(studio: Studio, session: Session, request: Mapping[str, Any]) ->
     if "scales" in request:
         return update_scale(studio, session)
     take_strengths(session, request.get("strengths", {}))
-    changed = draw_cells(studio, session) if request.get("pictures", True) else []
-    if request.get("figures") and session.view.measuring:
+    rests = bool(request.get("figures"))
+    changed = draw_cells(studio, session, rests) if request.get("pictures", True) else []
+    if rests and session.view.measuring:
         changed += measure_cells(studio, session)
     slow = session.run.slow
     if request.get("slow", slow) != slow:
@@ -200,6 +203,7 @@ def cell_values(
                     "target": target.id,
                     "source": item.id,
                     "picture": cell.url,
+                    "coarse": cell.coarse,
                     "figures": figures_html(cell) if session.view.measuring else "",
                     "strip": cell.strip if slow and target.essence and target.id != MIX else "",
                 }

@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> dict:
         photographs = photographs or any(is_photograph for _, is_photograph in made)
         rows.append([essence.thumbnail, *(picture for picture, _ in made)])
     use_model = arguments.look == "model"
-    rows[0] += [source.inversion if use_model else source.crop for source in sources]
+    rows[0] += [source.picture if use_model else source.crop for source in sources]
     side = max(picture.width for picture in rows[-1][1:])
     xmp = xmp_packet([essence.name for essence in essences], strengths, photographs)
     write_picture(picture_grid(rows, cell=side), arguments.out, xmp)

@@ -52,9 +52,9 @@ def run(arguments: argparse.Namespace) -> dict:
     options = ImagineOptions(count=arguments.count, seed=arguments.seed, steps=arguments.steps)
     faces = last(with_progress(studio.imagine(target, options), "imagining")).result
     columns = math.ceil(math.sqrt(len(faces)))
-    pictures: list[Image.Image | None] = [face.inversion for face in faces]
+    pictures: list[Image.Image | None] = [face.picture for face in faces]
     rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
-    sheet = faces[0].inversion if len(faces) == 1 else grid(rows, studio.models.size)
+    sheet = faces[0].picture if len(faces) == 1 else grid(rows, studio.models.finest)
     write_picture(sheet, arguments.out, xmp_packet([], []))
     if arguments.latents:
         write_latents(torch.stack([face.w for face in faces]), arguments.latents)

@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> dict:
         check_output(latents, (".npy",), "--latents")
     studio = open_studio(arguments, pictures_alone=True)
     source = load_source(studio, arguments.image, arguments)
-    write_picture(source.inversion, arguments.out)
+    write_picture(source.picture, arguments.out)
     if latents:
         write_latents(source.w, latents)
     distance = None

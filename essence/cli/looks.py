@@ -87,7 +87,8 @@ def edited_picture(
 ) -> tuple[Image.Image, bool]:
     """The source with the essence, in the look asked for; and whether it is a photograph."""
     if arguments.look == "model" or not source.has_photograph:
-        return Image.fromarray(studio.blend([source], [essence], [strength])[0, 0]), False
+        pictures = studio.blend([source], [essence], [strength], fine=True)
+        return Image.fromarray(pictures[0, 0]), False
     # Found at full strength on either side and scaled.
     (change,) = studio.changes([source], essence, 1.0 if strength >= 0 else -1.0)
     where = studio.mask(source, region_names(arguments.where))

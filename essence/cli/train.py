@@ -9,6 +9,7 @@ from .recipes import run_recipe
 RECIPES = {
     "generator": "train.generator",
     "teeth": "train.mouth_colour",
+    "finer": "train.finer",
     "inverter": "train.inverter",
     "clip": "train.clip",
     "texts": "train.texts",

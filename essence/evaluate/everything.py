@@ -20,11 +20,12 @@ import torch
 from ..errors import UserError
 from ..runtime.files import write_bytes
 from ..studio import Studio
-from ..train import clip, essence, generator, inverter, judge, mapper, mouth_colour, texts
+from ..train import clip, essence, finer, generator, inverter, judge, mapper, mouth_colour, texts
 from ..train.clip_data import ClipOptions
 from ..train.common import described, parse_options
 from ..train.essence_data import EssenceOptions
 from ..train.examples import make_examples
+from ..train.finer_data import FinerOptions
 from ..train.generator_data import GeneratorOptions
 from ..train.inverter_data import InverterOptions
 from ..train.runs import Runs, chosen_pictures, labels_of, stated_licences
@@ -37,6 +38,7 @@ QUICK_PICTURES, QUICK_TIGHT = 100, 60
 WHOLE: dict[str, dict[str, Any]] = {
     "generator": {"minutes": 180.0, "photographs": 2.0, "tight_share": 0.15},
     "teeth": {},
+    "finer": {},
     "inverter": {"minutes": 120.0, "batch": 24, "generated": 6, "bank": 1024, "rendered": 8},
     "clip": {"minutes": 120.0, "steps": 200_000, "generated": 8000, "drawings": 120, "relit": 2},
     "texts": {},
@@ -51,6 +53,7 @@ WHOLE: dict[str, dict[str, Any]] = {
 QUICK: dict[str, dict[str, Any]] = {
     "generator": {"steps": 3, "batch": 4, "sampled": 2, "critics_after": 1},
     "teeth": {"steps": 2, "batch": 2},
+    "finer": {"pictures": 40, "sharpener_steps": 2, "steps": 2, "batch": 2},
     "inverter": {"steps": 3, "batch": 4, "generated": 2, "bank": 8, "rendered": 4},
     "clip": {"steps": 3, "batch": 16, "generated": 16, "every": 3},
     "texts": {"steps": 2, "batch": 16, "asked": 16},
@@ -120,6 +123,14 @@ def train(options: AllOptions) -> list[str]:
         latents=latents,
     )
     drawn_by = {"generator": str(white / "generator.safetensors"), "latents": latents}
+    finer_run = runs.recipe(
+        "finer",
+        finer.train,
+        FinerOptions,
+        **faces,
+        **drawn_by,
+        teacher=str(generator_run / "encoder.safetensors"),
+    )
     inverter_run = runs.recipe(
         "inverter",
         inverter.train,
@@ -164,6 +175,7 @@ def train(options: AllOptions) -> list[str]:
         essence=str(essence_run / "essence.safetensors"),
     )
     files = networks | {
+        "finer": str(finer_run / "finer.safetensors"),
         "inverter": str(inverter_run / "inverter.safetensors"),
         "essence": str(essence_run / "essence.safetensors"),
         "mapper": str(mapper_run / "mapper.safetensors"),

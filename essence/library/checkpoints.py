@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from ..errors import BadFile
 from ..models.arcface import ArcFace
 from ..models.e4e import Encoder4Editing, EncoderConfig, EssenceEncoder, Inverter
+from ..models.finer_level import FinerConfig, FinerLevel
 from ..models.judge import Judge, JudgeConfig
 from ..models.latents import LatentAxes
 from ..models.mapper import Mapper, MapperConfig
-from ..models.stylegan2 import BLUR, Generator, GeneratorConfig
+from ..models.style_layers import BLUR
+from ..models.stylegan2 import Generator, GeneratorConfig
 from . import nvidia
 from .network_pickle import read_pickle
 from .safe_files import check_finite, file_format, read_safetensors, write_safetensors
@@ -186,6 +188,25 @@ def save_generator(generator: Generator, path: str | Path, half: bool = True) ->
     write_safetensors(
         path, halved(state, half, exact), {"kind": "generator", "config": asdict(generator.config)}
     )
+
+
+def load_finer_level(path: str | Path) -> FinerLevel:
+    """A finer level of our recipe. Frozen, on the CPU. Raises BadFile."""
+    path = Path(path)
+    tensors, header = read_safetensors(path)
+    if header.get("kind") != "finer":
+        raise BadFile(f"{path.name} is no finer level: `train finer` makes one.")
+    try:
+        config, bound = FinerConfig(**header["config"]), str(header["generator"])
+    except (KeyError, TypeError) as error:
+        raise BadFile(f"The header of {path.name} is damaged ({error}).") from None
+    state = network_state(tensors, "", path.name)
+    return _build(lambda: FinerLevel(config, bound), state, path.name)
+
+
+def save_finer_level(level: FinerLevel, path: str | Path, half: bool = True) -> None:
+    header = {"kind": "finer", "config": asdict(level.config), "generator": level.generator}
+    write_safetensors(path, halved(level.state_dict(), half, ("modulation.",)), header)
 
 
 def save_inverter(inverter: Inverter, path: str | Path, half: bool = True) -> None:

@@ -20,6 +20,7 @@ from ..errors import BadFile
 from ..models import latents
 from ..models.clip import ImageText
 from ..models.e4e import EssenceEncoder, Inverter, MeanInverter
+from ..models.finer_level import FinerLevel
 from ..models.latents import LatentAxes
 from ..models.mapper import Mapper
 from ..models.stylegan2 import Generator
@@ -148,22 +149,30 @@ def _measured_axes(context: LoadContext) -> LatentAxes | None:
 
 
 def _check_bound(
-    name: str, recipe: str, component: Mapper | EssenceEncoder, context: LoadContext
+    name: str, recipe: str, component: Mapper | EssenceEncoder | FinerLevel, context: LoadContext
 ) -> None:
-    """What was trained with one generator and one image-text encoder's image side works with those
-    alone. The text side may be taught anew.
+    """What was trained with one generator, and with one image-text encoder's image side where it
+    says so, works with those alone. The text side may be taught anew.
     """
-    generator, clip = context.loaded["generator"], context.loaded["clip"]
-    for kind, network, wanted in (
-        ("generator", generator, component.generator),
-        ("image-text encoder", clip.model.visual, component.clip),
-    ):
+    bound = [("generator", context.generator, component.generator)]
+    if wanted := getattr(component, "clip", ""):
+        bound.append(("image-text encoder", context.loaded["clip"].model.visual, wanted))
+    for kind, network, wanted in bound:
         found = fingerprint(network)
         if wanted and wanted != found:
             raise BadFile(
                 f"The {name} of '{context.name}' was trained for another {kind} ({wanted}; this "
                 f"one is {found}): train one for it (`python -m essence train {recipe}`)."
             )
+
+
+def _check_finer(level: FinerLevel, context: LoadContext) -> None:
+    if level.config != context.generator.config.finer(level.config.channels):
+        raise BadFile(
+            f"The finer level of '{context.name}' makes pictures of {level.config.size} pixels on "
+            "another generator's feature maps. They do not belong together."
+        )
+    _check_bound("finer level", "finer", level, context)
 
 
 def _check_mapper(mapper: Mapper, context: LoadContext) -> None:
@@ -188,6 +197,11 @@ COMPONENTS: dict[str, Component] = {
         save=checkpoints.save_generator,
         required=True,
         found_in=checkpoints.holds_generator,
+    ),
+    "finer": Component(
+        load=lambda path, file: checkpoints.load_finer_level(path),
+        save=checkpoints.save_finer_level,
+        check=_check_finer,
     ),
     "inverter": Component(
         load=lambda path, file: checkpoints.load_inverter(path),

@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 # What inverts photographs and edits pictures; open_clip, which is large, stays away.
-PICTURES_ALONE = ("generator", "inverter", "latents")
+PICTURES_ALONE = ("generator", "finer", "inverter", "latents")
 
 
 def default_model() -> str:
@@ -71,6 +71,8 @@ def load_model_set(
         if component is not None:
             context.loaded[kind] = component.to(device)
     loaded = context.loaded
+    if "finer" in loaded:
+        context.generator.grow(loaded["finer"])
     models = ModelSet(
         name=spec.name,
         id=f"{spec.name}-{context.fingerprint}",

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadFile
-from ..models.stylegan2 import MAPPING_LR
+from ..models.style_layers import MAPPING_LR
 from .network_pickle import Record
 from .safe_files import check_finite
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadFile
-from ..models.stylegan2 import BLUR
+from ..models.style_layers import BLUR
 from .safe_files import check_finite, file_format, read_safetensors, read_torch
 
 # The tensor that shows a network, in the names of the common checkpoints.

@@ -140,6 +140,23 @@ def latents_of(models: ModelSet, sources: Sequence[Source]) -> Tensor:
     return torch.stack([source.w for source in sources]).to(models.device)
 
 
+def edited_latents(
+    models: ModelSet,
+    sources: Sequence[Source],
+    essences: Sequence[Essence],
+    strengths: Sequence[Any],
+) -> Tensor:
+    """Every essence at its strength on every source: w+ [T S, L, D], a row of sources for each
+    essence. A strength may be a tensor [S]. Raises as `latents_of`, and EssenceMismatch.
+    """
+    w = latents_of(models, sources)
+    rows = [
+        essence.apply(w, strength, models.id, models.latents)
+        for essence, strength in zip(essences, strengths, strict=True)
+    ]
+    return torch.cat([w[:0], *rows])
+
+
 def initial_direction(models: ModelSet, target: Target, start: str, seed: int) -> Tensor:
     """b to start from, [L, D]: "zero"; "inverted", the target's w as the released code has it;
     "centred", its w minus the mean; "random", a truncated random w. Targets without a picture

@@ -17,7 +17,7 @@ from ..pictures.tensors import to_pil, to_uint8
 from ..values import Step, Target
 from .base import check_at_least
 from .batching import batch_for, render_and_embed
-from .invert import source_of
+from .invert import source_of, with_fine_picture
 from .map import mapper_of
 from .refine import round_axes
 
@@ -79,13 +79,15 @@ def imagine(
             elif value < lowest[n]:
                 latents, picture = moved[n].detach().cpu(), to_pil(images[n].detach())
                 sources[n] = dataclasses.replace(
-                    sources[n], w=latents, inversion=picture, crop=picture
+                    sources[n], w=latents, inversion=picture, crop=picture, fine=None
                 )
             lowest[n] = min(lowest[n], value)
         shown = i % options.preview_every == 0 or i == options.steps
         preview = to_uint8(images.detach()) if shown else None
         total = each.mean().item()
         del moved, images, e, each, loss  # the graph is not kept while the caller has us
+        if i == options.steps:
+            sources = [with_fine_picture(models, source) for source in sources]
         yield Step(i + 1, options.steps + 1, tuple(sources), {"total": total}, preview)
 
 

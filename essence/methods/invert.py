@@ -4,6 +4,7 @@ of refinement.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
 
@@ -47,6 +48,9 @@ def invert(
             for i, source in zip(batch, step.result, strict=True):
                 found[i] = source
             index += 1
+            if step.index == step.total:
+                for i in batch:
+                    found[i] = with_fine_picture(models, found[i])
             preview = None if step.preview is None else inversions(found)
             yield Step(index, total, tuple(found), step.losses, preview)
         for i in batch:
@@ -71,7 +75,16 @@ def source_of(
 ) -> Source:
     """A source from its latents [L, D]; without a crop its picture is what the generator makes."""
     inversion = Image.fromarray(models.render(w[None])[0])
-    return Source(name, crop or inversion, inversion, w.detach().float().cpu(), models.id)
+    source = Source(name, crop or inversion, inversion, w.detach().float().cpu(), models.id)
+    return with_fine_picture(models, source)
+
+
+def with_fine_picture(models: ModelSet, source: Source) -> Source:
+    """With what the finer level makes of its latents, where there is one."""
+    if models.finest == models.size:
+        return source
+    fine = Image.fromarray(models.render(source.w[None], models.finest)[0])
+    return dataclasses.replace(source, fine=fine)
 
 
 def inversions(sources: Sequence[Source]) -> np.ndarray:

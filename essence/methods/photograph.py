@@ -126,7 +126,11 @@ class PhotographLook:
         self._prepared: WeakKeyDictionary[Source, PreparedPhotograph] = WeakKeyDictionary()
 
     def blend(
-        self, sources: Sequence[Source], essences: Sequence[Essence], strengths: Sequence[float]
+        self,
+        sources: Sequence[Source],
+        essences: Sequence[Essence],
+        strengths: Sequence[float],
+        fine: bool = False,
     ) -> np.ndarray:
         raise NotImplementedError
 

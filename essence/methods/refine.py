@@ -8,6 +8,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -40,8 +41,10 @@ class RefineOptions:
     # Weight of the colour of eyes and mouth, in patches: teeth are too few pixels for the other
     # terms to keep them white.
     chroma: float = 6.0
-    # Of the face network's maps of the inner face, relative, averaged over its stages.
+    # Of the face network's maps, relative, averaged over its stages: of the inner face, and of the
+    # whole crop, which sharpens hair, ears and clothes.
     features: float = 1.0
+    surroundings: float = 2.0
     descriptor: float = 1.5  # of the squared distance between descriptors
     penalty: float = 0.0005  # on |u|^2 + layer_penalty * mean |v|^2
     layer_penalty: float = 3.0
@@ -103,7 +106,8 @@ def refine(
 
     capture = device.type == "cuda" and options.steps >= WORTH_CAPTURING
     step = RecordedStep(evaluate, descend.state, len(w), None, capture)
-    names = ["total", "pixels", "chroma", *(["features", "descriptor"] if faces else [])]
+    names = ["total", "pixels", "chroma"]
+    names += ["features", "surroundings", "descriptor"] if faces else []
     best, lowest = list(sources), [math.inf] * len(w)
 
     for i in range(options.steps):
@@ -116,43 +120,53 @@ def refine(
         for n in better:
             lowest[n] = losses_now[0, n].item()
             picture = Image.fromarray(preview[n])
-            best[n] = dataclasses.replace(sources[n], w=latents[n].clone(), inversion=picture)
+            best[n] = dataclasses.replace(
+                sources[n], w=latents[n].clone(), inversion=picture, fine=None
+            )
         means = dict(zip(names, losses_now.mean(1).tolist(), strict=True))
         del found  # nothing of the step outlives it while the caller has us
         yield Step(i + 1, options.steps, tuple(best), means, preview if shown else None)
 
 
-def face_features(models: ModelSet, photos: Tensor) -> tuple[list[Tensor], Tensor] | None:
-    """The face network's maps of the inner faces, and the descriptors. None where the models make
-    no faces.
-    """
-    if models.identity is None:
+class FaceFeatures(NamedTuple):
+    """What the face network says of pictures."""
+
+    inner: list[Tensor]  # maps of the inner faces, the finest first
+    whole: list[Tensor]  # of the whole crops
+    descriptors: Tensor  # [N, 128]
+
+
+def face_features(models: ModelSet, images: Tensor) -> FaceFeatures | None:
+    """Of aligned pictures [N, 3, S, S]. None where the models make no faces."""
+    network = models.identity
+    if network is None:
         return None
-    maps = models.identity.features(face_chip(photos))
-    return maps, models.identity.describe(maps)
+    inner = network.features(face_chip(images))
+    return FaceFeatures(inner, network.features(images), network.describe(inner))
 
 
 def reconstruction_losses(
-    models: ModelSet,
-    images: Tensor,
-    photos: Tensor,
-    faces: tuple[list[Tensor], Tensor] | None,
-    weight: Tensor,
+    models: ModelSet, images: Tensor, photos: Tensor, faces: FaceFeatures | None, weight: Tensor
 ) -> dict[str, Tensor]:
     """The terms of each picture, [N]: `images` against `photos` [N, 3, S, S] and their `faces`."""
     pixels = ((images - photos).abs() * weight).mean((1, 2, 3))
     terms = {"pixels": pixels, "chroma": chroma(images - photos, weight)}
     if faces is None:
         return terms
-    maps, descriptors = faces
-    ours, theirs = face_features(models, images)
+    made = face_features(models, images)
+    terms["features"] = relative_difference(made.inner, faces.inner)
+    terms["surroundings"] = relative_difference(made.whole, faces.whole)
+    terms["descriptor"] = (made.descriptors - faces.descriptors).square().sum(1)
+    return terms
+
+
+def relative_difference(maps: Sequence[Tensor], goals: Sequence[Tensor]) -> Tensor:
+    """Mean absolute difference relative to the goal's mean, averaged over the stages; [N]."""
     relative = [
         (a - b).abs().mean((1, 2, 3)) / b.abs().mean((1, 2, 3))
-        for a, b in zip(ours, maps, strict=True)
+        for a, b in zip(maps, goals, strict=True)
     ]
-    terms["features"] = torch.stack(relative).mean(0)
-    terms["descriptor"] = (theirs - descriptors).square().sum(1)
-    return terms
+    return torch.stack(relative).mean(0)
 
 
 def chroma(difference: Tensor, weight: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import BadFile
-from .stylegan2 import EqualLinear
+from .style_layers import EqualLinear
 
 # Heads below COARSE read the coarsest map, those below MIDDLE the middle one, the rest the finest.
 COARSE, MIDDLE = 3, 7

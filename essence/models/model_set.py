@@ -105,8 +105,13 @@ class ModelSet:
 
     @property
     def size(self) -> int:
-        """Side of the generator's pictures in pixels."""
+        """Side of the generator's pictures in pixels: what losses and drags see."""
         return self.generator.config.size
+
+    @property
+    def finest(self) -> int:
+        """Side of its pictures at rest: of a finer level, where the set brings one."""
+        return self.generator.finest
 
     @property
     def latent_shape(self) -> tuple[int, int]:
@@ -123,8 +128,11 @@ class ModelSet:
     @property
     def render_batch(self) -> int:
         """How many pictures make a batch: more are no faster, and take more memory."""
+        return self._render_batch(self.size)
+
+    def _render_batch(self, side: int) -> int:
         pixels = RENDER_PIXELS_CPU if self.device.type == "cpu" else RENDER_PIXELS
-        return max(1, pixels // self.size**2)
+        return max(1, pixels // side**2)
 
     @contextmanager
     def precision(self) -> Iterator[None]:
@@ -146,25 +154,26 @@ class ModelSet:
             return self.generator.synthesis(w.to(self.device), resolution).float()
 
     @torch.no_grad()
-    def render(self, w: Tensor) -> np.ndarray:
-        """w+ [B, L, D], any B, to uint8 [B, H, W, 3]."""
+    def render(self, w: Tensor, side: int | None = None) -> np.ndarray:
+        """w+ [B, L, D], any B, to uint8 [B, S, S, 3]; S is `size`, or `side`."""
         self.check(w)
+        side = side or self.size
         if len(w) == 0:
-            return np.zeros((0, self.size, self.size, 3), np.uint8)
-        in_batches = BatchHalving(self.render_batch)
+            return np.zeros((0, side, side, 3), np.uint8)
+        in_batches = BatchHalving(self._render_batch(side))
         done: list[np.ndarray] = []
         while (start := sum(map(len, done))) < len(w):
             rest = w[start:]
-            done.append(in_batches(lambda batch, rest=rest: self._pixels(rest[:batch])))
+            done.append(in_batches(lambda batch, rest=rest: self._pixels(rest[:batch], side)))
         return np.concatenate(done)
 
-    def _pixels(self, w: Tensor) -> np.ndarray:
+    def _pixels(self, w: Tensor, side: int) -> np.ndarray:
         """One batch of `render`."""
 
         def draw(w: Tensor) -> Tensor:
-            return to_bytes(self.images(w))
+            return to_bytes(self.images(w, side))
 
-        return self._recording("render", draw, self.generator, w).cpu().numpy()
+        return self._recording(f"render {side}", draw, self.generator, w).cpu().numpy()
 
     def _recording(
         self, name: str, function: Callable[[Tensor], Tensor], network: nn.Module, x: Tensor

@@ -47,6 +47,12 @@ class FusedSynthesis:
             return cuda_synthesis.synthesize(
                 self.blocks[:blocks], constant, noises, w_plus, self.prepared
             )
+        return self.maps(constant, noises, w_plus, blocks)[1]
+
+    def maps(
+        self, constant: Tensor, noises: Sequence[Tensor], w_plus: Tensor, blocks: int
+    ) -> tuple[Tensor, Tensor]:
+        """The last block's feature maps [B, C, R, R] and the picture, by the CPU's kernels."""
         styles, scales = self.styles(w_plus[:, self.seen])
         layers = iter(zip(self.caches, styles, scales, strict=True))
         noise = iter(noises)
@@ -63,7 +69,7 @@ class FusedSynthesis:
             rgb_style, rgb_bias = next(layers)[1], to_rgb.bias[0, :, 0, 0]
             skip = OutputSkip(to_rgb.conv.weight[0], rgb_style, rgb_bias, picture, BLUR)
             x, picture = styled_conv_to_rgb(x, weight, style, scale, bias, strength, skip, cache)
-        return picture
+        return x, picture
 
 
 class BatchedStyles:

@@ -7,7 +7,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..models.stylegan2 import EqualLinear, Generator, MappingLayer
+from ..models.style_layers import EqualLinear, MappingLayer
+from ..models.stylegan2 import Generator
 
 HEADROOM = 4.5  # standard deviations kept above zero, where leaky ReLU is linear
 REFRESH = 50  # samplings between two computations of the covariance's root
