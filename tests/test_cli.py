@@ -201,7 +201,7 @@ MISTAKES = [
     ("apply --source big.npy --essence small.npy --out o.png", "[8, 8]"),
     ("extract --target t.png --sources a.png --aligned --device cuda --out e.safetensors", "CUDA"),
     ("nonsense", "nonsense"),
-    ("train", "generator, teeth, inverter, clip"),
+    ("train", "generator, teeth, finer, inverter, clip"),
     ("evaluate people", "models, essences"),
     ("fetch nonsense", "mini, ffhq, church"),
     ("fetch ffhq --from nope.pt", "nope.pt"),
@@ -258,7 +258,7 @@ def test_a_recipes_mistake_is_one_line_too(run, monkeypatch):
 
 def test_recipes_are_listed(run):
     code, out, _ = run("train --help")
-    assert code == 0 and "generator|teeth|inverter|clip" in out
+    assert code == 0 and "generator|teeth|finer|inverter|clip" in out
     assert "evaluate" in run("--help")[1]
 
 

@@ -343,6 +343,13 @@ def test_the_level_learns_what_the_sharpener_makes(inputs):
     assert late < 0.5 * early
 
 
+def test_a_share_of_what_a_level_adds_is_just_that():
+    level, x, picture = new_level(), torch.randn(1, 4, 32, 32), torch.randn(1, 3, 32, 32)
+    w, plain = latents(1)[:, -1], enlarge(picture)
+    half = finer.moderated(level, 0.5)(x, picture, w)
+    torch.testing.assert_close(half - plain, (level(x, picture, w) - plain) / 2)
+
+
 def test_held_out_pictures_are_left_out(inputs):
     data = load_data(inputs, 2 * SIZE, None)
     assert 0 < len(data.pixels) < 24 and data.w is None

@@ -78,7 +78,7 @@ def print_table(
     photographs = compared([source.crop for source in sources])
     before = np.mean([studio.similarity(target, photographs) for target, _ in learned])
     sharp = sharpness(photographs)
-    inversions = compared([source.inversion for source in sources])
+    inversions = compared([source.picture for source in sources])
     print(f"{len(sources)} photographs, {len(learned)} targets; similarity before {before:.3f}; ")
     print(f"inversions: distance {np.mean(distance(studio, photographs, inversions)):.3f}, ")
     print(f"sharpness {np.mean(sharpness(inversions) / sharp):.2f}.\n")
@@ -88,7 +88,7 @@ def print_table(
         rows = [photographs, inversions]
         changes = studio.changes(sources, essence)
         for strength in STRENGTHS:
-            model = studio.blend(sources, [essence], [strength])[0]
+            model = studio.blend(sources, [essence], [strength], fine=True)[0]
             pairs = zip(sources, changes, strict=True)
             edits = [PhotographEdit(source, change, strength) for source, change in pairs]
             edited = studio.photographs(edits, SIDE)

@@ -34,9 +34,9 @@ class RefineOptions:
     # What refinement begins with: the e4e encoder's answer, or the mapper's, which sees of a
     # picture what its CLIP embedding says.
     inverter: str = "e4e"
-    learning_rate: float = 0.1  # of u, shared by the layers, in standard deviations
-    layer_learning_rate: float = 0.06  # of v, for each layer
-    pixels: float = 6.0  # weight of the mean absolute difference
+    learning_rate: float = 0.12  # of u, shared by the layers, in standard deviations
+    layer_learning_rate: float = 0.07  # of v, for each layer
+    pixels: float = 8.0  # weight of the mean absolute difference
     care: float = 8.0  # how much more the pixels of eyes and mouth count in aligned faces
     # Weight of the colour of eyes and mouth, in patches: teeth are too few pixels for the other
     # terms to keep them white.

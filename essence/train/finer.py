@@ -189,6 +189,17 @@ def draw_sheet(trainer: Trainer) -> Image.Image:
     return grid([to_pil(row.cpu()) for row in rows], cell=trainer.level.config.size, gap=0)
 
 
+@torch.no_grad()
+def moderated(level: FinerLevel, kept: float) -> FinerLevel:
+    """A level that adds this share of it to a plain enlargement: its colours are added, not
+    demodulated.
+    """
+    level = copy.deepcopy(level)
+    level.to_rgb.conv.weight.mul_(kept)
+    level.to_rgb.bias.mul_(kept)
+    return level
+
+
 def train(options: FinerOptions) -> Path:
     """Run or resume the recipe; returns the folder with `finer.safetensors`. Raises UserError."""
     torch.set_num_threads(options.threads)
@@ -207,7 +218,7 @@ def train(options: FinerOptions) -> Path:
                 draw_sheet(trainer).save(trainer.out / "sheet.png")
     trainer.save()
     draw_sheet(trainer).save(trainer.out / "sheet.png")
-    level = copy.deepcopy(trainer.average).cpu()
+    level = moderated(trainer.average, options.kept).cpu()
     for folder in {trainer.out, Path(options.export or trainer.out)}:
         folder.mkdir(parents=True, exist_ok=True)
         save_finer_level(level, folder / "finer.safetensors")

@@ -55,6 +55,9 @@ class FinerOptions:
     sharp: float = 10.0  # mean absolute difference to what the sharpener makes
     critics: float = 0.25
     r1: float = 0.5
+    # Of what it has learned to add to a plain enlargement, in the file: all of it makes the
+    # generator's speckle at the edges of hair plainer, too.
+    kept: float = 0.65
     wander: float = 0.5  # how far edits may lead a quarter of the latents, in deviations
     seed: int = 0
     threads: int = 2
