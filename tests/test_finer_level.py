@@ -175,8 +175,12 @@ def test_sources_have_a_picture_for_the_eye_and_one_for_the_losses(studio):
 def test_a_picture_in_refinement_is_never_an_older_one(studio):
     crop = pictures.face(0, 64)
     steps = list(studio.invert([crop], ["one"], RefineOptions(steps=3)))
-    assert all(step.result[0].fine is None for step in steps[1:-1])
+    assert all(step.result[0].fine is None for step in steps[:-1])
     assert steps[-1].result[0].fine is not None
+    again = list(studio.invert([crop], ["one"], RefineOptions(steps=3)))  # known by now
+    alone = list(studio.invert([crop], ["one"], RefineOptions(steps=0)))
+    assert len(again) == len(alone) == 1
+    assert again[0].result[0].fine is not None and alone[0].result[0].fine is not None
 
 
 def test_imagined_faces_have_one(studio):

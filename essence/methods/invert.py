@@ -35,10 +35,13 @@ def invert(
     keys = [("inversion", content_hash(crop), options) for crop in crops]
     cached = [models.lookup(key) for key in keys]
     found = [
-        source_of(models, encode(models, crop, options) if w is None else w, name, crop)
+        bare_source(models, encode(models, crop, options) if w is None else w, name, crop)
         for w, name, crop in zip(cached, names, crops, strict=True)
     ]
     new = [i for i, w in enumerate(cached) if w is None]
+    for i, w in enumerate(cached):
+        if w is not None or options.steps == 0:  # refinement moves the others first
+            found[i] = with_fine_picture(models, found[i])
     batches = [new[i : i + models.render_batch] for i in range(0, len(new), models.render_batch)]
     index, total = 1, 1 + options.steps * len(batches)
     difference = float(np.mean([mean_difference(source) for source in found]))
@@ -74,9 +77,15 @@ def source_of(
     models: ModelSet, w: torch.Tensor, name: str, crop: Image.Image | None = None
 ) -> Source:
     """A source from its latents [L, D]; without a crop its picture is what the generator makes."""
+    return with_fine_picture(models, bare_source(models, w, name, crop))
+
+
+def bare_source(
+    models: ModelSet, w: torch.Tensor, name: str, crop: Image.Image | None = None
+) -> Source:
+    """The same without the finer level's picture."""
     inversion = Image.fromarray(models.render(w[None])[0])
-    source = Source(name, crop or inversion, inversion, w.detach().float().cpu(), models.id)
-    return with_fine_picture(models, source)
+    return Source(name, crop or inversion, inversion, w.detach().float().cpu(), models.id)
 
 
 def with_fine_picture(models: ModelSet, source: Source) -> Source:
