@@ -20,13 +20,14 @@ from essence.library import checkpoints, loading, manifest
 from essence.library.components import fingerprint
 from essence.methods.refine import RefineOptions
 from essence.models.finer_level import FinerLevel
+from essence.models.style_layers import enlarge
 from essence.models.stylegan2 import Generator
 from essence.ops import cuda, cuda_synthesis
 from essence.ops.weight_cache import WeightCache
 from essence.studio import Studio, last
 from essence.train import finer
 from essence.train.finer_data import FinerOptions, Pictures, load_data
-from essence.train.sharpener import Sharpener, enlarge, gaussian_blur, soften, train_sharpener
+from essence.train.sharpener import Sharpener, gaussian_blur, soften, train_sharpener
 
 from . import fakes, pictures
 from .test_demo import give_essences, run
@@ -200,12 +201,18 @@ def test_blends_grids_and_animations(studio):
     assert studio.grid([source], [essence], [1.0]).height > 4 * SIZE
 
 
-def test_cells_are_coarse_while_a_slider_moves_and_fine_at_rest(studio, messages):
+@pytest.fixture
+def session(studio, messages):
+    """Two sources and an essence, in the model's look."""
     session = Session()
     session.view.look = "model"
     run(sources.add_sources(studio, session, pictures.SOURCES[:2], True, 0))
     run(targets.add_targets(studio, session, pictures.SOURCES[3:4], True))
     give_essences(studio, session)
+    return session
+
+
+def test_cells_are_coarse_while_a_slider_moves_and_fine_at_rest(studio, session):
     grid.show_grid(studio, session)
     cells = session.view.cells
     assert len(cells) == 2 and not any(cell.coarse for cell in cells.values())
@@ -229,13 +236,8 @@ def test_cells_are_coarse_while_a_slider_moves_and_fine_at_rest(studio, messages
     assert not any(cell["coarse"] for cell in ask(strengths={one: 0.8}))
 
 
-def test_before_and_after_have_one_side(studio, messages):
-    session = Session()
-    session.view.look = "model"
-    run(sources.add_sources(studio, session, pictures.SOURCES[:1], True, 0))
-    run(targets.add_targets(studio, session, pictures.SOURCES[3:4], True))
-    give_essences(studio, session)
-    (target,), (item,) = session.rows(), session.items.ready()
+def test_before_and_after_have_one_side(studio, session):
+    (target,), item = session.rows(), session.items.ready()[0]
     for fine, side in ((False, SIZE), (True, 2 * SIZE)):
         after = edited(studio, session, [target], [item], [0.0], CELL_SIDE, fine=fine)[0][0]
         assert np.array_equal(np.asarray(after), np.asarray(before(session, item, fine)))
@@ -363,3 +365,8 @@ def test_the_command_is_there(capsys):
     with pytest.raises(SystemExit) as end:
         main(["train", "finer", "--help"])
     assert end.value.code == 0 and "--sharpener-steps" in capsys.readouterr().out
+
+
+def test_fewer_pictures_than_a_batch_are_drawn_again():
+    data = Pictures(stripes(3), torch.ones(3), None, "cpu")
+    assert data.patches(8, 32, torch.Generator().manual_seed(0)).shape == (8, 3, 32, 32)

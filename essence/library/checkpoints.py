@@ -193,14 +193,11 @@ def save_generator(generator: Generator, path: str | Path, half: bool = True) ->
 def load_finer_level(path: str | Path) -> FinerLevel:
     """A finer level of our recipe. Frozen, on the CPU. Raises BadFile."""
     path = Path(path)
-    tensors, header = read_safetensors(path)
-    if header.get("kind") != "finer":
-        raise BadFile(f"{path.name} is no finer level: `train finer` makes one.")
+    state, header = _read_ours(path, "finer", "finer level")
     try:
         config, bound = FinerConfig(**header["config"]), str(header["generator"])
     except (KeyError, TypeError) as error:
         raise BadFile(f"The header of {path.name} is damaged ({error}).") from None
-    state = network_state(tensors, "", path.name)
     return _build(lambda: FinerLevel(config, bound), state, path.name)
 
 
@@ -228,10 +225,7 @@ def save_essence_encoder(essence: EssenceEncoder, path: str | Path, half: bool =
 def load_mapper(path: str | Path) -> Mapper:
     """A mapper of our recipe. Frozen, on the CPU. Raises BadFile."""
     path = Path(path)
-    tensors, header = read_safetensors(path)
-    if header.get("kind") != "mapper":
-        raise BadFile(f"{path.name} is no mapper: `train mapper` makes one.")
-    state = network_state(tensors, "", path.name)
+    state, header = _read_ours(path, "mapper")
     try:
         known = dict(header["config"])
         config = MapperConfig(**known | {"styles": tuple(known["styles"])})
@@ -251,14 +245,12 @@ def save_mapper(mapper: Mapper, path: str | Path, half: bool = True) -> None:
 def load_judge(path: str | Path) -> Judge:
     """A judge of our recipe. Frozen, on the CPU. Raises BadFile."""
     path = Path(path)
-    tensors, header = read_safetensors(path)
-    if header.get("kind") != "judge":
-        raise BadFile(f"{path.name} is no judge: `train judge` makes one.")
+    state, header = _read_ours(path, "judge")
     try:
         config = JudgeConfig(**{name: tuple(value) for name, value in header["config"].items()})
     except (KeyError, TypeError, AttributeError) as error:
         raise BadFile(f"The header of {path.name} is damaged ({error}).") from None
-    return _build(lambda: Judge(config), network_state(tensors, "", path.name), path.name)
+    return _build(lambda: Judge(config), state, path.name)
 
 
 def save_judge(judge: Judge, path: str | Path, half: bool = True) -> None:
@@ -280,6 +272,16 @@ def load_arcface(path: str | Path) -> ArcFace:
         raise BadFile(f"{path.name} is no ArcFace network: no tensor is named '...{mark}'.")
     state = network_state(tensors, prefix, path.name)
     return _build(lambda: ArcFace.like(state), state, path.name)
+
+
+def _read_ours(path: Path, kind: str, what: str = "") -> tuple[dict[str, Tensor], dict]:
+    """The tensors and the header of a network that the recipe `kind` makes. Raises BadFile for
+    other files.
+    """
+    tensors, header = read_safetensors(path)
+    if header.get("kind") != kind:
+        raise BadFile(f"{path.name} is no {what or kind}: `train {kind}` makes one.")
+    return network_state(tensors, "", path.name), header
 
 
 def _build(build: Callable[[], nn.Module], state: Mapping[str, Tensor], name: str) -> nn.Module:

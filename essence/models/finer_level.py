@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..ops import upfirdn2d
 from ..ops.layers import Block
-from .style_layers import BLUR, StyledConv, ToRGB
+from .style_layers import StyledConv, ToRGB, enlarge
 
 
 @dataclass(frozen=True)
@@ -45,5 +44,4 @@ class FinerLevel(nn.Module):
         """
         for layer in (self.up, self.flat):
             x = layer(x, layer.conv.modulation(w), self.noise[..., :1, :1])
-        picture = upfirdn2d(picture, BLUR, up=2, pad=(2, 1))
-        return picture + self.to_rgb(x, self.to_rgb.conv.modulation(w))
+        return enlarge(picture) + self.to_rgb(x, self.to_rgb.conv.modulation(w))

@@ -19,6 +19,11 @@ BLUR = (0.25, 0.75, 0.75, 0.25)
 MAPPING_LR = 0.01
 
 
+def enlarge(picture: Tensor) -> Tensor:
+    """The picture so far [B, 3, H, W] to twice the side (figure 7b)."""
+    return upfirdn2d(picture, BLUR, up=2, pad=(2, 1))
+
+
 class EqualLinear(nn.Module):
     """Linear layer with an equalised learning rate: the stored weight has unit variance and is
     scaled by 1 / sqrt(fan in) as it runs.

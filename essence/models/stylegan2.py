@@ -15,11 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BadFile
-from ..ops import upfirdn2d
 from ..ops.layers import Block
 from ..ops.synthesis import FusedSynthesis
 from .finer_level import FinerConfig, FinerLevel
-from .style_layers import BLUR, ConstantInput, MappingLayer, PixelNorm, StyledConv, ToRGB
+from .style_layers import ConstantInput, MappingLayer, PixelNorm, StyledConv, ToRGB, enlarge
 
 
 @dataclass(frozen=True)
@@ -179,8 +178,7 @@ class Generator(nn.Module):
         for i in range(blocks - 1):
             x = self.convs[2 * i](x, next(style), next(noise))
             x = self.convs[2 * i + 1](x, next(style), next(noise))
-            picture = upfirdn2d(picture, BLUR, up=2, pad=(2, 1))
-            picture = picture + self.to_rgbs[i](x, next(style))
+            picture = enlarge(picture) + self.to_rgbs[i](x, next(style))
         return x, picture
 
     def _lengthened(self, w_plus: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+LAZY = 16  # steps between R1 penalties (StyleGAN2, section 4.1)
 GROUP = 4  # pictures over which a deviation is taken
 FEATURE_SCALE = 0.5  # about the mean of each stage's maps of the face network
 

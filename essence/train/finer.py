@@ -23,6 +23,7 @@ from tqdm import tqdm
 from ..library.checkpoints import load_generator, load_latents, save_finer_level
 from ..library.components import fingerprint
 from ..models.finer_level import FinerLevel
+from ..models.style_layers import enlarge
 from ..pictures.grids import grid
 from ..pictures.tensors import to_pil
 from .common import (
@@ -36,12 +37,11 @@ from .common import (
     update_average,
     warm_cosine,
 )
-from .discriminators import PixelDiscriminator, discriminator_loss, generator_loss, r1_penalty
+from .discriminators import LAZY, PixelDiscriminator, discriminator_loss, generator_loss, r1_penalty
 from .finer_data import FinerOptions, load_data
-from .sharpener import LAST_RATE, Sharpener, enlarge, train_sharpener
+from .sharpener import LAST_RATE, Sharpener, train_sharpener
 
 COLUMNS = ("step", "seconds", "sharp", "believe", "doubt", "rate")
-LAZY = 16  # steps between R1 penalties
 MARGIN = 6  # pixels at the edge of a patch that is cut out of feature maps: they miss their context
 SHEET_COLUMNS = 12
 
@@ -104,7 +104,7 @@ class Trainer:
         drawn = mean + (self.axes.sample(count, rng) - mean) * spread
         w = drawn[:, None].repeat(1, layers, 1)
         if self.data.w is not None:
-            index = torch.multinomial(self.data.weights, count // 2, generator=rng).cpu()
+            index = torch.multinomial(self.data.weights, count // 2, True, generator=rng).cpu()
             w[: count // 2] = self.data.w[index].to(w)
         led = self.axes.sample(count, rng) - mean
         astray = torch.rand(count, 1, generator=rng, device=rng.device) < 0.25

@@ -78,7 +78,7 @@ class Pictures:
 
     def patches(self, count: int, side: int, rng: torch.Generator) -> Tensor:
         """[count, 3, side, side] in [-1, 1], at even places, every other one mirrored."""
-        index = torch.multinomial(self.weights, count, generator=rng)
+        index = torch.multinomial(self.weights, count, True, generator=rng)
         last = (self.pixels.shape[-1] - side) // 2
         places = 2 * torch.randint(0, last + 1, (count, 2), generator=rng, device=rng.device)
         cut = [

@@ -13,7 +13,7 @@ from ..models.identity import face_descriptor
 from ..models.stylegan2 import Generator
 from .augment import AdaptiveAugmentation
 from .common import descend, face_losses, step_generator, to_float, update_average, warm_cosine
-from .discriminators import discriminator_loss, generator_loss, r1_penalty
+from .discriminators import LAZY, discriminator_loss, generator_loss, r1_penalty
 from .generator_data import Batch, GeneratorDataset
 from .generator_state import TrainingState
 from .parallel import data_parallel, mean_over_processes
@@ -34,7 +34,6 @@ COLUMNS = (
     "sign",
     "rate",
 )
-LAZY = 16  # steps between R1 penalties (StyleGAN2, section 4.1) and changes of the augmentation
 MOMENT_PICTURES = 2048  # pictures for a first estimate of the latents' moments
 # Where the mean sign of the scores of real pictures is held (Karras et al. 2020, section 3.2), by
 # changing p by this much each time.

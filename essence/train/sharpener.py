@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..models.style_layers import BLUR
-from ..ops import upfirdn2d
+from ..models.style_layers import enlarge
 from .common import descend, step_generator, update_average, warm_cosine
 from .finer_data import FinerOptions, Pictures
 
@@ -43,11 +42,6 @@ class Sharpener(nn.Module):
         for block in self.blocks:
             x = x + block(x)
         return enlarge(picture) + F.pixel_shuffle(self.tail(x), 2)
-
-
-def enlarge(picture: Tensor) -> Tensor:
-    """To twice the side, as the generator enlarges its skip picture."""
-    return upfirdn2d(picture, BLUR, up=2, pad=(2, 1))
 
 
 def soften(images: Tensor, options: FinerOptions, rng: torch.Generator) -> Tensor:
