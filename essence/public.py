@@ -15,7 +15,7 @@ from .library import manifest
 from .methods import METHODS, PRESETS, instant_methods, instant_options
 from .methods.base import adjusted
 from .methods.imagine import ImagineOptions
-from .methods.optimize import OptimizeOptions
+from .methods.optimize_options import OptimizeOptions
 from .methods.photograph import LOOKS, PhotographEdit
 from .methods.refine import RefineOptions
 from .models.vocabulary import notions, similar_notions, with_notion

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from essence import Essence, EssenceMismatch, OptimizeOptions, UserError, adjusted
 from essence.methods import METHODS, PRESETS, batching, losses, method_of
-from essence.methods.optimize import schedule
+from essence.methods.descent import schedule
 from essence.models.clip import ImageText
 from essence.models.stylegan2 import Generator, GeneratorConfig
 from essence.runtime import cuda_graphs, memory

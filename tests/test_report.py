@@ -83,7 +83,8 @@ def test_one_command_measures_everything_and_fills_the_card(people, tmp_path, mo
         "| inversion, 0",
         "| inversion, 3",
         "| image-text, smile |",
-        "| essence |",
+        "| essence, strength 1 |",
+        "| essence, the strength that suits |",
         "| weight |",
     ):
         assert what in text

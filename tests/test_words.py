@@ -14,13 +14,9 @@ from essence.library.clip_files import load_clip, save_clip
 from essence.library.safe_files import read_safetensors, write_safetensors
 from essence.methods import losses, method_of
 from essence.methods.map import map_target
-from essence.methods.optimize import (
-    TERMS,
-    Objective,
-    OptimizeOptions,
-    make_direction,
-    optimize,
-)
+from essence.methods.directions import make_direction
+from essence.methods.optimize import TERMS, Objective, optimize
+from essence.methods.optimize_options import OptimizeOptions
 from essence.methods.released import released
 from essence.methods.words import (
     CONTEXTS,
@@ -194,7 +190,7 @@ def test_one_text_is_one_goal_and_a_pair_is_a_way_from_each_source(models):
     e = F.normalize(models.encode(models.images(z)), dim=1)
     for target, goal in ((one, one.embedding), (pair, e + pair.direction)):
         objective = Objective(models, z, [target], QUICK)
-        direction = make_direction(models, torch.zeros(8, 8), 2, QUICK)
+        direction = make_direction(models, torch.zeros(8, 8), None, 2, QUICK)
         transfer = objective([direction], 2)["losses"][0, TERMS.index("transfer")]
         wanted = losses.transfer(e, goal)
         assert transfer.item() == pytest.approx(wanted.item(), abs=1e-5)

@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..methods import METHODS, PRESETS, method_of
 from ..methods.encode import essence_encoder_of
 from ..methods.map import mapper_of
-from ..methods.optimize import STARTS, OptimizeOptions
+from ..methods.optimize_options import STARTS, OptimizeOptions
 from ..models.model_set import ModelSet
 from ..pictures.loading import load_image
 from ..runtime.files import is_stream
@@ -51,6 +51,7 @@ OPTIONS = (
     "seed",
     "lambda_consistency",
     "lambda_identity",
+    "target_share",
     "start",
     "starts",
     "space",
@@ -108,6 +109,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WEIGHT",
         help="how much people should stay themselves, as a face network sees it "
         f"(default {default.lambda_identity})",
+    )
+    parser.add_argument(
+        "--target-share",
+        type=float,
+        metavar="SHARE",
+        help="of the target's own latent, that is added to what is learned (default: as suits the "
+        "image-text encoder)",
     )
     parser.add_argument("--start", choices=STARTS, help=f"default {default.start}")
     parser.add_argument(

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from ..errors import UserError
 from ..methods import METHODS, instant_methods
 from ..methods.invert import inversions
-from ..methods.optimize import OptimizeOptions
+from ..methods.optimize_options import OptimizeOptions
 from ..methods.refine import RefineOptions
 from ..pictures.grids import grid
 from ..pictures.loading import load_image

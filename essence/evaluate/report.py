@@ -50,6 +50,7 @@ from .metrics import (
 from .unseen import learning_sources
 from .zero_shot import zero_shot_results
 
+AT_ONE, SUITED = "strength 1", "the strength that suits"
 MARKS = ("<!-- figures -->", "<!-- end of figures -->")
 
 
@@ -213,7 +214,9 @@ def question_rows(
 
 
 def essence_rows(studio: Studio, held: HeldOut, options: ReportOptions, out: Path) -> Iterator[Row]:
-    """Held-out pictures as targets, others of them as sources, inverted; strength 1."""
+    """Held-out pictures as targets, others of them as sources, inverted; at strength 1, and at the
+    strength that suits each source.
+    """
     count = min(options.targets + options.sources, len(held.names))
     order = random.Random(1).sample(range(len(held.names)), count)
     targets, chosen = order[: options.targets], order[options.targets :]
@@ -230,39 +233,45 @@ def essence_rows(studio: Studio, held: HeldOut, options: ReportOptions, out: Pat
     unedited = inversions(sources)
     before, descriptors = classify(at_side(to_channels(unedited))), chip_descriptors(unedited)
     preset = dataclasses.replace(PRESETS["essence"], steps=options.steps)
-    moved, distances, cosines = [], [], []
+    moved: dict[str, list[Tensor]] = {AT_ONE: [], SUITED: []}
+    distances: dict[str, list[Tensor]] = {AT_ONE: [], SUITED: []}
+    cosines = []
     sheet: list[list[Image.Image | None]] = [[None, *(source.inversion for source in sources)]]
     for index in tqdm(targets, desc="essences"):
         picture = held.pictures[index]
         target = studio.embed_target(to_pil(to_float(picture)), held.names[index])
         essence = last(studio.extract(target, learned_on, preset)).result
-        cells = studio.blend(sources, [essence], [1.0])[0]
         wanted = classify(at_side(picture[None]))[0]
-        after = classify(at_side(to_channels(cells)))
-        moved.append(moved_attributes(before, after, wanted, classify.dominant(wanted)))
-        distances.append(identity_distance(chip_descriptors(cells), descriptors))
+        suited = [studio.auto_strength(source, essence, target) for source in sources]
+        for name, strengths in ((AT_ONE, 1.0), (SUITED, torch.tensor(suited))):
+            cells = studio.blend(sources, [essence], [strengths])[0]
+            after = classify(at_side(to_channels(cells)))
+            moved[name].append(moved_attributes(before, after, wanted, classify.dominant(wanted)))
+            distances[name].append(identity_distance(chip_descriptors(cells), descriptors))
+            sheet.append([target.picture, *(Image.fromarray(cell) for cell in cells)])
         cosines.append(studio.cosines(target, sources, essence))
-        sheet.append([target.picture, *(Image.fromarray(cell) for cell in cells)])
     grid(sheet, cell=studio.models.size).save(out / "essences.png")
 
-    hits, distance = torch.cat(moved).float(), torch.cat(distances)
-    same, apart = (distance < SAME_PERSON).float().mean(), torch.pdist(descriptors).mean()
-    yield Row(
-        "essence",
-        f"{len(targets)} targets x {len(sources)} sources, all held out, {options.steps} steps: "
-        "dominant attributes of the target that moved at least a third of the way, by landmarks, "
-        f"colours and probes on the face network ({len(hits)} judged)",
-        f"{hits.mean():.0%}",
-    )
-    yield Row(
-        "essence",
-        "descriptor distance of dlib's chips to the own source below 0.6 (mean distance; different "
-        "sources)",
-        f"{same:.0%} ({distance.mean():.2f}; {apart:.2f})",
-    )
+    apart = torch.pdist(descriptors).mean()
+    for name in moved:
+        hits, distance = torch.cat(moved[name]).float(), torch.cat(distances[name])
+        same = (distance < SAME_PERSON).float().mean()
+        yield Row(
+            f"essence, {name}",
+            f"{len(targets)} targets x {len(sources)} sources, all held out, {options.steps} "
+            "steps: dominant attributes of the target that moved at least a third of the way, by "
+            f"landmarks, colours and probes on the face network ({len(hits)} judged)",
+            f"{hits.mean():.0%}",
+        )
+        yield Row(
+            f"essence, {name}",
+            "descriptor distance of dlib's chips to the own source below 0.6 (mean distance; "
+            "different sources)",
+            f"{same:.1%} ({distance.mean():.2f}; {apart:.2f})",
+        )
     first, then = np.mean(cosines, axis=0)
     yield Row(
-        "essence",
+        f"essence, {AT_ONE}",
         "cosine of the optimised encoder to the target, before and after",
         f"{first:.2f}; {then:.2f}",
     )

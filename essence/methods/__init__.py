@@ -10,7 +10,7 @@ from .base import Method
 from .blends import BlendOptions, ClipBlendOptions, blend, clip_blend
 from .encode import EncodeOptions, encode_target
 from .map import MapOptions, map_target
-from .optimize import OptimizeOptions
+from .optimize_options import OptimizeOptions
 from .released import ReleasedOptions, released
 from .starts import optimize_best
 from .style_transfer import GatysOptions, gatys
@@ -29,6 +29,7 @@ METHODS: dict[str, Method] = {
                 start="inverted",
                 lambda_consistency=0.7,
                 lambda_identity=0.0,
+                target_share=0.0,
                 learning_rate=0.2,
                 weight_decay=0.007,
                 unit_differences=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -48,3 +49,11 @@ class Descent:
             parameter.grad = gradient
         self.adam.step()
         self.adam.zero_grad(set_to_none=True)
+
+
+def schedule(t: float) -> float:
+    """Share of the learning rate at t = step / steps: up over the first 0.5 %, flat to 25 %,
+    cosine to zero at the end.
+    """
+    down = min(1.0, (1 - t) / 0.75)
+    return (0.5 - 0.5 * math.cos(math.pi * down)) * min(1.0, t / 0.005)

@@ -23,9 +23,9 @@ class Previews:
         self._waiting: tuple[Tensor, torch.cuda.Event] | None = None
 
     def __call__(self, found: dict[str, Tensor], wanted: bool, last: bool) -> np.ndarray | None:
-        """Pictures uint8 [N, S, S, 3], or None where there are none yet: of this step's `images`
-        [N, 3, R, R] or w+ `w` [N, L, D], if they are `wanted`, at once on a CPU and after the
-        `last` step, else those that were wanted before.
+        """Pictures uint8 [N, S, S, 3], or None where there are none yet: of this step's w+ `w`
+        [N, L, D], or the `images` [N, 3, R, R] that there may be of it, if they are `wanted`, at
+        once on a CPU and after the `last` step, else those that were wanted before.
         """
         if not self.late:
             return self._now(found) if wanted else None
@@ -35,14 +35,18 @@ class Previews:
         return self.finish() if last and wanted else ready
 
     def _now(self, found: dict[str, Tensor]) -> np.ndarray:
-        images = found["images"]
-        full = images.shape[-1] == self.models.size
-        return to_uint8(images) if full else self.models.render(found["w"])
+        full = self.full(found)
+        return self.models.render(found["w"]) if full is None else to_uint8(full)
+
+    def full(self, found: dict[str, Tensor]) -> Tensor | None:
+        """The step's pictures, where it has them in full size."""
+        images = found.get("images")
+        return images if images is not None and images.shape[-1] == self.models.size else None
 
     @torch.no_grad()
     def _begin(self, found: dict[str, Tensor]) -> None:
-        full = found["images"].shape[-1] == self.models.size
-        kept = found["images" if full else "w"].clone()  # the next step writes over it
+        images = self.full(found)
+        kept = (found["w"] if images is None else images).clone()  # the next step writes over it
         shape = (len(kept), self.models.size, self.models.size, 3)
         host = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         self._stream = self._stream or torch.cuda.Stream(self.models.device)
@@ -50,7 +54,7 @@ class Previews:
         with torch.cuda.stream(self._stream):
             parts = (x.split(self.models.render_batch) for x in (kept, host))
             for part, place in zip(*parts, strict=True):
-                pixels = to_bytes(part) if full else self._draw(part, self.models.device)
+                pixels = self._draw(part, self.models.device) if images is None else to_bytes(part)
                 place.copy_(pixels, non_blocking=True)
             done = torch.cuda.Event()
             done.record()

@@ -27,7 +27,7 @@ from ..values import Essence, Source, Step, Target
 from . import losses
 from .base import check_at_least, check_loss, initial_direction, latents_of
 from .batching import batch_for, render_and_embed
-from .optimize import schedule
+from .descent import schedule
 
 # L2 on the c_i, which no paper mentions: found by comparing gradients with a recorded run.
 COEFFICIENT_DECAY = 0.01

@@ -16,9 +16,11 @@ from torch import Tensor
 from ..models.model_set import ModelSet
 from ..values import Essence, Source, Step, Target
 from .base import initial_direction, latents_of
+from .directions import uses_axes
 from .encode import encoded_direction
 from .map import mapped_essence
-from .optimize import OptimizeOptions, optimize, optimize_together, uses_axes
+from .optimize import optimize, optimize_together
+from .optimize_options import OptimizeOptions
 
 RANDOM_SHARE = 0.5  # of the way from the mean face to a random one
 STRENGTHS = (0.0, 0.4, 0.7, 1.0, 1.3)  # at which the results are compared
