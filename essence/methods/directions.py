@@ -16,7 +16,7 @@ from .encode import encoded_direction
 from .map import mapped_essence
 from .optimize_options import OptimizeOptions
 
-TAUGHT_SHARE = 0.3  # of the target's own w, with an image-text encoder of our own recipe
+TAUGHT_SHARE = 0.4  # of the target's own w, with an image-text encoder of our own recipe
 
 
 class Direction:

@@ -26,7 +26,7 @@ class EncodeOptions:
     # Of what the encoder says: it has learned how far a face may go.
     factor: float = 1.0
     # Standard deviations of w along b at which a source stops (`LatentAxes.hold`); None: nowhere.
-    reach: float | None = 3.0
+    reach: float | None = 3.5
     preview_every: int = 1
 
     def __post_init__(self) -> None:

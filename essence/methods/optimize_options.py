@@ -38,7 +38,7 @@ class OptimizeOptions:
     penalty: float = 0.002
     layer_penalty: float = 15.0
     # Standard deviations of w along b at which a source stops (`LatentAxes.hold`); None: nowhere.
-    reach: float | None = 3.0
+    reach: float | None = 3.5
     weight_decay: float = 0.0  # L2 inside Adam, on b in w+
     coefficients: bool = False  # learn a c_i for each source beside b
     unit_differences: bool = True  # d_i between unit embeddings; the paper has them raw

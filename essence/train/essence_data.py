@@ -71,7 +71,7 @@ class EssenceOptions:
     distance: float = described(0.26, "by dlib's face network: as far as `optimize` goes")
     penalty: float = described(0.004, "of |u|^2 + layer-penalty * mean |v|^2, as in `optimize`")
     layer_penalty: float = 15.0
-    reach: float = described(3.0, "standard deviations at which a source stops; 0: nowhere")
+    reach: float = described(3.5, "standard deviations at which a source stops; 0: nowhere")
     rate: float = 1e-3
     linear_rate: float = described(5.0, "times the rate, for the last layers")
     warmup: int = 100
