@@ -1,22 +1,21 @@
-"""The target's own share of an essence: added to what is learned, and taught to the encoder."""
+"""The target's own share of an essence, added to what is learned or known at once."""
 
 import dataclasses
 
 import pytest
 import torch
-from PIL import Image, ImageDraw
 
 from essence import Essence, OptimizeOptions, UserError
-from essence.library import checkpoints
+from essence.methods import METHODS
 from essence.methods.base import initial_direction
-from essence.methods.directions import TAUGHT_SHARE, own_shift
+from essence.methods.encode import encoded_direction
+from essence.methods.map import mapped_essence
 from essence.methods.optimize import optimize
+from essence.methods.own_share import TAUGHT_SHARE, own_shift
 from essence.methods.strength import OF_WORDS, StrengthOptions, auto_strength
 from essence.methods.words import text_target
 from essence.models.clip import TAUGHT
 from essence.studio import last
-from essence.train import share as recipe
-from essence.train.share import ShareOptions, Teachers
 
 from . import fakes
 
@@ -74,22 +73,23 @@ def test_previews_show_the_whole_essence(models, target, sources):
     assert (step.preview != models.render(w)).any()
 
 
-def test_an_essence_continued_does_not_get_it_twice(models, target, sources):
+def test_an_essence_continued_does_not_get_it_twice(models, target, sources, tmp_path):
     begun = last(optimize(models, target, sources, SHARED)).result
+    begun.save(tmp_path / "begun.essence.safetensors")
     still = dataclasses.replace(SHARED, steps=1, axes_learning_rate=0.0, layer_learning_rate=0.0)
-    same = last(optimize(models, target, sources, still, begun)).result
-    torch.testing.assert_close(same.delta, begun.delta)
-    instant = dataclasses.replace(begun, method="encode")
-    more = last(optimize(models, target, sources, still, instant)).result
+    for start in (begun, Essence.load(tmp_path / "begun.essence.safetensors")):
+        same = last(optimize(models, target, sources, still, start)).result
+        torch.testing.assert_close(same.delta, begun.delta)
+    without = dataclasses.replace(begun, provenance={})  # of an earlier version
+    more = last(optimize(models, target, sources, still, without)).result
     torch.testing.assert_close(more.delta, begun.delta + own(models, target))
 
 
 def test_only_our_own_image_text_encoder_is_helped(models, taught, target):
-    default = OptimizeOptions()
-    assert own_shift(models, target, default) is None
-    found = own_shift(taught, target, default)
+    assert own_shift(models, target, None) is None
+    found = own_shift(taught, target, None)
     torch.testing.assert_close(found, own(models, target, TAUGHT_SHARE))
-    assert own_shift(taught, text_target(models, "a dark picture"), default) is None
+    assert own_shift(taught, text_target(models, "a dark picture"), 0.4) is None
 
 
 def test_no_share_below_zero():
@@ -108,51 +108,17 @@ def test_words_are_taken_less_far_than_pictures(models, sources):
     assert OF_WORDS.distance < StrengthOptions().distance
 
 
-# ---- the recipe
+def test_instant_essences_have_it_too(models, taught, target):
+    for method, found in (("encode", encoded_direction), ("map", mapped_essence)):
+        plain = last(METHODS[method].learn(models, target, (), METHODS[method].options))
+        assert torch.equal(plain.result.delta, found(models, target))
+        shared = last(METHODS[method].learn(taught, target, (), METHODS[method].options))
+        wanted = found(models, target) + own(models, target, TAUGHT_SHARE)
+        torch.testing.assert_close(shared.result.delta, wanted)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    root = fakes.files(tmp_path_factory.mktemp("share") / "set")
-    (root / "faces").mkdir()
-    for i in range(12):
-        image = Image.new("RGB", (40, 40), (40 + 15 * i, 90, 200 - 15 * i))
-        ImageDraw.Draw(image).ellipse((8, 4 + i % 4, 32, 36), fill=(220, 200 - 9 * i, 150))
-        image.save(root / "faces" / f"made_{i:02d}.png")
-    return root
-
-
-def options(folder, out, **changes):
-    files = {
-        "start": str(folder / "essence.safetensors"),
-        "inverter": str(folder / "inverter.safetensors"),
-    }
-    return ShareOptions(str(folder / "faces"), str(out), device="cpu", **files | changes)
-
-
-def test_the_teachers_say_the_essence_and_the_share(folder):
-    essence = checkpoints.load_essence_encoder(folder / "essence.safetensors")
-    inverter = checkpoints.load_inverter(folder / "inverter.safetensors")
-    side = essence.input_size
-    pictures = torch.rand(2, 3, side, side) * 2 - 1
-    assert torch.equal(Teachers(essence, inverter, 0.0)(pictures), essence(pictures))
-    own = Teachers(essence, inverter, 0.5)(pictures) - essence(pictures)
-    shift = (inverter(pictures) - inverter.latent_avg).mean(1, keepdim=True)
-    torch.testing.assert_close(own, (0.5 * shift).expand_as(own))
-
-
-def test_the_encoder_learns_to_say_both(folder, tmp_path):
-    out = tmp_path / "run"
-    path = recipe.train(options(folder, out, steps=60, batch=4, rate=3e-3, average=0.5, share=1.0))
-    rows = [line.split(",") for line in (out / "log.csv").read_text().splitlines()]
-    assert rows[0] == list(recipe.COLUMNS)
-    held = [float(row[2]) for row in rows[1:]]
-    assert held[-1] < 0.7 * held[0]
-    before = checkpoints.load_essence_encoder(folder / "essence.safetensors")
-    after = checkpoints.load_essence_encoder(path)
-    assert (after.generator, after.clip) == (before.generator, before.clip)
-
-
-def test_mistakes_of_the_recipe_are_told(folder, tmp_path):
-    with pytest.raises(UserError, match="--batch"):
-        options(folder, tmp_path, batch=1)
+def test_words_have_no_latent_to_share(taught):
+    words = text_target(taught, "a dark picture")
+    options = dataclasses.replace(METHODS["map"].options, target_share=0.5)
+    found = last(METHODS["map"].learn(taught, words, (), options)).result
+    torch.testing.assert_close(found.delta, mapped_essence(taught, words))

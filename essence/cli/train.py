@@ -15,7 +15,6 @@ RECIPES = {
     "texts": "train.texts",
     "mapper": "train.mapper",
     "essence": "train.essence",
-    "share": "train.share",
     "judge": "train.judge",
     "all": "evaluate.everything",
 }

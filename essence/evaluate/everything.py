@@ -18,21 +18,9 @@ from typing import Any
 import torch
 
 from ..errors import UserError
-from ..methods.directions import TAUGHT_SHARE
 from ..runtime.files import write_bytes
 from ..studio import Studio
-from ..train import (
-    clip,
-    essence,
-    finer,
-    generator,
-    inverter,
-    judge,
-    mapper,
-    mouth_colour,
-    share,
-    texts,
-)
+from ..train import clip, essence, finer, generator, inverter, judge, mapper, mouth_colour, texts
 from ..train.clip_data import ClipOptions
 from ..train.common import described, parse_options
 from ..train.essence_data import EssenceOptions
@@ -56,8 +44,6 @@ WHOLE: dict[str, dict[str, Any]] = {
     "texts": {},
     "judge": {"minutes": 60.0},
     "essence": {"minutes": 90.0, "steps": 100_000, "bank": 8192, "drawings": 120},
-    "unshared": {"share": -TAUGHT_SHARE},
-    "share": {},
     "mapper": {"samples": 7200},
     "models": {},
     "examples": {},
@@ -73,8 +59,6 @@ QUICK: dict[str, dict[str, Any]] = {
     "texts": {"steps": 2, "batch": 16, "asked": 16},
     "judge": {"steps": 3, "batch": 16},
     "essence": {"steps": 3, "batch": 2, "bank": 8, "drawings": 1, "validated": 4},
-    "unshared": {"share": -TAUGHT_SHARE, "steps": 2, "batch": 4},
-    "share": {"steps": 2, "batch": 4},
     "mapper": {"samples": 64, "steps": 20, "batch": 16},
     "models": {},
     "examples": {},
@@ -175,29 +159,25 @@ def train(options: AllOptions) -> list[str]:
         start=str(clip_run / "clip.safetensors"),
     )
     networks = drawn_by | {"clip": str(text_run / "clip.safetensors")}
-    inverted = {"inverter": str(inverter_run / "inverter.safetensors")}
-    begun = inverted["inverter"]
-    if earlier := part_of(options.start, "essence"):
-        # What `share` has added to it must not be learned from twice.
-        begun = earlier_essence(runs, earlier, part_of(options.start, "inverter"), faces)
     essence_run = runs.recipe(
-        "essence", essence.train, EssenceOptions, **faces, **networks, start=begun
-    )
-    essences = str(essence_run / "essence.safetensors")
-    share_run = runs.recipe(
-        "share", share.train, share.ShareOptions, **faces, **inverted, start=essences
+        "essence",
+        essence.train,
+        EssenceOptions,
+        **faces,
+        **networks,
+        start=part_of(options.start, "essence") or str(inverter_run / "inverter.safetensors"),
     )
     mapper_run = runs.recipe(
         "mapper",
         mapper.train,
         mapper.MapperOptions,
         **networks,
-        essence=essences,
+        essence=str(essence_run / "essence.safetensors"),
     )
-    files = networks | inverted
-    files |= {
+    files = networks | {
         "finer": str(finer_run / "finer.safetensors"),
-        "essence": str(share_run / "essence.safetensors"),
+        "inverter": str(inverter_run / "inverter.safetensors"),
+        "essence": str(essence_run / "essence.safetensors"),
         "mapper": str(mapper_run / "mapper.safetensors"),
     }
     if tight and labels:
@@ -214,13 +194,6 @@ def train(options: AllOptions) -> list[str]:
     known = {"data": str(data), "labels": labels, "tight": tight, "tight_labels": tight_labels}
     finish(runs, files, known, options)
     return runs.made
-
-
-def earlier_essence(runs: Runs, path: str, inverter: str, faces: dict[str, str]) -> str:
-    """An essence encoder of before, without what `share` added to it."""
-    values = faces | {"start": path, "inverter": inverter}
-    run = runs.recipe("unshared", share.train, share.ShareOptions, **values)
-    return str(run / "essence.safetensors")
 
 
 def part_of(folder: str, part: str) -> str:

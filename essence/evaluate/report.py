@@ -261,7 +261,7 @@ def essence_rows(studio: Studio, held: HeldOut, options: ReportOptions, out: Pat
             f"{len(targets)} targets x {len(sources)} sources, all held out, {options.steps} "
             "steps: dominant attributes of the target that moved at least a third of the way, by "
             f"landmarks, colours and probes on the face network ({len(hits)} judged)",
-            f"{hits.mean():.0%}",
+            f"{hits.mean():.1%}",
         )
         yield Row(
             f"essence, {name}",

@@ -6,17 +6,15 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..models.clip import TAUGHT
 from ..models.latents import LatentAxes, move
 from ..models.model_set import ModelSet
-from ..values import Essence, Target
+from ..values import Target
 from .base import initial_direction
 from .descent import Descent, schedule
 from .encode import encoded_direction
 from .map import mapped_essence
 from .optimize_options import OptimizeOptions
-
-TAUGHT_SHARE = 0.4  # of the target's own w, with an image-text encoder of our own recipe
+from .own_share import with_own
 
 
 class Direction:
@@ -53,7 +51,7 @@ class Direction:
 
     def whole(self, b: Tensor) -> Tensor:
         """The essence: what is learned, and the target's own share."""
-        return b if self.own is None else b + self.own
+        return with_own(b, self.own)
 
     def penalty(self) -> Tensor:
         return self._b.new_zeros(())
@@ -105,36 +103,6 @@ def make_direction(
 ) -> Direction:
     kind = AxesDirection if uses_axes(models, options) else Direction
     return kind(models, b, own, count, options)
-
-
-# -- the target's own share
-
-
-@torch.no_grad()
-def own_shift(models: ModelSet, target: Target, options: OptimizeOptions) -> Tensor | None:
-    """`target_share` of the way from the mean w to the target's, the same in every layer [L, D];
-    None where there is none, or no picture.
-
-    A small image-text encoder says little of what costs an identity much: glasses, age, sex. The
-    inverter has seen it. It is added after learning, since the loss would take it back to have
-    people less changed (docs/LOG.md, 2026-11-28).
-    """
-    share = options.target_share
-    if share is None:
-        share = TAUGHT_SHARE if models.clip.name == TAUGHT else 0.0
-    if not share or target.picture is None:
-        return None
-    centred = initial_direction(models, target, "centred", options.seed)
-    return share * centred.mean(0, keepdim=True).expand_as(centred)
-
-
-def learned_part(start: Essence, target: Target, own: Tensor | None) -> Tensor:
-    """What of an essence to continue from the loss has to go on with, [L, D]: one of the same
-    target has the target's own share in it, if it was learned.
-    """
-    again = own is not None and start.method == "optimize" and start.name == target.name
-    delta = start.delta if own is None else start.delta.to(own)
-    return delta - own if again else delta
 
 
 def first_direction(models: ModelSet, target: Target, options: OptimizeOptions) -> Tensor:

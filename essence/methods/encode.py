@@ -17,6 +17,7 @@ from ..models.model_set import ModelSet
 from ..pictures.tensors import to_tensor
 from ..values import Essence, Source, Step, Target
 from .base import check_at_least, check_reach, instant_step
+from .own_share import own_shift, with_own
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class EncodeOptions:
     seed: int = 0  # and nothing random in it
     # Of what the encoder says: it has learned how far a face may go.
     factor: float = 1.0
+    # Of the target's own w that is added to it (`own_share`); None: as suits.
+    target_share: float | None = None
     # Standard deviations of w along b at which a source stops (`LatentAxes.hold`); None: nowhere.
     reach: float | None = 3.5
     preview_every: int = 1
@@ -45,7 +48,8 @@ def encode_target(
     """Yield one `Step` with the encoded essence; it looks at no sources, and starts from nothing.
     Raises UserError for a target in words, and for models without an essence encoder.
     """
-    b = options.factor * encoded_direction(models, target)
+    own = own_shift(models, target, options.target_share)
+    b = with_own(options.factor * encoded_direction(models, target), own)
     yield instant_step(models, target, b, "encode", options)
 
 

@@ -13,6 +13,7 @@ from ..models.mapper import Mapper
 from ..models.model_set import ModelSet
 from ..values import Essence, Source, Step, Target
 from .base import check_at_least, check_reach, instant_step
+from .own_share import own_shift, with_own
 
 # A mapper's shift turns the mean face into the target's double: at this share others come about as
 # far from themselves as in a hundred steps of `optimize` (docs/LOG.md).
@@ -33,6 +34,8 @@ class MapOptions:
     seed: int = 0  # and nothing random in it
     # Of what is mapped. None: all of it from a mapper that has learned essences, else DOUBLE_SHARE.
     factor: float | None = None
+    # Of the target's own w that is added to it (`own_share`); None: as suits.
+    target_share: float | None = None
     # Standard deviations of w along b at which a source stops (`LatentAxes.hold`); None: nowhere.
     reach: float | None = 3.0
     preview_every: int = 1
@@ -54,7 +57,8 @@ def map_target(
     """Yield one `Step` with the mapped essence; it looks at no sources, and starts from nothing.
     Raises UserError for models without a mapper.
     """
-    b = mapped_essence(models, target, options.factor)
+    own = own_shift(models, target, options.target_share)
+    b = with_own(mapped_essence(models, target, options.factor), own)
     yield instant_step(models, target, b, "map", options)
 
 

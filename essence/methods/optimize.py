@@ -30,8 +30,9 @@ from .batching import (
     source_embeddings,
     with_descriptors,
 )
-from .directions import Direction, first_direction, learned_part, make_direction, own_shift
+from .directions import Direction, first_direction, make_direction
 from .optimize_options import OptimizeOptions
+from .own_share import own_shift, without_own
 from .previews import Previews
 
 TERMS = ("total", "transfer", "consistency", "identity", "penalty")
@@ -71,8 +72,11 @@ def optimize_together(
     for target, start in zip(targets, starts, strict=True):
         if start is not None:
             start.check(models.latent_shape, models.id)
-        own = own_shift(models, target, options)
-        b = learned_part(start, target, own) if start else first_direction(models, target, options)
+        own = own_shift(models, target, options.target_share)
+        if start is None:
+            b = first_direction(models, target, options)
+        else:
+            b = without_own(models, start, target)
         directions.append(make_direction(models, b, own, len(z), options))
     parameters = [parameter for each in directions for parameter in each.parameters]
 
