@@ -23,7 +23,7 @@ class StrengthOptions:
     count: int = 17  # so many of them
     # How far the face may go from itself, by the face network: the same person is usually closer
     # than 0.6.
-    distance: float = 0.57
+    distance: float = 0.56
     # Without faces: the least cosine between the embeddings of the picture before and after.
     likeness: float = 0.7
     enough: float = 1.0  # of the best similarity's gain
