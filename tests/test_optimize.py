@@ -88,6 +88,7 @@ def test_the_papers_essences_have_no_reach_and_ours_say_theirs(sources, target):
     reaches = {name: learn(sources, target, quick[name])[0].result.reach for name in quick}
     assert {name for name, reach in reaches.items() if reach is None} == {"paper", "released"}
     assert all(reach == getattr(PRESETS[name], "reach", None) for name, reach in reaches.items())
+    assert {reach for reach in reaches.values() if reach is not None} == {3.0, 3.5}
     with pytest.raises(UserError, match="reach"):
         OptimizeOptions(reach=0)
 

@@ -8,8 +8,8 @@ import torch
 from essence import Essence, OptimizeOptions, UserError
 from essence.methods import METHODS
 from essence.methods.base import initial_direction
-from essence.methods.encode import encoded_direction
-from essence.methods.map import mapped_essence
+from essence.methods.encode import EncodeOptions, encoded_direction
+from essence.methods.map import MapOptions, mapped_essence
 from essence.methods.optimize import optimize
 from essence.methods.own_share import TAUGHT_SHARE, own_shift
 from essence.methods.strength import OF_WORDS, StrengthOptions, auto_strength
@@ -92,20 +92,20 @@ def test_only_our_own_image_text_encoder_is_helped(models, taught, target):
     assert own_shift(taught, text_target(models, "a dark picture"), 0.4) is None
 
 
-def test_no_share_below_zero():
+@pytest.mark.parametrize("options", [OptimizeOptions, EncodeOptions, MapOptions])
+def test_no_share_below_zero(options):
     with pytest.raises(UserError, match="target_share"):
-        OptimizeOptions(target_share=-0.1)
+        options(target_share=-0.1)
 
 
 def test_words_are_taken_less_far_than_pictures(models, sources):
-    """With a direction that only gets more like its target, the distance alone decides."""
-    essence = Essence(0.2 * torch.ones(8, 8), "grey", models.id)
-    words = dataclasses.replace(essence, text="grey")
-    source = sources[0]
-    for kind, options in ((essence, StrengthOptions()), (words, OF_WORDS)):
-        wanted = auto_strength(models, source, kind, None, options)
-        assert auto_strength(models, source, kind, None) == wanted
-    assert OF_WORDS.distance < StrengthOptions().distance
+    found = []
+    for text, options in (("", StrengthOptions()), ("grey", OF_WORDS)):
+        essence = Essence(4 * torch.ones(8, 8), "grey", models.id, text=text)
+        given = [auto_strength(models, source, essence, None, options) for source in sources]
+        assert [auto_strength(models, source, essence, None) for source in sources] == given
+        found.append(given)
+    assert all(words < picture for picture, words in zip(*found, strict=True))
 
 
 def test_instant_essences_have_it_too(models, taught, target):

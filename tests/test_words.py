@@ -13,8 +13,8 @@ from essence.errors import BadFile
 from essence.library.clip_files import load_clip, save_clip
 from essence.library.safe_files import read_safetensors, write_safetensors
 from essence.methods import losses, method_of
-from essence.methods.map import map_target
 from essence.methods.directions import make_direction
+from essence.methods.map import map_target
 from essence.methods.optimize import TERMS, Objective, optimize
 from essence.methods.optimize_options import OptimizeOptions
 from essence.methods.released import released

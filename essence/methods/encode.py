@@ -17,7 +17,7 @@ from ..models.model_set import ModelSet
 from ..pictures.tensors import to_tensor
 from ..values import Essence, Source, Step, Target
 from .base import check_at_least, check_reach, instant_step
-from .own_share import own_shift, with_own
+from .own_share import check_share, own_shift, with_own
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class EncodeOptions:
         check_at_least(self, 1, "steps", "preview_every")
         check_at_least(self, 0, "factor")
         check_reach(self.reach)
+        check_share(self)
 
 
 def encode_target(

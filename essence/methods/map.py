@@ -13,7 +13,7 @@ from ..models.mapper import Mapper
 from ..models.model_set import ModelSet
 from ..values import Essence, Source, Step, Target
 from .base import check_at_least, check_reach, instant_step
-from .own_share import own_shift, with_own
+from .own_share import check_share, own_shift, with_own
 
 # A mapper's shift turns the mean face into the target's double: at this share others come about as
 # far from themselves as in a hundred steps of `optimize` (docs/LOG.md).
@@ -45,6 +45,7 @@ class MapOptions:
         if self.factor is not None:
             check_at_least(self, 0, "factor")
         check_reach(self.reach)
+        check_share(self)
 
 
 def map_target(

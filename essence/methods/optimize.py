@@ -70,13 +70,12 @@ def optimize_together(
     objective = Objective(models, z, targets, options)
     directions = []
     for target, start in zip(targets, starts, strict=True):
-        if start is not None:
-            start.check(models.latent_shape, models.id)
-        own = own_shift(models, target, options.target_share)
         if start is None:
             b = first_direction(models, target, options)
         else:
+            start.check(models.latent_shape, models.id)
             b = without_own(models, start, target)
+        own = own_shift(models, target, options.target_share)
         directions.append(make_direction(models, b, own, len(z), options))
     parameters = [parameter for each in directions for parameter in each.parameters]
 
@@ -179,12 +178,12 @@ class Objective:
         images, after = render_and_embed(self.models, edited, self.resolution, batch, self.look)
         parts = zip(directions, after.split(len(before)), self.e_t, self.ways, strict=True)
         terms = [self.terms(direction, before, *part) for direction, *part in parts]
-        found = {"losses": torch.stack(terms), "w": edited, "images": images}
-        if any(direction.own is not None for direction in directions):
-            b = [direction.whole(each) for direction, each in zip(directions, b, strict=True)]
-            w = [d.edit(self.z, each) for d, each in zip(directions, b, strict=True)]
-            found = {"losses": found["losses"], "w": torch.cat(w)}
-        return found | {"b": torch.stack(b)}
+        whole = [d.whole(each) for d, each in zip(directions, b, strict=True)]
+        found = {"losses": torch.stack(terms), "b": torch.stack(whole)}
+        if all(direction.own is None for direction in directions):
+            return found | {"w": edited, "images": images}
+        w = [d.edit(self.z, each) for d, each in zip(directions, whole, strict=True)]
+        return found | {"w": torch.cat(w)}
 
     def terms(
         self, direction: Direction, before: Tensor, after: Tensor, e_t: Tensor, way: Tensor | None

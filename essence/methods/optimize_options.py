@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..errors import UserError
 from .base import check_at_least, check_reach
+from .own_share import check_share
 
 SPACES = ("auto", "axes", "w+")
 STARTS = ("zero", "centred", "inverted", "random", "mapper", "encoder")
@@ -28,7 +29,7 @@ class OptimizeOptions:
     # On the squared distance of the face network's descriptors of each person before and after
     # the edit, where the models bring one. Not in the paper: docs/LOG.md has what it is worth.
     lambda_identity: float = 0.5
-    # Of the target's own w, less the mean, that is added to what is learned (`own_shift`). None: as
+    # Of the target's own w, less the mean, that is added to what is learned (`own_share`). None: as
     # suits the image-text encoder.
     target_share: float | None = None
     learning_rate: float = 0.05  # of b in w+
@@ -57,6 +58,5 @@ class OptimizeOptions:
         check_at_least(self, 1, "steps", "starts", "preview_every")
         check_at_least(self, 0, "lambda_transfer", "lambda_consistency", "lambda_identity")
         check_at_least(self, 0, "learning_rate", "penalty", "weight_decay")
-        if self.target_share is not None:
-            check_at_least(self, 0, "target_share")
+        check_share(self)
         check_reach(self.reach)

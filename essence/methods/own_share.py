@@ -8,9 +8,15 @@ from torch import Tensor
 from ..models.clip import TAUGHT
 from ..models.model_set import ModelSet
 from ..values import Essence, Target
-from .base import initial_direction
+from .base import check_at_least, initial_direction
 
 TAUGHT_SHARE = 0.4  # with an image-text encoder of our own recipe
+
+
+def check_share(options: object) -> None:
+    """Raise UserError for a `target_share` of the options that is no share."""
+    if options.target_share is not None:
+        check_at_least(options, 0, "target_share")
 
 
 @torch.no_grad()
