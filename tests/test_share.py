@@ -12,7 +12,6 @@ from essence.methods.encode import EncodeOptions, encoded_direction
 from essence.methods.map import MapOptions, mapped_essence
 from essence.methods.optimize import optimize
 from essence.methods.own_share import TAUGHT_SHARE, own_shift
-from essence.methods.strength import OF_WORDS, StrengthOptions, auto_strength
 from essence.methods.words import text_target
 from essence.models.clip import TAUGHT
 from essence.studio import last
@@ -96,16 +95,6 @@ def test_only_our_own_image_text_encoder_is_helped(models, taught, target):
 def test_no_share_below_zero(options):
     with pytest.raises(UserError, match="target_share"):
         options(target_share=-0.1)
-
-
-def test_words_are_taken_less_far_than_pictures(models, sources):
-    found = []
-    for text, options in (("", StrengthOptions()), ("grey", OF_WORDS)):
-        essence = Essence(4 * torch.ones(8, 8), "grey", models.id, text=text)
-        given = [auto_strength(models, source, essence, None, options) for source in sources]
-        assert [auto_strength(models, source, essence, None) for source in sources] == given
-        found.append(given)
-    assert all(words < picture for picture, words in zip(*found, strict=True))
 
 
 def test_instant_essences_have_it_too(models, taught, target):

@@ -23,18 +23,14 @@ class StrengthOptions:
     count: int = 17  # so many of them
     # How far the face may go from itself, by the face network: the same person is usually closer
     # than 0.6.
-    distance: float = 0.56
+    distance: float = 0.45
     # Without faces: the least cosine between the embeddings of the picture before and after.
     likeness: float = 0.7
-    enough: float = 1.0  # of the best similarity's gain
+    enough: float = 0.95  # of the best similarity's gain
 
     def __post_init__(self) -> None:
         check_at_least(self, 0, "most", "distance", "enough")
         check_at_least(self, 2, "count")
-
-
-# Words ask for one thing, and what they bring along beyond it nobody has asked for.
-OF_WORDS = StrengthOptions(distance=0.45, enough=0.95)
 
 
 @torch.no_grad()
@@ -43,14 +39,11 @@ def auto_strength(
     source: Source,
     essence: Essence,
     target: Target | None,
-    options: StrengthOptions | None = None,
+    options: StrengthOptions = StrengthOptions(),  # noqa: B008 - frozen
 ) -> float:
-    """The least strength that brings the gain in similarity to the target that is to be had while
-    the source stays who it is; of words nearly that. Without a target as much of the essence as
-    that allows. `options` are those for its kind of target by default.
+    """The least strength that brings nearly the whole gain in similarity to the target that is to
+    be had while the source stays who it is. Without a target as much of the essence as that allows.
     """
-    if options is None:
-        options = OF_WORDS if essence.text else StrengthOptions()
     w = latents_of(models, [source])
     strengths = torch.linspace(0, options.most, options.count)
     edited = essence.apply(
