@@ -3,6 +3,7 @@ name where they cannot be.
 """
 
 import argparse
+import dataclasses
 import os
 import threading
 import zipfile
@@ -18,6 +19,7 @@ from essence.cli import main as cli
 from essence.errors import BadFile
 from essence.library import checkpoints
 from essence.library.safe_files import file_format, read_torch
+from essence.models.e4e import Encoder4Editing
 from essence.models.stylegan2 import Generator
 
 from . import fakes, nvidia_pickle
@@ -176,6 +178,42 @@ def test_an_encoder_without_mean_takes_that_of_the_generator_beside_it(tmp_path,
 def test_an_encoder_alone_without_mean_is_refused(tmp_path):
     torch.save(encoder_file({}), tmp_path / "e.pt")
     with pytest.raises(BadFile, match="latent_avg"):
+        checkpoints.load_inverter(tmp_path / "e.pt")
+
+
+@torch.no_grad()
+def test_a_restyle_checkpoint_looks_five_times_at_picture_and_render(tmp_path, state):
+    config = dataclasses.replace(fakes.model_set().inverter.encoder.config, channels=6)
+    encoder = Encoder4Editing(config).eval()
+    torch.save(
+        {"state_dict": prefixed(encoder.state_dict(), "encoder."), "latent_avg": torch.ones(8, 8)},
+        tmp_path / "r.pt",
+    )
+    inverter = checkpoints.load_inverter(tmp_path / "r.pt")
+    assert inverter.compares and inverter.passes == 5
+    x, asked = torch.rand(2, 3, 32, 32), []
+
+    def render(w: torch.Tensor) -> torch.Tensor:
+        asked.append(w.clone())
+        return w.mean((1, 2)).view(-1, 1, 1, 1).expand_as(x)
+
+    w = inverter(x, render)
+    assert len(asked) == 5 and torch.equal(asked[0], torch.ones(2, 8, 8))
+    last = torch.cat([x, render(asked[4])], 1)
+    torch.testing.assert_close(w, asked[4] + encoder(last))
+    checkpoints.save_inverter(inverter, tmp_path / "ours.safetensors", half=False)
+    ours = checkpoints.load_inverter(tmp_path / "ours.safetensors")
+    assert ours.passes == 5 and torch.equal(ours(x, render), w)
+
+
+def test_an_encoder_of_four_channels_is_refused(tmp_path):
+    encoder = fakes.model_set().inverter.encoder.state_dict()
+    encoder["input_layer.0.weight"] = torch.zeros(4, 4, 3, 3)
+    torch.save(
+        {"state_dict": prefixed(encoder, "encoder."), "latent_avg": torch.zeros(8)},
+        tmp_path / "e.pt",
+    )
+    with pytest.raises(BadFile, match="reads 4"):
         checkpoints.load_inverter(tmp_path / "e.pt")
 
 

@@ -79,7 +79,7 @@ SIZES = {
     ),
     "inverter": (
         "--input-size 32 --widths 4 6 8 10 --depths 1 1 1 1 --head-width 8 --steps 3 --batch 4 "
-        "--generated 2 --bank 8 --rendered 2 --latents-first 0 --no-half --warmup 1"
+        "--generated 2 --bank 8 --passes 2 --fold 1 --no-half --warmup 1"
     ),
     "clip": (
         "--size 32 --width 8 --layers 1 1 1 1 --text-width 32 --text-layers 1 --context 16 "

@@ -39,7 +39,7 @@ WHOLE: dict[str, dict[str, Any]] = {
     "generator": {"minutes": 180.0, "photographs": 2.0, "tight_share": 0.15},
     "teeth": {},
     "finer": {},
-    "inverter": {"minutes": 120.0, "batch": 24, "generated": 6, "bank": 1024, "rendered": 8},
+    "inverter": {"minutes": 120.0, "batch": 24, "generated": 4, "bank": 1024},
     "clip": {"minutes": 120.0, "steps": 200_000, "generated": 8000, "drawings": 120, "relit": 2},
     "texts": {},
     "judge": {"minutes": 60.0},
@@ -54,7 +54,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "generator": {"steps": 3, "batch": 4, "sampled": 2, "critics_after": 1},
     "teeth": {"steps": 2, "batch": 2},
     "finer": {"pictures": 40, "sharpener_steps": 2, "steps": 2, "batch": 2},
-    "inverter": {"steps": 3, "batch": 4, "generated": 2, "bank": 8, "rendered": 4},
+    "inverter": {"steps": 3, "batch": 6, "generated": 2, "bank": 8},
     "clip": {"steps": 3, "batch": 16, "generated": 16, "every": 3},
     "texts": {"steps": 2, "batch": 16, "asked": 16},
     "judge": {"steps": 3, "batch": 16},
@@ -137,7 +137,6 @@ def train(options: AllOptions) -> list[str]:
         InverterOptions,
         **faces,
         **drawn_by,
-        teacher=str(generator_run / "encoder.safetensors"),
         start=part_of(options.start, "inverter"),
     )
     clip_run = runs.recipe(

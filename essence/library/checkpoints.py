@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 from ..errors import BadFile
 from ..models.arcface import ArcFace
-from ..models.e4e import Encoder4Editing, EncoderConfig, EssenceEncoder, Inverter
+from ..models.e4e import (
+    RESTYLE_PASSES,
+    Encoder4Editing,
+    EncoderConfig,
+    EssenceEncoder,
+    Inverter,
+)
 from ..models.finer_level import FinerConfig, FinerLevel
 from ..models.judge import Judge, JudgeConfig
 from ..models.latents import LatentAxes
@@ -98,11 +104,11 @@ def mean_latent(generator: Generator) -> Tensor:
 
 
 def load_inverter(path: str | Path) -> Inverter:
-    """An e4e encoder with its mean latent, from our safetensors or a public e4e checkpoint. Frozen,
-    on the CPU. Raises BadFile.
+    """An e4e encoder with its mean latent, from our safetensors or a public e4e or ReStyle
+    checkpoint. Frozen, on the CPU. Raises BadFile.
     """
     path = Path(path)
-    tensors, _ = _encoder_tensors(path)
+    tensors, header = _encoder_tensors(path)
     encoder, prefix = _read_encoder(tensors, path.name)
     latent_avg = mean_beside(tensors, prefix, path.name)
     if latent_avg is None and find_prefix(tensors, GENERATOR) is not None:
@@ -111,7 +117,8 @@ def load_inverter(path: str | Path) -> Inverter:
         raise BadFile(f"{path.name} has no tensor '{MEAN}', which its encoder's answers add to.")
     config = encoder.config
     latent_avg = _per_layer(latent_avg, config.layers, config.style_dim, path.name)
-    return Inverter(encoder, latent_avg).eval().requires_grad_(False)
+    passes = int(header.get("passes", RESTYLE_PASSES if config.channels == 6 else 1))
+    return Inverter(encoder, latent_avg, passes).eval().requires_grad_(False)
 
 
 def load_essence_encoder(path: str | Path) -> EssenceEncoder:
@@ -209,11 +216,9 @@ def save_finer_level(level: FinerLevel, path: str | Path, half: bool = True) -> 
 def save_inverter(inverter: Inverter, path: str | Path, half: bool = True) -> None:
     state = inverter.encoder.state_dict() | {"latent_avg": inverter.latent_avg}
     exact = ("latent_avg", *ENCODER_EXACT)
-    write_safetensors(
-        path,
-        halved(state, half, exact),
-        {"kind": "inverter", "config": asdict(inverter.encoder.config)},
-    )
+    header = {"kind": "inverter", "config": asdict(inverter.encoder.config)}
+    header |= {"passes": inverter.passes}
+    write_safetensors(path, halved(state, half, exact), header)
 
 
 def save_essence_encoder(essence: EssenceEncoder, path: str | Path, half: bool = True) -> None:

@@ -5,12 +5,16 @@ A squeeze-and-excitation ResNet (Deng et al. 2019, "IR-SE50") gives feature maps
 small convolutional head for each layer of the generator turns one of them into a vector. Parameter
 names are those of the public checkpoints; the widths are configurable, and
 `EncoderConfig.infer` reads them off the tensors.
+
+An encoder of six channels also sees what the generator makes of the latents so far, and answers
+with what is to be added to them: a few passes of it are ReStyle (Alaluf et al. 2021,
+arXiv 2104.02699).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -24,6 +28,7 @@ from .style_layers import EqualLinear
 # Heads below COARSE read the coarsest map, those below MIDDLE the middle one, the rest the finest.
 COARSE, MIDDLE = 3, 7
 SQUEEZE = 16  # channels to one inside a squeeze-and-excitation block
+RESTYLE_PASSES = 5  # of the public checkpoints, which do not say so
 
 
 @dataclass(frozen=True)
@@ -34,11 +39,21 @@ class EncoderConfig:
     layers: int = 18  # L of the generator
     style_dim: int = 512  # D of the generator
     head_width: int = 512  # feature maps inside the heads; the public networks have D
+    channels: int = 3  # 6: a picture and what the generator makes of the latents so far
+    # Squares of fold x fold pixels are one place of the first layer: twice the detail for hardly
+    # more time where it is 2. The public networks have 1.
+    fold: int = 1
+
+    @property
+    def planes(self) -> int:
+        """Channels that the first convolution reads."""
+        return self.channels * self.fold**2
 
     @classmethod
     def infer(cls, state: Mapping[str, Tensor]) -> EncoderConfig:
         """Read the widths off a checkpoint's tensors; the input side follows from the number of
-        halvings in the heads. Raises BadFile where they are not an e4e encoder's.
+        halvings in the heads and from what the first layer reads. Raises BadFile where they are not
+        an e4e encoder's.
         """
 
         def indices(prefix: str) -> list[int]:
@@ -58,6 +73,7 @@ class EncoderConfig:
             )
             head_width = state["styles.0.convs.0.weight"].shape[0]
             style_dim = state["styles.0.linear.weight"].shape[0]
+            planes = state["input_layer.0.weight"].shape[1]
         except KeyError as missing:
             raise BadFile(
                 f"This is no e4e encoder in a known format: it has no tensor {missing}."
@@ -67,7 +83,12 @@ class EncoderConfig:
                 "An e4e encoder has four stages of different width; "
                 f"this one has the widths {stages}."
             )
-        return cls(tuple(stages), depths, 16 << halvings, heads, style_dim, head_width)
+        read = {c * f * f: (c, f) for c in (3, 6) for f in (1, 2)}
+        if planes not in read:
+            raise BadFile(f"An e4e encoder reads 3 or 6 channels; this one reads {planes}.")
+        channels, fold = read[planes]
+        side = (16 << halvings) * fold
+        return cls(tuple(stages), depths, side, heads, style_dim, head_width, channels, fold)
 
 
 class SqueezeExcite(nn.Module):
@@ -123,7 +144,8 @@ class Head(nn.Module):
 
 class Encoder4Editing(nn.Module):
     """Pictures [B, 3, S, S] in [-1, 1] to raw codes [B, L, D]; the inversion is the raw code plus
-    the mean latent.
+    the mean latent. With six channels, a picture and what the generator makes of some latents, to
+    what is to be added to those.
     """
 
     def __init__(self, config: EncoderConfig):
@@ -131,7 +153,9 @@ class Encoder4Editing(nn.Module):
         self.config = config
         w = config.widths
         self.input_layer = nn.Sequential(
-            nn.Conv2d(3, w[0], 3, 1, 1, bias=False), nn.BatchNorm2d(w[0]), nn.PReLU(w[0])
+            nn.Conv2d(config.planes, w[0], 3, 1, 1, bias=False),
+            nn.BatchNorm2d(w[0]),
+            nn.PReLU(w[0]),
         )
         units, in_ch = [], w[0]
         for width, depth in zip(w, config.depths, strict=True):
@@ -139,7 +163,7 @@ class Encoder4Editing(nn.Module):
                 units.append(ResidualUnit(in_ch, width, stride=2 if i == 0 else 1))
                 in_ch = width
         self.body = nn.ModuleList(units)
-        coarse = config.input_size // 16
+        coarse = config.input_size // config.fold // 16
         sides = [
             coarse if i < COARSE else 2 * coarse if i < MIDDLE else 4 * coarse
             for i in range(config.layers)
@@ -156,7 +180,7 @@ class Encoder4Editing(nn.Module):
         def enlarge(x: Tensor, like: Tensor) -> Tensor:
             return F.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=True)
 
-        x, stages = self.input_layer(x), []
+        x, stages = self.input_layer(F.pixel_unshuffle(x, self.config.fold)), []
         ends = list(accumulate(self.config.depths))
         for i, unit in enumerate(self.body, start=1):
             x = unit(x)
@@ -180,18 +204,31 @@ class Encoder4Editing(nn.Module):
 class Inverter(nn.Module):
     """Encoder plus the mean latent it starts from, [L, D]."""
 
-    def __init__(self, encoder: Encoder4Editing, latent_avg: Tensor):
+    def __init__(self, encoder: Encoder4Editing, latent_avg: Tensor, passes: int = 1):
+        """`passes` of an encoder that compares; others look once."""
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.passes = encoder, passes
         self.register_buffer("latent_avg", latent_avg.expand(encoder.config.layers, -1).clone())
 
     @property
     def input_size(self) -> int:
         return self.encoder.config.input_size
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Pictures [B, 3, S, S] in [-1, 1] to w+ [B, L, D]."""
-        return self.encoder(x).float() + self.latent_avg
+    @property
+    def compares(self) -> bool:
+        """Whether it looks at the generator's pictures, too."""
+        return self.encoder.config.channels == 6
+
+    def forward(self, x: Tensor, render: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Pictures [B, 3, S, S] in [-1, 1] to w+ [B, L, D]. One that compares asks `render` for the
+        generator's pictures, of the same side, of w+.
+        """
+        w = self.latent_avg.expand(len(x), -1, -1)
+        if not self.compares:
+            return w + self.encoder(x).float()
+        for _ in range(self.passes):
+            w = w + self.encoder(torch.cat([x, render(w)], 1)).float()
+        return w
 
 
 class EssenceEncoder(nn.Module):
@@ -226,6 +263,6 @@ class MeanInverter(nn.Module):
         super().__init__()
         self.register_buffer("latent_avg", latent_avg.clone())
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, render: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Pictures [B, 3, S, S] to w+ [B, L, D], the same for all."""
         return self.latent_avg.expand(len(x), -1, -1)

@@ -17,7 +17,7 @@ from cachetools import LRUCache
 from torch import Tensor, nn
 
 from ..errors import EssenceMismatch, UserError
-from ..pictures.tensors import from_uint8, to_bytes
+from ..pictures.tensors import from_uint8, resample, to_bytes
 from ..runtime.cuda_graphs import RecordedFunction
 from ..runtime.memory import BatchHalving
 from .clip import ImageText
@@ -216,12 +216,17 @@ class ModelSet:
     @torch.no_grad()
     def invert(self, images: Tensor) -> Tensor:
         """Aligned pictures [B, 3, S, S] in [-1, 1], S the inverter's side, to w+ [B, L, D]."""
+        side = self.inverter.input_size
+
+        def render(w: Tensor) -> Tensor:
+            return resample(self.images(w), side, "antialias")
 
         def encode(images: Tensor) -> Tensor:
             with self.precision():
-                return self.inverter(images).float()
+                return self.inverter(images, render).float()
 
-        return self._recording("invert", encode, self.inverter, images).clone()
+        networks = nn.ModuleList([self.inverter, self.generator])
+        return self._recording("invert", encode, networks, images).clone()
 
     @torch.no_grad()
     def describe(self, images: Tensor) -> Tensor:

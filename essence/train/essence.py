@@ -42,7 +42,13 @@ from .common import (
 )
 from .essence_data import Batch, EssenceDataset, EssenceOptions, load_dataset
 from .essence_loss import TERMS, EssenceLoss, load_models
-from .inverter_encoder import fastest_layout, initial_encoder
+from .inverter_encoder import (
+    along,
+    fastest_layout,
+    initial_encoder,
+    quieten,
+    with_last_layers,
+)
 from .parallel import (
     first_process_first,
     from_first_process,
@@ -245,31 +251,13 @@ def first_encoder(
     trained = holds_essence_encoder(options.start)
     begun = (load_essence_encoder if trained else load_inverter)(options.start).encoder
     if basis is not None:
-        to_basis = basis / basis.square().sum(1, keepdim=True)
-        begun = with_last_layers(begun, to_basis, config.style_dim)
+        begun = along(begun, basis)
         if not trained:
             for head in begun.styles[1:]:
                 nn.init.zeros_(head.linear.weight)
                 nn.init.zeros_(head.linear.bias)
-            first = begun.styles[0].linear
-            # What an inverter says of an axis that hardly deviates is noise: the root again.
-            factor = (basis.norm(dim=1) / basis.norm(dim=1).max()) ** (1 / 3)
-            first.weight.data *= factor[:, None]
-            first.bias.data *= factor
+            quieten(begun.styles[0].linear, basis)
     return initial_encoder(config, begun).requires_grad_(True)
-
-
-@torch.no_grad()
-def with_last_layers(encoder: Encoder4Editing, matrix: Tensor, width: int) -> Encoder4Editing:
-    """The same network whose every vector x is `matrix` [width, D] x instead."""
-    config = EncoderConfig(**asdict(encoder.config) | {"style_dim": width})
-    changed = Encoder4Editing(config)
-    state = encoder.state_dict()
-    for name, value in state.items():
-        if ".linear." in name:
-            state[name] = matrix @ value
-    changed.load_state_dict(state)
-    return changed
 
 
 def train(options: EssenceOptions) -> Trainer:

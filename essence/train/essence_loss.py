@@ -17,6 +17,7 @@ from ..models.latents import LatentAxes, move
 from ..models.model_set import ModelSet
 from ..ops import bfloat16_pays
 from .essence_data import Batch, EssenceOptions
+from .inverter_encoder import rooted_basis
 
 TERMS = ("total", "transfer", "consistency", "identity", "norm", "penalty", "distance")
 
@@ -44,14 +45,8 @@ def load_models(options: EssenceOptions, device: str) -> tuple[ModelSet, dict[st
 
 
 def basis(options: EssenceOptions, axes: LatentAxes) -> Tensor | None:
-    """What the network's numbers count along the axes, [K, D]: a standard deviation and less, by
-    the root of what the axis deviates. Most axes carry little, and a step of Adam, which is as long
-    along all of them, would fill them with noise. None: it speaks in W+.
-    """
-    if options.space == "w+":
-        return None
-    deviation = axes.axes.norm(dim=1, keepdim=True)
-    return axes.axes * (deviation / deviation.max()).sqrt()
+    """What the network's numbers count along, [K, D]; None: it speaks in W+."""
+    return None if options.space == "w+" else rooted_basis(axes)
 
 
 class EssenceLoss:

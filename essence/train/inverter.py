@@ -1,10 +1,11 @@
-"""Train a narrow e4e inverter for a fixed generator: `python -m essence train inverter --data DIR
---out runs/inverter`.
+"""Train a narrow inverter for a fixed generator: `python -m essence train inverter --data DIR --out
+runs/inverter`.
 
-It learns from three things: the latents that an autoencoder's encoder gives for real pictures
-(optional), generated pictures, whose latents are known exactly, and the picture itself: its
-reconstruction through the frozen generator, compared by pixels and by the face network. The input
-is degraded as photographs are; the goal is the picture as it was.
+The encoder learns to do at once what refinement does step by step: its answer is rendered and
+compared with the picture by refinement's own loss (docs/METHOD.md, section 8). It looks several
+times, each time at the picture and at what the generator makes of its last answer, and says what to
+add (ReStyle, arXiv 2104.02699). Of generated pictures the latents are known and taught as well. The
+input is degraded as photographs are; the goal is the picture as it was.
 """
 
 from __future__ import annotations
@@ -16,20 +17,21 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..library.checkpoints import load_generator, load_inverter, load_latents, save_inverter
+from ..methods import losses
+from ..methods.refine import RefineOptions, face_features, reconstruction_losses
 from ..models.e4e import Encoder4Editing, EncoderConfig, Inverter
-from ..models.identity import FaceDescriptor, face_chip, face_descriptor
-from ..models.latents import LatentAxes
-from ..models.stylegan2 import Generator
+from ..models.identity import face_descriptor
+from ..models.model_set import ModelSet
 from ..pictures.tensors import resample
+from ..runtime.hardware import bfloat16_pays
 from .common import (
     LOG_EVERY,
     CsvLog,
     descend,
-    face_losses,
     load_checkpoint,
     parse_options,
     precision,
@@ -38,7 +40,14 @@ from .common import (
     warm_cosine,
 )
 from .inverter_data import Batch, InverterOptions, load_dataset
-from .inverter_encoder import fastest_layout, initial_encoder
+from .inverter_encoder import (
+    along,
+    fastest_layout,
+    initial_encoder,
+    quieten,
+    rooted_basis,
+    with_last_layers,
+)
 from .inverter_preview import inversion_sheet
 from .parallel import (
     data_parallel,
@@ -49,68 +58,62 @@ from .parallel import (
 )
 from .recording import RecordedTraining, adam, set_rates, state_of
 
-COLUMNS = (
-    "step",
-    "seconds",
-    "pictures",
-    "loss",
-    "common",
-    "layers",
-    "pixels",
-    "features",
-    "descriptor",
-    "deltas",
-    "rate",
-)
-FIRST_RENDERED = 4  # pictures of a batch
+TERMS = ("common", "layers", "pixels", "chroma", "features", "surroundings", "descriptor")
+COLUMNS = ("step", "seconds", "pictures", "loss", "last", *TERMS, "deviation", "rate")
 LAST_RATE = 0.02  # of `rate`
 
 
 class InverterLoss:
-    def __init__(
-        self, options: InverterOptions, generator: Generator, axes: LatentAxes, face: FaceDescriptor
-    ):
-        self.options, self.generator, self.face = options, generator, face.to(axes.mean.device)
-        variance, directions = torch.linalg.eigh((axes.axes.T @ axes.axes).double())
-        self.whiten = (directions / variance.clamp(min=options.common_floor).sqrt()).float()
+    """Refinement's loss, and the latents of pictures whose latents are known."""
 
-    def __call__(
-        self, w: Tensor, batch: Batch, rendered: int, picture_weight: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of w+ [B, L, D] and its terms; the first `rendered` are also compared as
-        pictures.
-        """
-        options, error, weight = self.options, w - batch.w, batch.latent_weight / len(w)
-        # The part that all layers share, in the latents' axes, and every layer as it is.
-        common = (error.mean(1) @ self.whiten).square().mean(1)
-        terms = {
-            "common": (common * weight).sum(),
-            "layers": (error.square().mean(dim=(1, 2)) * weight).sum(),
-            "deltas": (w[:, 1:] - w[:, :1]).square().mean(),
-        }
-        total = (
-            options.common_weight * terms["common"]
-            + options.layer_weight * terms["layers"]
-            + options.delta_weight * terms["deltas"]
+    def __init__(self, options: InverterOptions, models: ModelSet):
+        self.options, self.models, self.refinement = options, models, RefineOptions()
+        variance, directions = torch.linalg.eigh(
+            (axes := models.latents.axes).T.double() @ axes.double()
         )
-        if rendered:
-            seen = self.picture_terms(w[:rendered], batch.goal[:rendered])
-            pictures = sum(getattr(options, name) * term for name, term in seen.items())
-            total = total + picture_weight * options.picture_weight * pictures
-            terms |= seen
-        return total, terms
+        self.whiten = (directions / variance.clamp(min=options.common_floor).sqrt()).float()
+        self.care = losses.care(models.size, self.refinement.care).to(models.device)
 
-    def picture_terms(self, w: Tensor, goal: Tensor) -> dict[str, Tensor]:
-        """The reconstruction against the goal: pixels, and the face network's view of the inner
-        face.
-        """
+    def __call__(self, w: Tensor, images: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of w+ [B, L, D] and of its pictures, and its terms."""
+        weights, models = self.refinement, self.models
         with precision(w.device, self.options.half):
-            images = self.generator.synthesis(w).float()
-            maps = self.face.features(face_chip(images))
             with torch.no_grad():
-                goal_maps = self.face.features(face_chip(goal))
-            terms = face_losses(self.face, maps, goal_maps)
-        return {"pixels": (images - goal).abs().mean()} | terms
+                faces = face_features(models, batch.goal)
+            terms = reconstruction_losses(models, images, batch.goal, faces, self.care)
+        each = sum(getattr(weights, name) * term for name, term in terms.items())
+        terms["deviation"] = self.deviation(w)
+        each = each + weights.penalty * terms["deviation"]
+        error = w - batch.w
+        # The part that all layers share, in the latents' axes, and every layer as it is.
+        terms["common"] = (error.mean(1) @ self.whiten).square().mean(1) * batch.known
+        terms["layers"] = error.square().mean((1, 2)) * batch.known
+        each = each + self.options.common_weight * terms["common"]
+        each = each + self.options.layer_weight * terms["layers"]
+        means = {name: term.mean() for name, term in terms.items()}
+        # The last pass's alone: what is seen of the encoder in use.
+        means["last"] = each[-(len(each) // self.options.passes) :].mean()
+        return each.mean(), means
+
+    def deviation(self, w: Tensor) -> Tensor:
+        """How far w+ lies from the mean, and its layers from each other, as refinement has it."""
+        coordinates = self.models.latents.coordinates(w - self.models.latents.mean)
+        u = coordinates.mean(1, keepdim=True)
+        return losses.deviation(u, coordinates - u, self.refinement.layer_penalty)
+
+
+def training_models(options: InverterOptions, device: str) -> ModelSet:
+    """The generator and what compares its pictures; no encoders."""
+    return ModelSet(
+        name="training",
+        id="training",
+        generator=load_generator(options.generator).to(device),
+        inverter=None,
+        clip=None,
+        identity=face_descriptor().to(device),
+        latents=load_latents(options.latents).to(device),
+        half=options.half and bfloat16_pays(device),
+    )
 
 
 class Trainer:
@@ -121,20 +124,21 @@ class Trainer:
         UserError for a checkpoint of another architecture.
         """
         self.options, self.device, self.out = options, device, Path(options.out)
-        self.generator = load_generator(options.generator).to(device)
-        self.axes = load_latents(options.latents).to(device)
+        self.models = training_models(options, device)
+        self.basis = rooted_basis(self.models.latents)
         config = EncoderConfig(
             options.widths,
             options.depths,
             options.input_size,
-            self.generator.config.layers,
-            self.generator.config.style_dim,
+            self.models.latent_shape[0],
+            len(self.basis),
             options.head_width,
+            channels=6,
+            fold=options.fold,
         )
         self.architecture, self.layout = asdict(config), fastest_layout(config)
         torch.manual_seed(options.seed)
-        begun = load_inverter(options.start).encoder if options.start else None
-        self.encoder = initial_encoder(config, begun).to(device).train()
+        self.encoder = first_encoder(options, config, self.basis.cpu()).to(device).train()
         self.average = copy.deepcopy(self.encoder).eval().requires_grad_(False)
         named = list(self.encoder.named_parameters())
         linear = [p for name, p in named if ".linear." in name]
@@ -153,7 +157,7 @@ class Trainer:
                 getattr(self, name).load_state_dict(state[name])
             self.step, self.seen, self.seconds = state["step"], state["seen"], state["seconds"]
         self.parallel_encoder = data_parallel(self.encoder, device)
-        self.loss = InverterLoss(options, self.generator, self.axes, face_descriptor())
+        self.loss = InverterLoss(options, self.models)
         self.recorded = RecordedTraining(self.descend_on, self.moved, device)
 
     def save(self) -> None:
@@ -169,7 +173,9 @@ class Trainer:
         """The averaged encoder, as the ordinary network on the CPU."""
         encoder = Encoder4Editing(EncoderConfig(**self.architecture))
         encoder.load_state_dict(self.average.state_dict())
-        return Inverter(encoder, self.axes.mean.cpu()).eval().requires_grad_(False)
+        encoder = with_last_layers(encoder, self.basis.T.cpu(), self.basis.shape[1])
+        mean = self.models.latents.mean.cpu()
+        return Inverter(encoder, mean, self.options.passes).eval().requires_grad_(False)
 
     @property
     def progress(self) -> float:
@@ -183,13 +189,7 @@ class Trainer:
         factor = warm_cosine(progress, self.step, options.warmup, LAST_RATE)
         times = [group["times"] for group in self.optimizer.param_groups]
         set_rates(self.optimizer, [options.rate * factor * each for each in times])
-        # No picture is rendered at first, then more and more, with a growing weight.
-        rendered, weight, late = 0, 0.0, progress - options.latents_first
-        if late >= 0:
-            share = late / (1 - options.latents_first)
-            rendered = min(options.rendered, FIRST_RENDERED + round(options.rendered * 1.5 * share))
-            weight = min(1.0, late / max(options.fade, 1e-9))
-        terms = self.recorded(rendered, *batch.tensors(), torch.tensor(weight))
+        terms = self.recorded(None, *batch.tensors())
         update_average(self.average, self.encoder, self.step, options.average)
         self.step += 1
         self.seen += options.batch
@@ -201,26 +201,67 @@ class Trainer:
         row |= {"step": self.step, "seconds": self.seconds, "pictures": self.seen}
         return row | {"rate": options.rate * factor} | terms
 
-    def descend_on(self, rendered: int, *given: Tensor) -> dict[str, Tensor]:
-        """A step of the optimiser, given the tensors of a batch and the pictures' weight."""
-        *tensors, picture_weight = given
+    def descend_on(self, _: None, *tensors: Tensor) -> dict[str, Tensor]:
+        """A step of the optimiser, given the tensors of a batch."""
         batch, options = Batch(*tensors), self.options
+        x = resample(batch.input, options.input_size, "antialias")
+        w, images = self.earlier_passes(x)
         with precision(self.device, options.half):
-            images = resample(batch.input, options.input_size, "antialias")
-            raw = self.parallel_encoder(images.contiguous(memory_format=self.layout))
-        w = raw.float() + self.axes.mean
-        total, terms = self.loss(w, batch, rendered, picture_weight)
+            seen = torch.cat([x, images], 1).contiguous(memory_format=self.layout)
+            w = w + self.parallel_encoder(seen).float() @ self.basis
+        total, terms = self.loss(w, self.models.images(w), batch)
         descend(self.optimizer, total, max_norm=5.0)
         return {name: value.detach() for name, value in (terms | {"loss": total}).items()}
+
+    @torch.no_grad()
+    def earlier_passes(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """w+ [B, L, D] and pictures where the averaged encoder has got after no pass for the first
+        part of a batch, after one for the second, and so on.
+
+        Each pass in a batch of its own would have batch norm learn what no single pass looks like.
+        """
+        passes = self.options.passes
+        w = self.models.latents.mean.expand(len(x), self.models.latent_shape[0], -1).clone()
+        images = self.pictures(w[:1]).expand_as(x).clone()
+        for each in range(1, passes):
+            rest = slice(each * len(x) // passes, None)
+            seen = torch.cat([x[rest], images[rest]], 1).contiguous(memory_format=self.layout)
+            with precision(self.device, self.options.half):
+                w[rest] += self.average(seen).float() @ self.basis
+            images[rest] = self.pictures(w[rest])
+        return w, images
+
+    def pictures(self, w: Tensor) -> Tensor:
+        """What the encoder sees of w+ [B, L, D]."""
+        return resample(self.models.images(w), self.options.input_size, "antialias")
 
     def moved(self) -> list[Tensor]:
         """Whatever a step changes in place."""
         return [*self.encoder.state_dict().values(), *state_of(self.optimizer)]
 
     def draw_sheet(self) -> None:
-        generator, axes = copy.deepcopy(self.generator).cpu(), self.axes.to("cpu")
+        generator = copy.deepcopy(self.models.generator).cpu()
+        axes = self.models.latents.to("cpu")
         sheet = inversion_sheet(self.options.data, generator, self.inverter(), axes)
         sheet.save(self.out / f"sheet-{self.step:06d}.png")
+
+
+def first_encoder(
+    options: InverterOptions, config: EncoderConfig, basis: Tensor
+) -> Encoder4Editing:
+    """The network to begin with, its answers along the `basis` [K, D]: a new one, which adds
+    nothing, or `options.start`. Raises UserError for a start of other widths.
+    """
+    if not options.start:
+        encoder = initial_encoder(config)
+        for head in encoder.styles:
+            nn.init.zeros_(head.linear.weight)
+        return encoder
+    begun = along(load_inverter(options.start).encoder, basis)
+    if begun.config != config:  # it has not learned along these axes
+        for head in begun.styles:
+            quieten(head.linear, basis)
+    return initial_encoder(config, begun).requires_grad_(True)
 
 
 def train(options: InverterOptions) -> Inverter:
@@ -231,7 +272,9 @@ def train(options: InverterOptions) -> Inverter:
     with process_group(options.device) as device:
         trainer = Trainer(options, device)
         with first_process_first():
-            dataset = load_dataset(options, trainer.generator, trainer.axes, trainer.out)
+            dataset = load_dataset(
+                options, trainer.models.generator, trainer.models.latents, trainer.out
+            )
         log = CsvLog(trainer.out / "log.csv", COLUMNS, trainer.step) if rank() == 0 else None
         every = LOG_EVERY[torch.device(device).type == "cuda"]
         saved = drawn = trainer.seconds

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
 from ..models.e4e import Encoder4Editing, EncoderConfig
+from ..models.latents import LatentAxes
+from ..models.style_layers import EqualLinear
 
 
 class PReLUFunction(torch.autograd.Function):
@@ -33,21 +37,69 @@ class FastPReLU(nn.PReLU):
 
 
 def initial_encoder(config: EncoderConfig, start: Encoder4Editing | None = None) -> Encoder4Editing:
-    """A new encoder, or a copy of `start`; its parameters are those of the ordinary one. Raises
-    UserError for a start of other widths.
+    """A new encoder, or a copy of `start`; its parameters are those of the ordinary one. What reads
+    the picture begins anew where `start` reads something else. Raises UserError for a start of
+    other widths.
     """
     encoder = Encoder4Editing(config)
     if start is not None:
-        if start.config != config:
+        here, there = body_of(config), body_of(start.config)
+        if here != there:
             raise UserError(
                 f"The start has other widths than this run ({start.config}): give the same "
                 "--widths, --depths, --head-width and --input-size."
             )
-        encoder.load_state_dict(start.state_dict())
+        state = start.state_dict()
+        if start.config != config:
+            state |= {f"input_layer.{k}": v for k, v in encoder.input_layer.state_dict().items()}
+        encoder.load_state_dict(state)
     for module in encoder.modules():
         if type(module) is nn.PReLU:
             module.__class__ = FastPReLU
     return encoder.to(memory_format=fastest_layout(config))
+
+
+def rooted_basis(axes: LatentAxes) -> Tensor:
+    """What a network's numbers count along the axes, [K, D]: a standard deviation and less, by the
+    root of what the axis deviates. Most axes carry little, and a step of Adam, which is as long
+    along all of them, would fill them with noise.
+    """
+    deviation = axes.axes.norm(dim=1, keepdim=True)
+    return axes.axes * (deviation / deviation.max()).sqrt()
+
+
+@torch.no_grad()
+def along(encoder: Encoder4Editing, basis: Tensor) -> Encoder4Editing:
+    """The same network, its answers [..., D] told as numbers along the `basis` [K, D]."""
+    return with_last_layers(encoder, basis / basis.square().sum(1, keepdim=True), len(basis))
+
+
+@torch.no_grad()
+def with_last_layers(encoder: Encoder4Editing, matrix: Tensor, width: int) -> Encoder4Editing:
+    """The same network whose every vector x is `matrix` [width, D] x instead."""
+    changed = Encoder4Editing(dataclasses.replace(encoder.config, style_dim=width))
+    state = encoder.state_dict()
+    for name, value in state.items():
+        if ".linear." in name:
+            state[name] = matrix @ value
+    changed.load_state_dict(state)
+    return changed
+
+
+@torch.no_grad()
+def quieten(linear: EqualLinear, basis: Tensor) -> None:
+    """Take back what a network trained in W says of axes that hardly deviate, which is noise: the
+    root again.
+    """
+    factor = (basis.norm(dim=1) / basis.norm(dim=1).max()) ** (1 / 3)
+    linear.weight *= factor[:, None]
+    linear.bias *= factor
+
+
+def body_of(config: EncoderConfig) -> EncoderConfig:
+    """What it is apart from its input."""
+    side = config.input_size // config.fold
+    return dataclasses.replace(config, input_size=side, channels=3, fold=1)
 
 
 def fastest_layout(config: EncoderConfig) -> torch.memory_format:
