@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from essence.errors import UserError
 from essence.evaluate import zero_shot
 from essence.library.clip_files import load_clip, save_clip
 from essence.models.clip import ImageText
 from essence.pictures.tensors import to_tensor
-from essence.train import clip, clip_batches, texts
+from essence.train import clip, clip_batches, clip_step, questions, texts
 from essence.train.clip import train
 from essence.train.clip_batches import ClipDataset, WordTokenizer, contrastive_loss
 from essence.train.clip_data import ClipOptions, held_out_rows, load_faces
@@ -235,6 +236,91 @@ def test_ground_draws_pictures_together_and_leaves_the_order_of_texts():
         (common.embed_images(images) @ common.embed_texts(texts).T).argsort(1),
         (plain.embed_images(images) @ plain.embed_texts(texts).T).argsort(1),
     )
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses what a GPU waits for, and a recorded step must not contain."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "lift_fresh")
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert not any(name in str(function) for name in self.WAITS), function
+        if "index" in str(function):
+            found = [x for x in args[1] if x is not None] if isinstance(args[1], list) else []
+            assert not any(x.dtype == torch.bool for x in found), function
+        return function(*args, **(kwargs or {}))
+
+
+ALL_MEANS = {"asked": 3, "augment": 1.0, "dropout": 0.2, "tight_share": 0.5}
+
+
+def first_step(folder: Path, out: Path, **changes) -> tuple[clip_step.TrainingStep, clip.Towers]:
+    options = ClipOptions(data=str(folder), out=str(out), device="cpu", **TINY | changes)
+    dataset = ClipDataset.build(load_faces(options), 1, options.context, 0, "cpu")
+    _, model = clip.new_model(options, dataset.embed_dim)
+    return clip_step.TrainingStep(dataset, options), clip.Towers(model.train())
+
+
+@pytest.mark.parametrize("options", [{}, ALL_MEANS])
+def test_a_step_can_be_recorded(folder, tmp_path, options):
+    step, towers = first_step(folder, tmp_path / "run", **options)
+    batch = step.draw(0, progress=1.0)
+    again = step.draw(0, progress=1.0)
+    assert all(torch.equal(a, b) for a, b in zip(batch, again, strict=True))
+    count = TINY["batch"] + (options.get("asked", 0) * len(step.exam.asked) if step.exam else 0)
+    assert len(batch.images) == len(batch.facts) == count and len(batch.used) == TINY["batch"]
+    with NoWaiting():
+        terms = step.losses(towers, batch)
+        terms["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(list(towers.parameters()), 1.0)
+    assert all(torch.isfinite(value) for value in terms.values())
+    assert towers.model.token_embedding.weight.grad.any(1).sum() > 2
+    assert bool(terms["answers"]) == bool(options)
+
+
+def test_questions_come_when_there_are_words(folder, tmp_path):
+    step, _ = first_step(folder, tmp_path / "run", asked=2, question_weight=0.5)
+    assert [step.question_weight(at) for at in (0.0, 0.3, 0.45, 0.6, 1.0)] == pytest.approx(
+        [0, 0, 0.25, 0.5, 0.5]
+    )
+
+
+def test_a_recipe_with_all_means_runs(folder, tmp_path):
+    options = ClipOptions(data=str(folder), out=str(tmp_path), **TINY | ALL_MEANS)
+    assert load_clip(train(options)).size == 32
+
+
+def test_every_answer_weighs_the_same_in_the_loss():
+    right = torch.zeros(12, 3, dtype=torch.bool)
+    right[:9, 0] = right[9, 1] = True  # the third answer is nowhere, and of two nothing is known
+    logits = torch.zeros(12, 3, requires_grad=True)
+    loss = questions.balanced_loss(logits, right)
+    assert loss.item() == pytest.approx(torch.tensor(3.0).log().item(), abs=1e-5)
+    loss.backward()
+    assert logits.grad[:9, 0].sum().item() == pytest.approx(logits.grad[9, 1].item(), abs=1e-6)
+    assert not logits.grad[10:].any()
+    right[0, 1] = True  # of two ages either will do
+    either = torch.tensor([[5.0, 5.0, -5.0]])
+    assert questions.balanced_loss(either, right[:1]).item() < 1e-3
+
+
+def test_hidden_parts_have_one_colour_and_a_share():
+    rng = torch.Generator().manual_seed(0)
+    images = torch.rand(40, 3, 64, 64, generator=rng)
+    changed = clip_batches.hide(images, rng, share=0.5)
+    touched = (changed != images).any(1)
+    assert 10 < touched.flatten(1).any(1).sum() < 30
+    assert touched.float().mean(dim=(1, 2)).max() < 0.18
+    one = next(i for i in range(40) if touched[i].any())
+    assert len(changed[one][:, touched[one]].T.unique(dim=0)) == 1
+
+
+def test_tight_crops_come_as_often_as_asked(folder, tmp_path):
+    found = known_faces(folder, tmp_path / "run")
+    found.kind[::2] = 1
+    weights = ClipDataset.build(found, 0, 16, 0, "cpu").weights(0.5)
+    tight = weights[found.kind == 1].sum() / weights.sum()
+    assert tight == pytest.approx(0.5 / (0.5 + 0.46 * 0.5 / 0.72), abs=1e-5)
 
 
 def test_clutter_keeps_the_middle_of_the_face():

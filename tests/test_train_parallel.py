@@ -34,7 +34,7 @@ def told(owner, name, net):
 
 told(generator.TrainingState, "save", lambda t: t.generator)
 told(inverter.Trainer, "save", lambda t: t.encoder)
-told(clip.TrainingState, "update", lambda r: r.model)
+told(clip.TrainingState, "count_step", lambda r: r.model)
 {"generator": generator, "inverter": inverter, "clip": clip}[sys.argv[2]].main(sys.argv[3:])
 """
 

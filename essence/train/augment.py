@@ -8,6 +8,7 @@ fault, and what learns should see through it. `AdaptiveAugmentation` is for disc
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -132,27 +133,36 @@ def jpeg(images: Tensor, rng: torch.Generator) -> Tensor:
     x = F.pad(images, (0, -width % 16, 0, -height % 16), mode="replicate")
     quality = _uniform(rng, len(x), 25, 90)
     scale = torch.where(quality < 50, 50 / quality, 2 - quality / 50)
-    to_ycc = torch.tensor(YCC)
-    to_rgb = torch.linalg.inv(to_ycc).to(x.device)  # inverted on the CPU: a device would wait
-    ycc = torch.einsum("kc,bchw->bkhw", to_ycc.to(x.device), x * 127.5)  # about zero
-    light = _rounded_blocks(ycc[:, :1], LIGHT_STEPS, scale)
-    colour = _rounded_blocks(F.avg_pool2d(ycc[:, 1:], 2), COLOUR_STEPS, scale)
+    to_ycc, to_rgb, light_steps, colour_steps = _jpeg_tables(x.device)
+    ycc = torch.einsum("kc,bchw->bkhw", to_ycc, x * 127.5)  # about zero
+    light = _rounded_blocks(ycc[:, :1], light_steps, scale)
+    colour = _rounded_blocks(F.avg_pool2d(ycc[:, 1:], 2), colour_steps, scale)
     ycc = torch.cat([light, F.interpolate(colour, scale_factor=2, mode="bilinear")], 1)
     x = torch.einsum("ck,bkhw->bchw", to_rgb, ycc) / 127.5
     return x[..., :height, :width].clamp(-1, 1)
 
 
-def _rounded_blocks(planes: Tensor, steps: tuple[int, ...], scale: Tensor) -> Tensor:
-    """planes [B, C, H, W] with the cosine coefficients of each 8 x 8 block rounded to `steps` times
-    `scale` [B, 1, 1, 1].
+@lru_cache
+def _jpeg_tables(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """To luma and colour [3, 3], back, and the steps [8, 8] of both; made on the CPU, and once: a
+    device would be waited for.
+    """
+    to_ycc = torch.tensor(YCC)
+    steps = (torch.tensor(table).view(8, 8) for table in (LIGHT_STEPS, COLOUR_STEPS))
+    tables = (to_ycc, torch.linalg.inv(to_ycc), *steps)
+    return tuple(table.to(device) for table in tables)
+
+
+def _rounded_blocks(planes: Tensor, steps: Tensor, scale: Tensor) -> Tensor:
+    """planes [B, C, H, W] with the cosine coefficients of each 8 x 8 block rounded to `steps`
+    [8, 8] times `scale` [B, 1, 1, 1].
     """
     place = torch.arange(8, device=planes.device)
     basis = torch.cos((2 * place + 1) * place[:, None] * math.pi / 16) / 2
     basis[0] /= math.sqrt(2)
     blocks = planes.unflatten(3, (-1, 8)).unflatten(2, (-1, 8))
     found = torch.einsum("ui,bchiwj,vj->bchwuv", basis, blocks, basis)
-    step = torch.tensor(steps, device=planes.device).view(8, 8) * scale[..., None, None]
-    step = step.clamp(min=1)
+    step = (steps * scale[..., None, None]).clamp(min=1)
     found = (found / step).round() * step
     return torch.einsum("ui,bchwuv,vj->bchiwj", basis, found, basis).flatten(4).flatten(2, 3)
 

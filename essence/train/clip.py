@@ -23,20 +23,19 @@ from ..errors import UserError
 from ..library.clip_files import load_clip, save_clip
 from ..models.clip import TAUGHT, ImageText
 from ..models.vocabulary import every_phrase
-from .clip_batches import CAPTIONS, Batches, ClipDataset, centroid_loss, contrastive_loss
+from .clip_batches import ClipDataset
 from .clip_data import ClipOptions, load_faces
+from .clip_step import TERMS, Batch, TrainingStep
 from .common import (
     CsvLog,
     descend,
     load_checkpoint,
     parse_options,
-    precision,
     save_atomic,
     to_float,
     update_average,
     warm_cosine,
 )
-from .data import captions
 from .data.attribute_teacher import TeacherOptions
 from .data.probes import HINTS
 from .data.tables import KINDS
@@ -47,23 +46,12 @@ from .parallel import (
     process_group,
     rank,
 )
+from .recording import RecordedTraining, adam, set_rates, state_of
 
-COLUMNS = (
-    "step",
-    "loss",
-    "cosine",
-    "captions",
-    "centroid",
-    "hints",
-    "held_aligned",
-    "held_tight",
-    "seconds",
-)
-CAPTION_PICTURES = 1024  # pictures among which a caption's mean target is taken
+COLUMNS = ("step", *TERMS, "held_aligned", "held_tight", "seconds")
 LAST_RATE = 0.02  # of `lr`
-MOST_SCALE = 30.0  # of the cosines in the contrastive loss
-FLIP_SHARE = 0.5  # of a batch
-TIGHT_TRUST = 0.5  # half of a tight crop's target is a guess
+# Steps between two updates of the average, on a CPU and on a GPU, which is asked in few words.
+AVERAGED = (1, 10)
 
 
 def train(options: ClipOptions) -> Path:
@@ -80,6 +68,13 @@ def train(options: ClipOptions) -> Path:
         state = TrainingState(options, config, model.to(device), began)
         step = TrainingStep(dataset, options)
         towers = data_parallel(Towers(model), device)
+
+        def descend_on(_: object, *given: Tensor) -> dict[str, Tensor]:
+            terms = step.losses(towers, Batch(*given))
+            descend(state.optimizer, terms["loss"], max_norm=1.0)
+            return {name: value.detach() for name, value in terms.items()}
+
+        recorded = RecordedTraining(descend_on, state.moved, device)
         with tqdm(
             total=options.steps,
             initial=state.step,
@@ -88,8 +83,10 @@ def train(options: ClipOptions) -> Path:
             disable=rank() > 0,
         ) as bar:
             while state.progress < 1:
-                terms = step.losses(towers, state.step)
-                state.update(terms["loss"])
+                model.train()
+                state.set_rate()
+                terms = recorded(None, *step.draw(state.step, state.progress))
+                state.count_step()
                 bar.update()
                 due = state.step % options.every == 0 or state.progress >= 1
                 if due and rank() == 0:
@@ -118,7 +115,32 @@ def new_model(options: ClipOptions, embed_dim: int) -> tuple[dict, CLIP]:
         "layers": options.text_layers,
     }
     config = {"embed_dim": embed_dim + HINTS, "vision_cfg": vision, "text_cfg": text}
-    return config, CLIP(**config).to(memory_format=torch.channels_last)
+    model = CLIP(**config).to(memory_format=torch.channels_last)
+    model.token_embedding = TokenTable.from_pretrained(model.token_embedding.weight, freeze=False)
+    if options.dropout:
+        model.visual.layer4.register_forward_hook(ChannelDropout(options.dropout))
+    return config, model
+
+
+class TokenTable(nn.Embedding):
+    """Its gradients are added up in place: torch's own way sorts them, and may wait for the device
+    while a step is recorded.
+    """
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.weight.index_select(0, tokens.flatten()).view(*tokens.shape, -1)
+
+
+class ChannelDropout:
+    """Forward hook: drops channels of a module's maps in training. A layer of its own would be
+    named in every file.
+    """
+
+    def __init__(self, share: float):
+        self.share = share
+
+    def __call__(self, module: nn.Module, _: tuple[Tensor, ...], maps: Tensor) -> Tensor:
+        return F.dropout2d(maps, self.share, module.training)
 
 
 class Towers(nn.Module):
@@ -224,13 +246,8 @@ class TrainingState:
             {"params": [p for p in model.parameters() if p.ndim > 1]},
             {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
         ]
-        self.optimizer = torch.optim.AdamW(
-            groups,
-            lr=options.lr,
-            weight_decay=options.weight_decay,
-            betas=(0.9, 0.98),
-            fused=options.device.startswith("cuda"),
-        )
+        groups = [{"lr": options.lr, "weight_decay": options.weight_decay} | g for g in groups]
+        self.optimizer = adam(groups, (0.9, 0.98), options.device, torch.optim.AdamW)
         self.folder, self.step, self.began = Path(options.out), 0, began
         self.seconds_before = 0.0  # of earlier runs
         self.exported = self.folder / "clip.safetensors"
@@ -251,14 +268,21 @@ class TrainingState:
         by_time = self.seconds / 60 / minutes if minutes else 0.0
         return from_first_process(max(self.step / self.options.steps, by_time))
 
-    def update(self, loss: Tensor) -> None:
-        options = self.options
-        factor = warm_cosine(self.progress, self.step, options.warmup, LAST_RATE)
-        for group in self.optimizer.param_groups:
-            group["lr"] = options.lr * factor
-        descend(self.optimizer, loss, max_norm=1.0)
+    def moved(self) -> list[Tensor]:
+        """Whatever a step changes in place."""
+        return [*self.model.state_dict().values(), *state_of(self.optimizer)]
+
+    def set_rate(self) -> None:
+        factor = warm_cosine(self.progress, self.step, self.options.warmup, LAST_RATE)
+        set_rates(self.optimizer, [self.options.lr * factor] * len(self.optimizer.param_groups))
+
+    def count_step(self) -> None:
+        """The step is done: the average follows."""
         self.step += 1
-        update_average(self.average, self.model, self.step, options.average)
+        every = AVERAGED[self.options.device.startswith("cuda")]
+        if self.step % every == 0:
+            decay = self.options.average**every
+            update_average(self.average, self.model, self.step // every, decay)
 
     def save(self, figures: dict[str, float]) -> None:
         """Log the figures, write the checkpoint and export the averaged model."""
@@ -270,51 +294,6 @@ class TrainingState:
         embedding = without_hints(self.config, state["average"])
         config, weights = with_ground(*embedding, self.options.ground)
         save_clip(config, weights, self.exported, name=TAUGHT, words=every_phrase())
-
-
-class TrainingStep:
-    """Batches and their loss."""
-
-    def __init__(self, dataset: ClipDataset, options: ClipOptions):
-        self.dataset, self.options = dataset, options
-        self.batches = Batches(dataset, options.size)
-        self.device = dataset.kind.device
-        # So that embeddings have about unit norm.
-        self.scale = 1 / dataset.targets(self.batches.drawable).norm(dim=1).mean()
-        self.mirrored = torch.tensor(captions.MIRRORED, device=self.device)
-        tight = torch.tensor([kind == "tight" for kind in KINDS], device=self.device)
-        self.trust = torch.where(tight, TIGHT_TRUST, 1.0)
-
-    def losses(self, model: nn.Module, step: int) -> dict[str, Tensor]:
-        """`loss` and its terms for the batch of this step."""
-        dataset, batches, options = self.dataset, self.batches, self.options
-        seed = hash((options.seed, step, rank())) % 2**63
-        rng = torch.Generator(self.device).manual_seed(seed)
-        rows = batches.rows(options.batch, rng)
-        flip, which = torch.rand(2, len(rows), generator=rng, device=self.device)
-        flip, which = flip < FLIP_SHARE, (which * CAPTIONS).long()
-        target = dataset.targets(rows, flip) * self.scale
-        used, facts = dataset.used[rows, which], dataset.facts[rows]
-        facts = torch.where(flip[:, None], facts[:, self.mirrored], facts)
-        images, tokens = batches.pictures(rows, flip, rng), dataset.tokens[rows, which]
-        model.train()
-        with precision(self.device):
-            found, hints, text, scale = model(images, tokens)
-        found, text = found.float(), F.normalize(text.float(), dim=1)
-        unit, trust = F.normalize(found, dim=1), self.trust[dataset.kind[rows]]
-        cosine = ((1 - (unit * F.normalize(target, dim=1)).sum(1)) * trust).mean()
-        square = ((found - target).square().sum(1) * trust).mean()
-        agree = captions.agreement(used, facts)
-        contrast = contrastive_loss(text @ unit.T * scale.float().clamp(max=MOST_SCALE), agree)
-        others = batches.rows(CAPTION_PICTURES, rng)
-        suits = captions.agreement(used, dataset.facts[others]) > 0
-        centroid = centroid_loss(text, suits, F.normalize(dataset.targets(others), dim=1))
-        # What is left and right in a hint is not known of a mirrored picture.
-        hint = ((hints.float() - dataset.hints[rows]).square().mean(1) * ~flip).mean()
-        loss = cosine + 0.5 * square + options.caption_weight * (contrast + 2 * centroid)
-        loss = loss + options.hint_weight * hint
-        terms = {"cosine": 1 - cosine, "captions": contrast, "centroid": centroid, "hints": hint}
-        return {"loss": loss, **terms}
 
 
 @torch.no_grad()

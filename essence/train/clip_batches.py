@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..models.clip import CLIP_MEAN, CLIP_STD, ImageText
 from ..pictures.tensors import resample
-from .augment import degrade
+from .augment import degrade, misalign
+from .clip_data import ClipOptions
 from .common import to_float
 from .data import captions, tables
 from .data.attribute_teacher import AttributeTeacher, TeacherOptions, mirrored
@@ -86,12 +87,14 @@ class ClipDataset:
     def embed_dim(self) -> int:
         return self.teacher.mix.shape[1] + self.layout.shape[1]
 
-    def weights(self) -> Tensor:
-        """Chances [M] of being drawn: the kinds and relit copies in fixed shares, never a held-out
-        picture.
+    def weights(self, tight: float = SHARES["tight"]) -> Tensor:
+        """Chances [M] of being drawn: the kinds and relit copies in fixed shares, that of tight
+        crops as given; never a held-out picture.
         """
         weights = torch.zeros(len(self.kind), device=self.kind.device)
+        others = (1 - tight) / (1 - SHARES["tight"])
         for kind, share in SHARES.items():
+            share = tight if kind == "tight" else share * others
             there = ~self.held & (self.kind == KINDS.index(kind))
             copies = (there & self.lit).any()
             for lit in (False, True):
@@ -184,9 +187,9 @@ class Batches:
     seen.
     """
 
-    def __init__(self, dataset: ClipDataset, size: int):
-        self.dataset, self.size = dataset, size
-        self.weights = dataset.weights()
+    def __init__(self, dataset: ClipDataset, options: ClipOptions):
+        self.dataset, self.size, self.augment = dataset, options.size, options.augment
+        self.weights = dataset.weights(options.tight_share)
         self.drawable = self.weights.nonzero()[:, 0]
         self.weights = self.weights[self.drawable]
         device = self.weights.device
@@ -201,7 +204,10 @@ class Batches:
         """[B, 3, size, size], degraded and preprocessed as `ImageText` does."""
         images = to_float(self.dataset.pictures[rows])
         images = torch.where(flip[:, None, None, None], images.flip(3), images)
-        images = resample(add_clutter(degrade(images, rng), rng), self.size, "antialias")
+        images = add_clutter(degrade(images, rng), rng)
+        if self.augment:
+            images = vary(images, rng, self.augment)
+        images = resample(images, self.size, "antialias")
         images = ((images + 1) / 2 - self.mean) / self.std
         return images.contiguous(memory_format=torch.channels_last)
 
@@ -219,6 +225,31 @@ def add_clutter(images: Tensor, rng: torch.Generator, share: float = 0.3) -> Ten
     inside = across & ((place >= top) & (place < top + height)).transpose(1, 2)
     others = images[torch.randperm(count, generator=rng, device=rng.device)]
     return torch.where((inside & (chance < share))[:, None], others, images)
+
+
+def vary(images: Tensor, rng: torch.Generator, strength: float) -> Tensor:
+    """Turned, zoomed and moved much further than a camera's fault, and some with a rectangle of one
+    colour. Colours and light stay: they are among what is asked.
+    """
+    turn, zoom, shift = (strength * part for part in (0.12, 0.1, 0.08))
+    return hide(misalign(images, rng, turn, zoom, shift), rng, 0.4 * strength)
+
+
+def hide(images: Tensor, rng: torch.Generator, share: float) -> Tensor:
+    """On some pictures a rectangle, a tenth to four tenths of each side, of one random colour."""
+    count, side = len(images), images.shape[-1]
+    dice = torch.rand(8, count, 1, 1, generator=rng, device=rng.device)
+    chance, left, top, width, height = dice[:5]
+    width, height = 0.1 + 0.3 * width, 0.1 + 0.3 * height
+    place = (torch.arange(side, device=images.device) + 0.5) / side
+
+    def within(start: Tensor, length: Tensor) -> Tensor:
+        start = start * (1 - length)
+        return (place >= start) & (place < start + length)
+
+    inside = within(left, width) & within(top, height).transpose(1, 2) & (chance < share)
+    colour = dice[5:].transpose(0, 1) * 2 - 1
+    return torch.where(inside[:, None], colour, images)
 
 
 def contrastive_loss(logits: Tensor, agree: Tensor) -> Tensor:

@@ -50,6 +50,13 @@ class ClipOptions:
     caption_weight: float = 0.25
     # Of what else the face network sees of a picture: labels alone are few.
     hint_weight: float = 0.5
+    tight_share: float = described(0.28, "of a batch, tight crops")
+    augment: float = described(
+        0.0, "pictures are turned, moved, zoomed and hidden in part: 1 is a lot"
+    )
+    dropout: float = described(0.0, "of the channels of the last maps")
+    asked: int = described(0, "pictures more in a batch for each question with exclusive answers")
+    question_weight: float = described(0.5, "of the answers to them, in the second half")
     ground: float = 0.4  # of the mean length of an embedding: how much all pictures have in common
     size: int = 64  # side of the pictures that the encoder reads
     width: int = 24

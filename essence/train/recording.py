@@ -50,13 +50,18 @@ class RecordedTraining:
 
 
 def adam(
-    groups: Sequence[dict], betas: tuple[float, float], device: str | torch.device
+    groups: Sequence[dict],
+    betas: tuple[float, float],
+    device: str | torch.device,
+    kind: type[torch.optim.Adam] = torch.optim.Adam,
 ) -> torch.optim.Adam:
-    """Adam over groups, each with its "lr"; on a GPU one kernel, which reads the rates there."""
+    """Adam or AdamW over groups, each with its "lr"; on a GPU one kernel, which reads the rates
+    there.
+    """
     if torch.device(device).type != "cuda":
-        return torch.optim.Adam(groups, betas=betas)
+        return kind(groups, betas=betas)
     groups = [group | {"lr": torch.tensor(group["lr"], device=device)} for group in groups]
-    return torch.optim.Adam(groups, betas=betas, fused=True, capturable=True)
+    return kind(groups, betas=betas, fused=True, capturable=True)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> None:

@@ -24,8 +24,9 @@ from ..errors import UserError
 from ..library.clip_files import load_clip, save_clip
 from ..models.clip import TAUGHT, ImageText
 from ..models.vocabulary import every_phrase
-from .clip import LAST_RATE, MOST_SCALE
+from .clip import LAST_RATE
 from .clip_batches import CAPTIONS, ClipDataset, contrastive_loss, embed_pictures
+from .clip_step import MOST_SCALE
 from .common import (
     CsvLog,
     descend,
@@ -36,25 +37,10 @@ from .common import (
     warm_cosine,
 )
 from .data import captions
-from .data.captions import FACTS
 from .data.faces import Faces
+from .questions import SAID, Question, questions
 from .recording import set_rates
 
-# Of the facts in one row a picture shows one; of ages two may hold.
-QUESTIONS = (
-    ("woman", "man"),
-    ("baby", "child", "teenage", "young", "middle-aged", "old"),
-    captions.HAIR,
-    ("glasses", "no glasses"),
-    ("beard", "shaved"),
-    ("moustache", "shaved"),
-    ("hat", "headscarf", "no hat"),
-    ("smiling", "serious"),
-    ("mouth open", "mouth closed"),
-    ("long hair", "short hair"),
-    ("white", "black", "asian", "indian"),
-)
-SAID = 2  # prompts for each answer in a step
 COLUMNS = ("step", "loss", "answers", "captions", "moved")
 LOGGED = 20  # steps between two rows
 
@@ -76,39 +62,6 @@ class TextOptions:
     seed: int = 0
     threads: int = described(0, "0: torch's choice")
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
-
-
-@dataclass(frozen=True)
-class Question:
-    """Answers that exclude each other, and the pictures of which one is known to be right."""
-
-    tokens: list[Tensor]  # int [P, context], prompts of each answer
-    rows: Tensor  # int [N], pictures
-    right: Tensor  # bool [N, answers]
-    weights: Tensor  # [N], how often a picture is drawn
-
-    def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Pictures [count], every answer that there is equally often, and what is right of them,
-        bool [count, answers].
-        """
-        there = self.right.any(0).nonzero()[:, 0]
-        chances = (self.right[:, there] * self.weights[:, None]).T
-        each = torch.multinomial(chances, -(-count // len(there)), True, generator=rng)
-        drawn = each.flatten()[:count]
-        return self.rows[drawn], self.right[drawn]
-
-
-def questions(model: ImageText, dataset: ClipDataset) -> list[Question]:
-    """Those of QUESTIONS to which two answers occur among the pictures that may be learned from."""
-    weights, found = dataset.weights(), []
-    for answers in QUESTIONS:
-        right = dataset.facts[:, [FACTS.index(answer) for answer in answers]] > 0
-        rows = (right.any(1) & (weights > 0)).nonzero()[:, 0]
-        if right[rows].any(0).sum() > 1:
-            tokens = [model.tokenizer(captions.prompts(answer)) for answer in answers]
-            tokens = [each.to(rows.device) for each in tokens]
-            found.append(Question(tokens, rows, right[rows], weights[rows]))
-    return found
 
 
 def train(options: TextOptions) -> Path:
@@ -144,8 +97,8 @@ class Lesson:
 
     def __init__(self, encoder: ImageText, dataset: ClipDataset, options: TextOptions):
         self.options, self.dataset = options, dataset
-        self.questions = questions(encoder, dataset)
         self.weights = dataset.weights()
+        self.questions = questions(encoder.tokenizer, dataset, self.weights)
         self.embeddings = embed_pictures(encoder, dataset.pictures)
         self.before, self.model = copy.deepcopy(encoder.model), encoder.model
         self.average = copy.deepcopy(encoder.model)

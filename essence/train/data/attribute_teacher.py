@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -118,6 +119,11 @@ def expected_outer(correlation: Tensor, ridge: float = 0.3) -> Tensor:
 
 def mirrored(scores: Tensor) -> Tensor:
     """The scores of the flipped picture."""
-    sign = torch.ones(len(NAMES), device=scores.device)
-    sign[[NAMES.index("yaw"), NAMES.index("light side")]] = -1
-    return scores * sign
+    return scores * _signs(scores.device)
+
+
+@lru_cache
+def _signs(device: torch.device) -> Tensor:
+    """What becomes of each score in a mirror; made once, for a device would be waited for."""
+    turned = ("yaw", "light side")
+    return torch.tensor([-1.0 if name in turned else 1.0 for name in NAMES], device=device)
