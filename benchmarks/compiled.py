@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from essence.models.model_set import ModelSet
+from essence.pictures.tensors import resample
 
 from .cases import NOT_MEASURED, Row, Setting, random_latents, random_picture
 from .networks import random_models
@@ -33,13 +34,16 @@ def plain_loss(models: ModelSet, w: Tensor, target: Tensor, side: int) -> Callab
     """(b [L, D], c [N, 1, 1]) to the loss of the edited sources w + c b; `side`: 0 for the full
     picture.
     """
+    clip = models.clip
     with torch.no_grad():
         before = F.normalize(models.encode(models.images(w, side or None)), dim=-1)
 
     def loss(b: Tensor, c: Tensor) -> Tensor:
         with models.precision():
             pictures = models.generator.synthesis(w + c * b, side or None).float()
-            after = F.normalize(models.clip.encode(pictures).float(), dim=-1)
+            small = (resample(pictures, clip.size, "antialias") + 1) / 2
+            seen = clip.model.encode_image((small - clip.mean) / clip.std)
+        after = F.normalize(seen.float(), dim=-1)
         change = F.normalize(after - before + 1e-6, dim=-1)
         alike = change @ change.T
         return 1 - (after @ target.T).mean() + 0.5 * (1 - alike).mean()
