@@ -23,13 +23,16 @@ from .cases import (
     together_rows,
     unmeasured_rows,
 )
+from .compiled import compiled_rows
 
 KINDS = {
     "steps": step_rows,
     "render": render_rows,
     "bundled": bundled_rows,
     "together": together_rows,
+    "compiled": compiled_rows,
 }
+ASKED = {"compiled"}  # minutes: only where they are asked for
 CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -45,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{machine_description(a.device)} Ratios of {a.clock} time.", flush=True)
     print_row(columns)
     print_row(["---"] * len(columns))
-    for kind in a.only or KINDS:
+    for kind in a.only or (name for name in KINDS if name not in ASKED):
         for row in KINDS[kind](setting):
             print_row(dataclasses.astuple(row))
     if setting.device != "cuda":

@@ -4,9 +4,13 @@ have learned.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
+from essence.library import checkpoints, clip_files
 from essence.models.clip import ImageText
+from essence.models.latents import mean_and_covariance
 from essence.models.model_set import ModelSet
 from essence.models.stylegan2 import Generator, GeneratorConfig
 
@@ -18,6 +22,7 @@ VIT_B_32 = {
     "vision_cfg": {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32},
     "text_cfg": {"context_length": 8, "vocab_size": 49408, "width": 8, "heads": 1, "layers": 1},
 }
+SAMPLES = 4096  # latents whose axes are measured
 TINY_CLIP = VIT_B_32 | {
     "embed_dim": 16,
     "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "patch_size": 8, "head_width": 8},
@@ -40,3 +45,18 @@ def random_models(size: int, device: torch.device, half: bool, tiny: bool = Fals
         clip = ImageText.from_config(config, CLIP(**config).state_dict(), "random")
     generator = generator.eval().requires_grad_(False).to(device)
     return ModelSet("random", f"random-{size}", generator, None, clip.to(device), None, half=half)
+
+
+def save_models(models: ModelSet, folder: Path) -> None:
+    """As a folder that `load_model_set` takes, of a generator of faces without an inverter."""
+    generator, clip = models.generator, models.clip
+    checkpoints.save_generator(generator, folder / "generator.safetensors")
+    clip_files.save_clip(clip.config, clip.model.state_dict(), folder / "clip.safetensors")
+    width = generator.config.style_dim
+    with torch.no_grad():
+        axes = mean_and_covariance(generator.mapping, width, models.device, SAMPLES)
+    checkpoints.save_latents(*axes, folder / "latents.safetensors", SAMPLES)
+    files = "".join(
+        f'{n} = {{file = "{n}.safetensors"}}\n' for n in ("generator", "clip", "latents")
+    )
+    (folder / "model.toml").write_text(f'title = "Random weights"\naligned = "face"\n{files}')

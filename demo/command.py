@@ -112,11 +112,15 @@ def check_address(host: str, port: int) -> None:
 
 
 def report_loading(loading: Future) -> None:
-    """Errors of loading, on the console too; visitors read them in the page."""
+    """Errors of loading, on the console too; visitors read them in the page. Without one, what the
+    first words need is imported, for which nobody waits.
+    """
+    error = loading.exception()
+    if error is None:
+        loading.result().clip.prepare_texts()
     # What is here stays: to look through it would make all visitors wait for half a second now and
     # then.
     gc.freeze()
-    error = loading.exception()
     if isinstance(error, UserError):
         print(f"essence: {error}", file=sys.stderr, flush=True)
     elif error is not None:

@@ -1,13 +1,17 @@
 """The benchmarks run, and what they compare computes the same."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import cases, rival
-from benchmarks.networks import FFHQ, random_models
+from benchmarks import cases, compiled, learning, precision, rival, start
+from benchmarks.networks import FFHQ, random_models, save_models
 from essence import ops
+from essence.library.loading import load_model_set
 from essence.pictures.tensors import resample
 from essence.runtime import memory
 
@@ -88,3 +92,55 @@ def test_rivals_need_at_1024_is_known_before_it_starts(sources, gigabytes):
             size, channels = 1024, FFHQ
 
     assert gigabytes[0] < rival.step_memory(sources, Shape) / 2**30 < gigabytes[1]
+
+
+def test_half_precision_is_compared_part_by_part(capsys):
+    precision.main(["--device", "cpu", "--tiny", "--size", "32", "--steps", "2", "--pictures", "2"])
+    said = capsys.readouterr().out
+    parts = ("random, 32: render |", "bundled: CLIP |", "bundled: encoder |", "2 steps, half |")
+    assert all(part in said for part in parts) and "nan" not in said
+
+
+def test_comparisons_know_what_is_the_same():
+    x = torch.rand(2, 3, 8, 8)
+    assert precision.levels(x, x)[1] == 0
+    assert precision.levels(x, x + 2 / 255)[1] == pytest.approx(1, abs=1e-3)
+    assert precision.cosines(x.flatten(1), 2 * x.flatten(1))[1] == pytest.approx(1)
+
+
+def test_random_models_are_a_model_set_on_disk(tmp_path):
+    made = random_models(32, torch.device("cpu"), half=False, tiny=True)
+    save_models(made, tmp_path)
+    models = load_model_set(str(tmp_path), half=False)
+    assert models.size == 32 and models.has_faces and models.clip.size == made.clip.size
+
+
+def test_what_the_compiler_gets_is_a_loss_that_can_be_learned():
+    models = random_models(32, torch.device("cpu"), half=False, tiny=True)
+    w = cases.random_latents(models, 2)
+    loss = compiled.plain_loss(models, w, torch.nn.functional.normalize(torch.randn(1, 16)), 16)
+    b, c = torch.zeros_like(w[0]).requires_grad_(), torch.ones(2, 1, 1, requires_grad=True)
+    assert torch.isfinite(loss(b, c)) and torch.autograd.grad(loss(b, c), b)[0].abs().max() > 0
+
+
+def test_a_compiler_that_takes_too_long_is_given_up(monkeypatch):
+    def sleeping(setting, side):
+        code = "import time; print('so far', flush=True); time.sleep(60)"
+        return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+
+    monkeypatch.setattr(compiled, "start", sleeping)
+    monkeypatch.setattr(compiled, "LIMIT", 0.2)
+    rows = list(compiled.compiled_rows(cases.Setting(size=32, tiny=True)))
+    assert len(rows) == 2 and all("not measured: ended after" in row.rival for row in rows)
+
+
+def test_stages_of_the_start_are_told(capsys):
+    start.stages()
+    said = capsys.readouterr().out
+    assert all(stage in said for stage in ("import torch", "generator", "clip", "first picture"))
+
+
+def test_frames_with_pictures_are_counted():
+    frame = 'data: {"msg": "process_generating", "html": "%s"}'
+    raw = 'data: {"msg": "estimation"}' + frame % "data:image/webp" + frame % ""
+    assert learning.told(raw).startswith("2 frames, 1 of them with pictures")

@@ -76,7 +76,7 @@ def test_who_edits_pictures_alone_loads_no_image_text_encoder(church, monkeypatc
     def refuse(*_):
         raise AssertionError("It was not needed.")
 
-    monkeypatch.setattr(loading, "import_open_clip", refuse)
+    monkeypatch.setattr("essence.models.clip.import_open_clip", refuse)
     monkeypatch.setattr(clip_files, "load_clip", refuse)
     models = loading.load_model_set(str(church), pictures_alone=True)
     assert models.clip is None and not models.extras

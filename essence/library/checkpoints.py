@@ -7,9 +7,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..errors import BadFile
 from ..models.arcface import ArcFace
@@ -43,6 +45,8 @@ from .state_dicts import (
 # Sampled once where a checkpoint brings no mean latent, as the public code does.
 LATENT_AVG_SAMPLES = 4096
 # Of an e4e encoder, what 16 bits are too few for.
+FILLS = {nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_, nn.init.xavier_uniform_}
+FILLS |= {Tensor.uniform_, Tensor.normal_}
 ENCODER_EXACT = ("running_", "linear.")
 
 
@@ -289,14 +293,25 @@ def _read_ours(path: Path, kind: str, what: str = "") -> tuple[dict[str, Tensor]
     return network_state(tensors, "", path.name), header
 
 
-def _build(build: Callable[[], nn.Module], state: Mapping[str, Tensor], name: str) -> nn.Module:
-    """Build on the meta device, so that no time goes into random weights, then load every tensor by
-    name and shape.
+class WithoutRandomWeights(TorchFunctionMode):
+    """Within it, networks are made without filling their weights. (On torch's meta device the first
+    random number imports sympy and torch's compiler, which takes seconds.)
     """
-    with torch.device("meta"):
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in FILLS:
+            return args[0] if args else kwargs["tensor"]
+        return (torch.empty if func is torch.randn else func)(*args, **kwargs)
+
+
+def _build(build: Callable[[], nn.Module], state: Mapping[str, Tensor], name: str) -> nn.Module:
+    """Build without random weights, then load every tensor by name and shape."""
+    with WithoutRandomWeights():
         module = build()
     stored = module.state_dict().keys()
-    module = module.to_empty(device="cpu")
     for key, buffer in module.named_buffers():
         if key not in stored:
             buffer.zero_()

@@ -11,7 +11,6 @@ import torch
 
 from .. import ops
 from ..errors import UserError
-from ..models.clip import import_open_clip
 from ..models.identity import face_descriptor
 from ..models.model_set import CORE_COMPONENTS, ModelSet
 from ..runtime.device_queue import in_background
@@ -29,7 +28,7 @@ __all__ = [
     "require_files",
 ]
 
-# What inverts photographs and edits pictures; open_clip, which is large, stays away.
+# What inverts photographs and edits pictures.
 PICTURES_ALONE = ("generator", "finer", "inverter", "latents")
 
 
@@ -61,8 +60,6 @@ def load_model_set(
     require_files(spec)
     if torch.device(device).type == "cuda":
         in_background(ops.compile_kernels)  # meanwhile; who needs them first waits for them
-    if not pictures_alone:
-        import_open_clip()
     published = {name: other.components for name, other in manifest.model_sets().items()}
     generator_path = spec.components["generator"].path
     context = LoadContext(spec.name, generator_path, published, progress)

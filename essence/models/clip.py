@@ -1,12 +1,13 @@
-"""CLIP (Radford et al. 2021) through open_clip: pictures and texts to unit-norm embeddings,
-differentiable in the pictures.
+"""CLIP (Radford et al. 2021) through open_clip, or our own small one: pictures and texts to
+unit-norm embeddings, differentiable in the pictures.
 """
 
 from __future__ import annotations
 
 import gc
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from itertools import pairwise
 
 import torch
@@ -17,7 +18,7 @@ from torch.nn.utils import fuse_conv_bn_eval
 from ..errors import BadFile
 from ..pictures.tensors import resample
 from ..runtime.device_queue import in_background
-from . import vit, vocabulary
+from . import small_clip, vit, vocabulary
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -43,9 +44,26 @@ def import_open_clip() -> None:
     in_background(run).result()
 
 
+class Tokenizer:
+    """open_clip's; with the first text, which few need, it is imported. Texts to tokens [B, T]."""
+
+    def __init__(self, length: int):
+        self._length = length
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        return self._tokenizer(list(texts))
+
+    @cached_property
+    def _tokenizer(self) -> Callable[[list[str]], Tensor]:
+        import_open_clip()
+        from open_clip.tokenizer import SimpleTokenizer
+
+        return SimpleTokenizer(context_length=self._length)
+
+
 class ImageText(nn.Module):
-    """An open_clip model with one preprocessing for photographs and renders: resample to its side,
-    then CLIP's mean and deviation.
+    """An open_clip model, or one with its names, and one preprocessing for photographs and
+    renders: resample to its side, then CLIP's mean and deviation.
     """
 
     def __init__(
@@ -71,18 +89,15 @@ class ImageText(nn.Module):
         """A frozen model from open_clip's own constructor arguments and a state dict, strictly
         loaded. Raises BadFile where the two do not fit.
         """
-        from open_clip.model import CLIP
-        from open_clip.tokenizer import SimpleTokenizer
-
         try:
             known = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")
-            model = CLIP(**{key: config[key] for key in known if key in config})
+            model = _model_class(config)(**{key: config[key] for key in known if key in config})
             model.load_state_dict(dict(state))
         except (RuntimeError, TypeError, KeyError) as error:
             raise BadFile(
                 f"The image-text model {name} does not fit its own description: {error}"
             ) from None
-        tokenizer = SimpleTokenizer(context_length=model.context_length)
+        tokenizer = Tokenizer(model.context_length)
         mean, std = config.get("mean", CLIP_MEAN), config.get("std", CLIP_STD)
         model = cls(model, tokenizer, name, mean, std)
         model.config = dict(config)  # to save it with
@@ -92,9 +107,7 @@ class ImageText(nn.Module):
         """Take the batch norms of a frozen ModifiedResNet into the convolutions before them: the
         same numbers in fewer passes.
         """
-        from open_clip.modified_resnet import ModifiedResNet
-
-        if not isinstance(self.model.visual, ModifiedResNet):
+        if type(self.model.visual).__name__ != "ModifiedResNet":  # open_clip's or ours
             return
         for module in self.model.visual.modules():
             for (name, conv), (behind, norm) in pairwise(list(module.named_children())):
@@ -148,3 +161,17 @@ class ImageText(nn.Module):
     def unknown_words(self, text: str) -> list[str]:
         """What a text says that its captions never did; nothing where nobody has counted them."""
         return vocabulary.untaught_words(text) if self.name == TAUGHT else []
+
+    def prepare_texts(self) -> None:
+        """Import now what the first text would wait for."""
+        self.tokenizer([""])
+
+
+def _model_class(config: Mapping) -> type[nn.Module]:
+    """What open_clip's constructor arguments are for."""
+    if small_clip.supports(config):
+        return small_clip.SmallCLIP
+    import_open_clip()
+    from open_clip.model import CLIP
+
+    return CLIP

@@ -110,10 +110,10 @@ def is_quick(block: nn.Module) -> bool:
 
 def supports(visual: nn.Module) -> bool:
     """Whether this is one of OpenAI's plain vision transformers, and its weights are frozen."""
-    from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
-
-    if not isinstance(visual, VisionTransformer) or visual.training:
+    if type(visual).__name__ != "VisionTransformer" or visual.training:
         return False
+    from open_clip.transformer import ResidualAttentionBlock
+
     return (
         all(
             type(block) is ResidualAttentionBlock

@@ -22,6 +22,7 @@ from types import ModuleType
 
 import torch
 from filelock import FileLock
+from platformdirs import user_cache_dir
 
 from ..runtime import folders
 
@@ -126,14 +127,15 @@ def compile_cuda(architectures: Sequence[str]) -> str:
     The folder's name holds a hash of source, flags, torch and its CUDA: nothing stale is ever
     loaded.
     """
+    key = _source_key(CUDA_SOURCE, FLAGS, torch.version.cuda)
+    name = f"essence_ops_{'_'.join(architectures)}_{key}"
+    folder = extensions_folder() / name
+    library = folder / f"{name}.so"
+    if is_sealed(library):  # without asking nvcc and ninja, and without importing torch's loader
+        return str(library)
     from torch.utils import cpp_extension
 
     home = cuda_toolkit()
-    key = _source_key(CUDA_SOURCE, FLAGS, torch.version.cuda)
-    name = f"essence_ops_{'_'.join(architectures)}_{key}"
-    root = os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root()
-    folder = Path(root) / name
-    library = folder / f"{name}.so"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (
@@ -158,6 +160,12 @@ def compile_cuda(architectures: Sequence[str]) -> str:
     except (RuntimeError, ValueError, OSError, subprocess.SubprocessError) as error:
         raise BuildError(f"the compiler failed: {str(error).strip()[-600:]}") from error
     return str(library)
+
+
+def extensions_folder() -> Path:
+    """Torch's cache of extensions, without the second that importing its loader takes."""
+    named = os.environ.get("TORCH_EXTENSIONS_DIR")
+    return Path(named or user_cache_dir("torch_extensions", appauthor=False))
 
 
 @contextmanager
