@@ -328,6 +328,29 @@ def test_a_folder_that_cannot_be_written_is_no_hindrance(asked_anew, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.parametrize(
+    "library, wide, own, unit, expected",
+    [
+        (True, True, False, False, False),  # oneDNN converts
+        (True, True, True, False, True),
+        (True, True, False, True, True),
+        (True, False, False, False, True),  # no x86
+        (False, True, True, True, False),
+    ],
+)
+def test_bfloat16_pays_where_the_processor_has_instructions_for_it(
+    monkeypatch, library, wide, own, unit, expected
+):
+    monkeypatch.setattr(
+        torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: library, raising=False
+    )
+    for name in ("_is_avx2_supported", "_is_avx512_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: wide)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: own)
+    monkeypatch.setattr(hardware, "has_matrix_unit", lambda: unit)
+    assert hardware.multiplies_bfloat16() is expected
+
+
 @pytest.mark.parametrize("asked", [None, "full", "half"])
 @pytest.mark.parametrize("unit", [True, False])
 @pytest.mark.parametrize("kernels", [True, False])
@@ -336,9 +359,7 @@ def test_frozen_networks_take_bfloat16_where_it_is_faster(
     monkeypatch, supported, kernels, unit, asked
 ):
     """The kernels take float32 and beat bfloat16 in vectors, not a unit for it."""
-    monkeypatch.setattr(
-        torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported, raising=False
-    )
+    monkeypatch.setattr(hardware, "multiplies_bfloat16", lambda: supported)
     monkeypatch.setattr(hardware, "has_matrix_unit", lambda: unit)
     monkeypatch.setattr(dispatch, "cpu_kernels", lambda: kernels)
     if asked:

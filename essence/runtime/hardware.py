@@ -68,7 +68,18 @@ def bfloat16_pays(device: str | torch.device) -> bool:
         return asked == "half"
     if torch.device(device).type == "cuda":
         return torch.cuda.is_bf16_supported()
-    return torch.device(device).type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.device(device).type == "cpu" and multiplies_bfloat16()
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the CPU has instructions for it. oneDNN says so of every AVX-512: without them it
+    converts, and takes three times as long as in float32.
+    """
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    if torch.cpu._is_avx512_supported() or torch.cpu._is_avx2_supported():
+        return torch.cpu._is_avx512_bf16_supported() or has_matrix_unit()
+    return True
 
 
 def has_matrix_unit() -> bool:

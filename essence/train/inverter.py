@@ -26,8 +26,8 @@ from ..methods.refine import RefineOptions, face_features, reconstruction_losses
 from ..models.e4e import Encoder4Editing, EncoderConfig, Inverter
 from ..models.identity import face_descriptor
 from ..models.model_set import ModelSet
+from ..ops import bfloat16_pays
 from ..pictures.tensors import resample
-from ..runtime.hardware import bfloat16_pays
 from .common import (
     LOG_EVERY,
     CsvLog,
@@ -77,7 +77,7 @@ class InverterLoss:
     def __call__(self, w: Tensor, images: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of w+ [B, L, D] and of its pictures, and its terms."""
         weights, models = self.refinement, self.models
-        with precision(w.device, self.options.half):
+        with models.precision():
             with torch.no_grad():
                 faces = face_features(models, batch.goal)
             terms = reconstruction_losses(models, images, batch.goal, faces, self.care)
@@ -104,7 +104,7 @@ class InverterLoss:
 
 def training_models(options: InverterOptions, device: str) -> ModelSet:
     """The generator and what compares its pictures; no encoders."""
-    return ModelSet(
+    models = ModelSet(
         name="training",
         id="training",
         generator=load_generator(options.generator).to(device),
@@ -114,6 +114,8 @@ def training_models(options: InverterOptions, device: str) -> ModelSet:
         latents=load_latents(options.latents).to(device),
         half=options.half and bfloat16_pays(device),
     )
+    models.use_fast_layout()
+    return models
 
 
 class Trainer:
