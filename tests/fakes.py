@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from essence.library import checkpoints, clip_files, loading
 from essence.library.components import COMPONENTS, fingerprint
@@ -194,3 +195,16 @@ def write_manifest(folder: Path, monkeypatch, sets: dict[str, str | None]) -> No
     monkeypatch.setattr(folders, "WEIGHTS", folder)
     monkeypatch.setenv("ESSENCE_CACHE", str(folder / "cache"))
     monkeypatch.setattr(loading, "default_model", lambda: next(iter(sets)))
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses what a GPU waits for, and a recorded step must not contain."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "lift_fresh")
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert not any(name in str(function) for name in self.WAITS), function
+        if "index" in str(function):
+            found = [x for x in args[1] if x is not None] if isinstance(args[1], list) else []
+            assert not any(x.dtype == torch.bool for x in found), function
+        return function(*args, **(kwargs or {}))

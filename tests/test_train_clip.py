@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from essence.errors import UserError
 from essence.evaluate import zero_shot
@@ -33,6 +32,8 @@ from essence.train.data.labels import (
     with_known,
 )
 from essence.train.face_landmarks import landmarks
+
+from . import fakes
 
 NETWORK = {
     "size": 32,
@@ -238,19 +239,6 @@ def test_ground_draws_pictures_together_and_leaves_the_order_of_texts():
     )
 
 
-class NoWaiting(TorchDispatchMode):
-    """Refuses what a GPU waits for, and a recorded step must not contain."""
-
-    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "lift_fresh")
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        assert not any(name in str(function) for name in self.WAITS), function
-        if "index" in str(function):
-            found = [x for x in args[1] if x is not None] if isinstance(args[1], list) else []
-            assert not any(x.dtype == torch.bool for x in found), function
-        return function(*args, **(kwargs or {}))
-
-
 ALL_MEANS = {"asked": 3, "augment": 1.0, "dropout": 0.2, "tight_share": 0.5}
 
 
@@ -269,7 +257,7 @@ def test_a_step_can_be_recorded(folder, tmp_path, options):
     assert all(torch.equal(a, b) for a, b in zip(batch, again, strict=True))
     count = TINY["batch"] + (options.get("asked", 0) * len(step.exam.asked) if step.exam else 0)
     assert len(batch.images) == len(batch.facts) == count and len(batch.used) == TINY["batch"]
-    with NoWaiting():
+    with fakes.NoWaiting():
         terms = step.losses(towers, batch)
         terms["loss"].backward()
         torch.nn.utils.clip_grad_norm_(list(towers.parameters()), 1.0)

@@ -17,6 +17,7 @@ from essence.library.checkpoints import load_generator, load_latents
 from essence.library.safe_files import write_safetensors
 from essence.methods import losses
 from essence.models.stylegan2 import Generator, GeneratorConfig
+from essence.runtime import cuda_graphs
 from essence.train import (
     augment,
     common,
@@ -25,6 +26,8 @@ from essence.train import (
     generator,
     generator_data,
     generator_state,
+    generator_step,
+    recording,
 )
 from essence.train.autoencoder import (
     PictureEncoder,
@@ -33,6 +36,8 @@ from essence.train.autoencoder import (
     save_encoder,
 )
 from essence.train.generator import GeneratorOptions
+
+from . import fakes
 
 SIDE, DIM = 32, 16
 
@@ -127,7 +132,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(faces, tmp_path, monkeyp
     assert all(torch.allclose(whole[name], resumed[name], atol=1e-5) for name in whole)
     assert [row["step"] for row in rows(tmp_path / "broken")] == [1, 2, 3, 4]
     checkpoint = torch.load(tmp_path / "broken" / "checkpoint.pt", weights_only=True)
-    names = {"generator", "encoder", "pixel", "feature", "averages", "latents"}
+    names = {"generator", "encoder", "pixel", "feature", "averages", "latents", "chance"}
     assert set(checkpoint) == names | {"optimizers", "clock", "architecture"}
 
 
@@ -161,6 +166,76 @@ def test_without_the_label_data_all_recipes_but_clip_can_be_imported():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+# ---- a step
+
+
+def first_step(faces, out, **changes) -> generator_step.TrainingStep:
+    wanted = options(faces, out, **changes)
+    state = generator_state.TrainingState(wanted, "cpu")
+    return generator_step.TrainingStep(state, generator_data.load_dataset(wanted, out / "tight.pt"))
+
+
+@pytest.mark.parametrize("reconstruct", [1.0, 0.0])
+def test_a_step_waits_for_nothing_and_draws_nothing(faces, tmp_path, monkeypatch, reconstruct):
+    """So a GPU records it."""
+    step = first_step(faces, tmp_path, reconstruct=reconstruct)
+    step.state.latents.update_root()
+    drawn = step.draw(1)
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda self: None)  # on a CPU it counts itself
+    before = torch.get_rng_state()
+    with fakes.NoWaiting():
+        for penalised in (False, True):
+            row = step.learn(penalised, *drawn.tensors())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert (row["r1"] > 0) and {*row} <= {*generator_step.COLUMNS}
+
+
+def test_what_is_drawn_comes_back_from_its_tensors(faces, tmp_path):
+    step = first_step(faces, tmp_path, batch=4, sampled=2)
+    step.state.latents.update_root()
+    drawn = step.draw(3)
+    again = generator_step.Drawn.of(drawn.tensors())
+    assert again.sampled._fields == drawn.sampled._fields
+    assert all(a is b for a, b in zip(again.tensors(), drawn.tensors(), strict=True))
+    assert again.batch.goal.shape == (4, 3, SIDE, SIDE) and len(again.augmentation.theta) == 6
+    repeated = step.draw(3).tensors()
+    assert all(torch.equal(a, b) for a, b in zip(repeated, drawn.tensors(), strict=True))
+
+
+def test_everything_that_a_step_moves_is_named(faces, tmp_path):
+    """A capture's warm-up puts it back."""
+    step = first_step(faces, tmp_path)
+    step.state.latents.update_root()
+    state, drawn = step.state, step.draw(0).tensors()
+    step.learn(True, *drawn)
+    modules = ("generator", "encoder", "pixel", "feature", "latents", "chance")
+
+    def numbers() -> list[torch.Tensor]:
+        held = [v for name in modules for v in getattr(state, name).state_dict().values()]
+        return [*held, *(v for o in state.optimizers for v in recording.state_of(o))]
+
+    kept = cuda_graphs.remember(state.moved())
+    before = [value.clone() for value in numbers()]
+    step.learn(True, *drawn)
+    assert not all(torch.equal(a, b) for a, b in zip(numbers(), before, strict=True))
+    cuda_graphs.restore(state.moved(), kept)
+    assert all(torch.equal(a, b) for a, b in zip(numbers(), before, strict=True))
+
+
+def test_augmentation_follows_the_signs_of_the_scores():
+    chance = generator_state.AdaptiveChance()
+    begun = chance.p.item()
+    for _ in range(200):
+        chance.observe(torch.tensor(1.0))
+    chance.adapt()
+    assert chance.p.item() == pytest.approx(begun + generator_state.P_STEP)
+    for _ in range(200):
+        chance.observe(torch.tensor(-1.0))
+    for _ in range(100):
+        chance.adapt()
+    assert chance.p.item() == 0
+
+
 # ---- parts
 
 
@@ -188,11 +263,12 @@ def test_a_mapping_network_is_the_gaussian_and_moves_no_picture():
     assert torch.allclose(torch.cov(sampled.T), mix.T @ mix, atol=0.05)
 
 
-def test_running_moments_are_those_of_all_rows():
+def test_running_moments_are_those_of_all_rows_that_count():
     w = torch.randn(300, 5) @ torch.randn(5, 5) + 3
     running = gaussian.RunningMoments(5, decay=0)
     for part in w.split(70):
-        running.add(part)
+        others = torch.randn(30, 5)
+        running.add(torch.cat([part, others]), torch.arange(len(part) + 30) < len(part))
     assert torch.allclose(running.mean, w.mean(0), atol=1e-4)
     assert torch.allclose(running.covariance(), torch.cov(w.T, correction=0), atol=1e-3)
 
@@ -211,11 +287,11 @@ def test_the_encoder_comes_back_from_its_file(tmp_path):
 
 
 def test_an_augmentation_is_the_same_for_a_picture_and_its_copy():
-    change = augment.AdaptiveAugmentation(6, 0.9, torch.Generator().manual_seed(0))
+    change = augment.AdaptiveAugmentation.draw(6, 0.9, torch.Generator().manual_seed(0))
     pictures = torch.randn(6, 3, SIDE, SIDE)
     assert torch.equal(change(pictures), change(pictures.clone()))
     assert not torch.allclose(change(pictures), pictures, atol=0.1)
-    still = augment.AdaptiveAugmentation(6, 0.0, torch.Generator().manual_seed(0))
+    still = augment.AdaptiveAugmentation.draw(6, 0.0, torch.Generator().manual_seed(0))
     assert torch.allclose(still(pictures), pictures, atol=1e-4)
 
 

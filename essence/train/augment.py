@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -167,26 +168,36 @@ def _rounded_blocks(planes: Tensor, steps: Tensor, scale: Tensor) -> Tensor:
     return torch.einsum("ui,bchwuv,vj->bchiwj", basis, found, basis).flatten(4).flatten(2, 3)
 
 
-class AdaptiveAugmentation:
-    """A random change of shape and colour for each of `count` pictures, applied alike to whatever
-    is given; each change is made with probability p, which the training adapts (Karras et al.
-    2020, arXiv 2006.06676, with a smaller set of changes than the paper's).
+class AdaptiveAugmentation(NamedTuple):
+    """A random change of shape and colour for each of N pictures, applied alike to whatever is
+    given (Karras et al. 2020, arXiv 2006.06676, with a smaller set of changes than the paper's).
     """
 
-    def __init__(self, count: int, p: float, rng: torch.Generator):
+    theta: Tensor  # [N, 2, 3]
+    gain: Tensor  # [N, 1, 1, 1], as the others
+    lift: Tensor
+    saturation: Tensor
+
+    @classmethod
+    def draw(cls, count: int, p: float | Tensor, rng: torch.Generator) -> AdaptiveAugmentation:
+        """Each change is made with probability p, which the training adapts."""
+
         def normal(scale: float) -> Tensor:
-            x = torch.randn(count, generator=rng) * scale
-            return x * (torch.rand(count, generator=rng) < p)
+            x = torch.randn(count, generator=rng, device=rng.device) * scale
+            return x * (torch.rand(count, generator=rng, device=rng.device) < p)
 
         angle, zoom = normal(0.05), torch.exp(normal(0.08))
-        self.theta = _similarity(angle, zoom, normal(0.05), normal(0.05))
-        self.gain = torch.exp(normal(0.15)).view(-1, 1, 1, 1)
-        self.lift = normal(0.1).view(-1, 1, 1, 1)
-        self.saturation = torch.exp(normal(0.3)).view(-1, 1, 1, 1)
+        theta = _similarity(angle, zoom, normal(0.05), normal(0.05))
+        colours = torch.exp(normal(0.15)), normal(0.1), torch.exp(normal(0.3))
+        return cls(theta, *(colour.view(-1, 1, 1, 1) for colour in colours))
+
+    def of_first(self, count: int) -> AdaptiveAugmentation:
+        """The changes of the first `count` pictures."""
+        return AdaptiveAugmentation(*(column[:count] for column in self))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Pictures [count, 3, H, W], changed; differentiable."""
-        x = _warp(x, self.theta.to(x))
+        """Pictures [N, 3, H, W], changed; differentiable."""
+        x = _warp(x, self.theta)
         grey = x.mean(1, keepdim=True)
-        x = grey + (x - grey) * self.saturation.to(x)
-        return x * self.gain.to(x) + self.lift.to(x)
+        x = grey + (x - grey) * self.saturation
+        return x * self.gain + self.lift

@@ -11,7 +11,6 @@ from ..models.style_layers import EqualLinear, MappingLayer
 from ..models.stylegan2 import Generator
 
 HEADROOM = 4.5  # standard deviations kept above zero, where leaky ReLU is linear
-REFRESH = 50  # samplings between two computations of the covariance's root
 
 
 class RunningMoments(nn.Module):
@@ -22,20 +21,22 @@ class RunningMoments(nn.Module):
     def __init__(self, dim: int, decay: float = 0.999):
         super().__init__()
         self.decay = decay
-        # Samplings since `root` was computed. Buffers, because a resumed run needs all of them.
-        self.register_buffer("age", torch.tensor(REFRESH))
+        # Buffers, because a resumed run needs all of them.
         self.register_buffer("root", torch.zeros(dim, dim))
         self.register_buffer("weight", torch.zeros((), dtype=torch.float64))
         self.register_buffer("first", torch.zeros(dim, dtype=torch.float64))
         self.register_buffer("second", torch.zeros(dim, dim, dtype=torch.float64))
 
     @torch.no_grad()
-    def add(self, w: Tensor) -> None:
+    def add(self, w: Tensor, counts: Tensor | None = None) -> None:
+        """Rows w [N, D], or those of them of which `counts`, bool [N], says so."""
         w = w.double()
+        share = w.new_ones(len(w)) if counts is None else counts.double()
+        weighted = w * share[:, None]
         decay = self.decay or 1.0
-        self.weight.mul_(decay).add_(len(w))
-        self.first.mul_(decay).add_(w.sum(0))
-        self.second.mul_(decay).add_(w.T @ w)
+        self.weight.mul_(decay).add_(share.sum())
+        self.first.mul_(decay).add_(weighted.sum(0))
+        self.second.mul_(decay).add_(weighted.T @ w)
 
     @property
     def mean(self) -> Tensor:
@@ -46,13 +47,14 @@ class RunningMoments(nn.Module):
         return (self.second / self.weight - torch.outer(mean, mean)).float()
 
     @torch.no_grad()
+    def update_root(self) -> None:
+        """Have `sample` follow what has been added so far."""
+        self.root.copy_(covariance_root(self.covariance()))
+
+    @torch.no_grad()
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
-        """w [count, D]; the covariance's root is computed anew every 50 samplings."""
-        if self.age >= REFRESH:
-            self.root.copy_(covariance_root(self.covariance()))
-            self.age.zero_()
-        self.age += 1
-        z = torch.randn(count, len(self.first), generator=rng).to(self.mean)
+        """w [count, D] from the Gaussian as of the last `update_root`, around today's mean."""
+        z = torch.randn(count, len(self.first), generator=rng, device=rng.device)
         return self.mean + z @ self.root
 
 

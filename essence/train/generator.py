@@ -25,7 +25,7 @@ from ..library.safe_files import write_safetensors
 from ..pictures.grids import grid
 from ..pictures.tensors import to_pil
 from .autoencoder import save_encoder
-from .common import CsvLog, parse_options, to_float
+from .common import LOG_EVERY, CsvLog, parse_options, to_float
 from .gaussian import RunningMoments, install_gaussian
 from .generator_data import GeneratorDataset, GeneratorOptions, load_dataset
 from .generator_state import TrainingState
@@ -43,8 +43,9 @@ def train(options: GeneratorOptions) -> Path:
     with process_group(options.device) as device:
         state = TrainingState(options, device)
         with first_process_first():
-            dataset = load_dataset(options, state.out / "tight.pt")
+            dataset = load_dataset(options, state.out / "tight.pt").to(device)
         step, first = TrainingStep(state, dataset), rank() == 0
+        every = LOG_EVERY[torch.device(device).type == "cuda"]
         log = CsvLog(state.out / "log.csv", COLUMNS, state.clock["step"]) if first else None
         saved = drawn = state.clock["seconds"]
         with tqdm(
@@ -57,7 +58,7 @@ def train(options: GeneratorOptions) -> Path:
             while state.progress < 1:
                 row = step.run()
                 bar.update()
-                if log:
+                if log and state.clock["step"] % every == 0:
                     log.write(row)
                     figures = {"pixels": f"{row['pixels']:.3f}", "believe": f"{row['believe']:.2f}"}
                     bar.set_postfix(figures, refresh=False)
@@ -114,9 +115,10 @@ def draw_sheet(state: TrainingState, dataset: GeneratorDataset) -> None:
     averaged networks.
     """
     generator, encoder = state.averages
-    rng = torch.Generator().manual_seed(1)
-    real = dataset.draw(SHEET_COLUMNS, rng, lit_share=0.0).to(state.device).goal
+    rng = torch.Generator(state.device).manual_seed(1)
+    real = dataset.draw(SHEET_COLUMNS, rng, lit_share=0.0).goal
     moments = latent_moments(state, dataset.whole(MOMENT_PICTURES))
+    moments.update_root()
     w = moments.mean + 0.7 * (moments.sample(2 * SHEET_COLUMNS, rng) - moments.mean)
     with state.precision():
         rows = [real, generator.synthesis(encoder(real)), generator.synthesis(w)]

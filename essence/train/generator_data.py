@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -76,8 +77,7 @@ class GeneratorOptions:
     sheet_seconds: float = 900.0
 
 
-@dataclass(frozen=True, eq=False)
-class Batch:
+class Batch(NamedTuple):
     """Pictures [B, 3, S, S] in [-1, 1], and what is to be learned of them."""
 
     input: Tensor  # what the encoder gets: the goal, slightly misaligned
@@ -85,21 +85,22 @@ class Batch:
     mask: Tensor  # [B, 1, S, S], 1 where the goal is to be met
     unaltered: Tensor  # bool [B]: whole and in its own light
 
-    def to(self, device: str) -> Batch:
-        columns = (getattr(self, field.name) for field in fields(self))
-        return Batch(*(column.to(device, non_blocking=True) for column in columns))
-
 
 @dataclass(frozen=True, eq=False)
 class GeneratorDataset:
+    """Pictures and their masks; batches are made on the device where these lie."""
+
     pictures: Tensor  # uint8 [N, 3, S, S]
     mask: Tensor  # [N], an index into `masks`
     masks: Tensor  # uint8 [M, 1, S, S], the first one all 255
     weights: Tensor  # [N], how often each picture is drawn
 
+    def to(self, device: str) -> GeneratorDataset:
+        return GeneratorDataset(*(getattr(self, field.name).to(device) for field in fields(self)))
+
     def draw(self, count: int, rng: torch.Generator, lit_share: float) -> Batch:
         index = torch.multinomial(self.weights, count, replacement=True, generator=rng)
-        flip = torch.rand(count, 1, 1, 1, generator=rng) < 0.5
+        flip = torch.rand(count, 1, 1, 1, generator=rng, device=rng.device) < 0.5
         goal, mask = to_float(self.pictures[index]), self.masks[self.mask[index]].float() / 255
         goal, mask = (torch.where(flip, x.flip(3), x) for x in (goal, mask))
         goal, lit = augment.light(goal, rng, lit_share)

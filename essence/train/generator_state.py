@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..library.checkpoints import load_generator
 from ..models.stylegan2 import Generator, GeneratorConfig
@@ -17,9 +17,38 @@ from .discriminators import FeatureDiscriminator, PixelDiscriminator
 from .gaussian import RunningMoments
 from .generator_data import GeneratorOptions
 from .parallel import from_first_process, rank
+from .recording import adam, state_of
 
 # Names in a checkpoint, and of the attributes.
-MODULES = ("generator", "encoder", "pixel", "feature", "averages", "latents")
+MODULES = ("generator", "encoder", "pixel", "feature", "averages", "latents", "chance")
+
+
+# Where the mean sign of the scores of real pictures is held (Karras et al. 2020, section 3.2), by
+# changing p by this much each time.
+TARGET_SIGN, P_STEP, MOST_P = 0.6, 0.004, 0.8
+FIRST_P = 0.2
+SIGN_RATE = 0.05  # of the running mean
+
+
+class AdaptiveChance(nn.Module):
+    """p, the probability of each augmentation: more while the discriminator is too sure of the real
+    pictures, less while it is not. On the device, where nobody waits for it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("p", torch.tensor(FIRST_P))
+        self.register_buffer("sign", torch.tensor(0.0))
+
+    @torch.no_grad()
+    def observe(self, sign: Tensor) -> None:
+        """The mean sign of the scores of real pictures in a step."""
+        self.sign.lerp_(sign, SIGN_RATE)
+
+    @torch.no_grad()
+    def adapt(self) -> None:
+        too_sure = (self.sign > TARGET_SIGN).float()
+        self.p.add_((2 * too_sure - 1) * P_STEP).clamp_(0.0, MOST_P)
 
 
 class TrainingState:
@@ -44,12 +73,12 @@ class TrainingState:
         trained = [p for network in averaged for p in network.parameters() if p.requires_grad]
         discriminators = [*self.pixel.parameters(), *self.feature.parameters()]
         self.optimizers = [
-            torch.optim.Adam(trained, options.rate, betas=(0.9, 0.99)),
-            torch.optim.Adam(discriminators, options.critic_rate, betas=(0.0, 0.99)),
+            adam([{"params": trained, "lr": options.rate}], (0.9, 0.99), device),
+            adam([{"params": discriminators, "lr": options.critic_rate}], (0.0, 0.99), device),
         ]
         self.latents = RunningMoments(options.style_dim).to(device)
-        # p: probability of augmentation; sign: running mean of the sign of real pictures' scores.
-        self.clock = {"step": 0, "seen": 0, "seconds": 0.0, "p": 0.2, "sign": 0.0}
+        self.chance = AdaptiveChance().to(device)
+        self.clock = {"step": 0, "seen": 0, "seconds": 0.0}
         self.out.mkdir(parents=True, exist_ok=True)
         self.path = self.out / "checkpoint.pt"
         self.architecture = {
@@ -62,6 +91,12 @@ class TrainingState:
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
             self.clock = state["clock"]
+
+    def moved(self) -> list[Tensor]:
+        """Whatever a step changes in place."""
+        modules = [getattr(self, name) for name in MODULES if name != "averages"]
+        held = [value for module in modules for value in module.state_dict().values()]
+        return held + [value for optimizer in self.optimizers for value in state_of(optimizer)]
 
     def save(self) -> None:
         """Write the checkpoint; only the first process does. Raises UserError."""

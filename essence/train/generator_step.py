@@ -1,8 +1,12 @@
-"""One step of the generator's training: encode, render, then both sides learn."""
+"""One step of the generator's training: encode, render, then both sides learn. What is drawn is
+drawn before, on the device; nothing after it waits or depends on it, so that a GPU records the
+step.
+"""
 
 from __future__ import annotations
 
 import time
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +21,7 @@ from .discriminators import LAZY, discriminator_loss, generator_loss, r1_penalty
 from .generator_data import Batch, GeneratorDataset
 from .generator_state import TrainingState
 from .parallel import data_parallel, mean_over_processes
+from .recording import RecordedTraining, set_rates
 
 # Of the log; "believe" and "doubt" are the generator's and the discriminators' losses.
 COLUMNS = (
@@ -35,9 +40,43 @@ COLUMNS = (
     "rate",
 )
 MOMENT_PICTURES = 2048  # pictures for a first estimate of the latents' moments
-# Where the mean sign of the scores of real pictures is held (Karras et al. 2020, section 3.2), by
-# changing p by this much each time.
-TARGET_SIGN, P_STEP, MOST_P = 0.6, 0.004, 0.8
+ROOT_EVERY = 25  # steps between two computations of the root of the latents' covariance
+
+
+class Sampled(NamedTuple):
+    """Of N latents that no picture gave. Some change over to another w at a random layer (style
+    mixing), some take the deltas of a real picture.
+    """
+
+    first: Tensor  # [N, D], w; or z where the mapping network is trained
+    second: Tensor  # [N, D], what some change over to
+    mixed: Tensor  # bool [N, L, 1], where they do
+    real: Tensor  # int [N], the picture of the batch whose deltas
+    keep: Tensor  # [N, 1, 1], 1 where they are taken
+
+
+class Drawn(NamedTuple):
+    """Whatever is random in a step, and the weight of its adversarial loss."""
+
+    batch: Batch
+    keep: Tensor  # [B, 1, 1], 1 where the layers keep their own w
+    sampled: Sampled
+    # Of the batch's pictures, then of those sampled.
+    augmentation: AdaptiveAugmentation
+    critics: Tensor  # []
+
+    def tensors(self) -> list[Tensor]:
+        return [*self.batch, self.keep, *self.sampled, *self.augmentation, self.critics]
+
+    @classmethod
+    def of(cls, tensors: list[Tensor]) -> Drawn:
+        """What `tensors` gave."""
+        rest = iter(tensors)
+
+        def take(kind: type) -> tuple:
+            return kind(*(next(rest) for _ in kind._fields))
+
+        return cls(take(Batch), next(rest), take(Sampled), take(AdaptiveAugmentation), next(rest))
 
 
 class TrainingStep:
@@ -50,7 +89,8 @@ class TrainingStep:
         self.encoder = data_parallel(state.encoder, device)
         self.pixel = data_parallel(state.pixel, device)
         self.feature = data_parallel(state.feature, device)
-        if state.latents.weight == 0:
+        self.recorded = RecordedTraining(self.learn, state.moved, device)
+        if state.clock["step"] == 0:
             self._estimate_moments()
 
     @torch.no_grad()
@@ -59,90 +99,115 @@ class TrainingStep:
         state = self.state
         for part in self.dataset.whole(MOMENT_PICTURES).split(64):
             with state.precision():
-                state.latents.add(state.encoder(to_float(part).to(state.device))[:, 0])
+                state.latents.add(state.encoder(to_float(part))[:, 0])
 
-    def run(self) -> dict[str, float]:
+    def run(self) -> dict[str, float | Tensor]:
         """One step of both sides; returns its row of the log."""
         state, options, began = self.state, self.options, time.monotonic()
-        rng = step_generator(options.seed, state.clock["step"])
-        factor = warm_cosine(state.progress, state.clock["step"], options.warmup, options.last_rate)
+        step = state.clock["step"]
+        factor = warm_cosine(state.progress, step, options.warmup, options.last_rate)
         for optimizer, rate in zip(
             state.optimizers, (options.rate, options.critic_rate), strict=True
         ):
-            optimizer.param_groups[0]["lr"] = rate * factor
+            set_rates(optimizer, [rate * factor])
+        if step % ROOT_EVERY == 0 and options.reconstruct:
+            state.latents.update_root()
+        row = self.recorded(step % LAZY == 0, *self.draw(step).tensors())
+        state.clock["step"] += 1
+        state.clock["seen"] += options.batch
+        for average, network in zip(state.averages, (state.generator, state.encoder), strict=True):
+            update_average(average, network, state.clock["step"], options.average)
+        state.clock["seconds"] += time.monotonic() - began
+        return row | state.clock | {"pictures": state.clock["seen"], "rate": options.rate * factor}
 
-        batch = self.dataset.draw(options.batch, rng, options.lit_share).to(state.device)
-        w, encoded = self.encode(batch, rng)
+    # -- what is random
+
+    def draw(self, step: int) -> Drawn:
+        """What this step learns from; a resumed run draws what it would have drawn."""
+        options, device = self.options, self.state.device
+        rng = step_generator(options.seed, step, device)
+        batch = self.dataset.draw(options.batch, rng, options.lit_share)
+        keep = torch.rand(options.batch, 1, 1, generator=rng, device=device) < options.deltas
+        count = options.batch + options.sampled
+        augmentation = AdaptiveAugmentation.draw(count, self.state.chance.p, rng)
+        critics = torch.full((), self.critics_weight(step), device=device)
+        return Drawn(batch, keep.float(), self.draw_sampled(rng), augmentation, critics)
+
+    def draw_sampled(self, rng: torch.Generator) -> Sampled:
+        options, latents, device = self.options, self.state.latents, self.state.device
+        count, layers = options.sampled, self.state.generator.config.layers
+        if options.reconstruct:
+            first, second = (latents.sample(count, rng) for _ in range(2))
+        else:
+            first, second = torch.randn(2, count, options.style_dim, generator=rng, device=device)
+        crossing = torch.randint(1, layers, (count, 1, 1), generator=rng, device=device)
+        mixing, keeping = torch.rand(2, count, 1, 1, generator=rng, device=device)
+        behind = torch.arange(layers, device=device).view(1, -1, 1) >= crossing
+        real = torch.randint(options.batch, (count,), generator=rng, device=device)
+        share = options.deltas if options.reconstruct else 0.0
+        mixed = (mixing < options.mixing) & behind
+        return Sampled(first, second, mixed, real, (keeping < share).float())
+
+    def critics_weight(self, step: int) -> float:
+        """Of the adversarial loss, which comes in after the reconstruction."""
+        options = self.options
+        ramp = step / max(1, options.critics_after) - 1 if options.reconstruct else 1.0
+        return options.critics * min(1.0, max(0.0, ramp))
+
+    # -- what is learned
+
+    def learn(self, penalised: bool, *tensors: Tensor) -> dict[str, Tensor]:
+        """A step of all optimisers; in a `penalised` one the discriminators' gradients at real
+        pictures count, too.
+        """
+        state, drawn = self.state, Drawn.of(list(tensors))
+        batch, count = drawn.batch, self.options.batch
+        w, encoded = self.encode(batch, drawn.keep)
         with state.precision():
-            images = self.synthesis(torch.cat([w, self.sample(encoded, rng)])).float()
-        reconstructed, sampled = images[: options.batch], images[options.batch :]
+            sampled = self.sampled_latents(drawn.sampled, encoded)
+            images = self.synthesis(torch.cat([w, sampled])).float()
         # What a tight crop does not show is taken from the goal.
-        reconstructed = batch.goal + batch.mask * (reconstructed - batch.goal)
+        reconstructed = batch.goal + batch.mask * (images[:count] - batch.goal)
 
         # Discriminators and face network see renders and goals augmented, a goal like its render.
-        augment = AdaptiveAugmentation(options.batch, state.clock["p"], rng)
-        augment_sampled = AdaptiveAugmentation(options.sampled, state.clock["p"], rng)
-        fake = torch.cat([augment(reconstructed), augment_sampled(sampled)])
-        real = augment(batch.goal)
+        fake = drawn.augmentation(torch.cat([reconstructed, images[count:]]))
+        real = drawn.augmentation.of_first(count)(batch.goal)
         with state.precision():
             real_maps = self.face.features(real)
             fake_maps = self.face.features(fake)
 
-        row = self.train_discriminators(fake.detach(), real, fake_maps, real_maps)
+        row = self.train_discriminators(fake.detach(), real, fake_maps, real_maps, penalised)
         terms = self.reconstruction(reconstructed, batch, fake_maps, real_maps)
-        row |= self.train_generator(fake, fake_maps, terms, w)
+        row |= self.train_generator(fake, fake_maps, terms, w, drawn.critics)
+        return row | {"p": state.chance.p.clone(), "sign": state.chance.sign.clone()}
 
-        state.clock["step"] += 1
-        state.clock["seen"] += options.batch
-        state.clock["seconds"] += time.monotonic() - began
-        for average, network in zip(state.averages, (state.generator, state.encoder), strict=True):
-            update_average(average, network, state.clock["step"], options.average)
-        row |= state.clock | {"pictures": state.clock["seen"], "rate": options.rate * factor}
-        return {
-            name: row[name].item() if isinstance(row[name], Tensor) else row[name]
-            for name in COLUMNS
-        }
-
-    # -- latents
-
-    def encode(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    def encode(self, batch: Batch, keep: Tensor) -> tuple[Tensor, Tensor]:
         """w+ [B, L, D] of the pictures, most of them without deltas; and w+ as the encoder gave
         it, detached.
         """
         with self.state.precision():
             full = self.encoder(batch.input)
-        self.state.latents.add(full[:, 0].detach()[batch.unaltered])
-        keep = (torch.rand(len(full), 1, 1, generator=rng) < self.options.deltas).to(full)
+        self.state.latents.add(full[:, 0].detach(), batch.unaltered)
         return full[:, :1] + keep * (full - full[:, :1]), full.detach()
 
-    def sample(self, encoded: Tensor, rng: torch.Generator) -> Tensor:
-        """w+ [sampled, L, D] from the Gaussian of the encoded pictures; some change over to another
-        w at a random layer (style mixing), some take the deltas of a real picture.
-        """
-        options, state = self.options, self.state
-        count, layers, device = options.sampled, encoded.shape[1], state.device
-        if options.reconstruct == 0:
-            first, second = (
-                state.generator.mapping(
-                    torch.randn(count, options.style_dim, generator=rng).to(device)
-                )
-                for _ in range(2)
-            )
-        else:
-            first, second = (state.latents.sample(count, rng) for _ in range(2))
-        crossing = torch.randint(1, layers, (count, 1, 1), generator=rng).to(device)
-        mixed = (torch.rand(count, 1, 1, generator=rng) < options.mixing).to(device)
-        mixed = mixed & (torch.arange(layers, device=device).view(1, -1, 1) >= crossing)
-        w = torch.where(mixed, second[:, None], first[:, None])
-        real = encoded[torch.randint(len(encoded), (count,), generator=rng).to(device)]
-        share = options.deltas if options.reconstruct > 0 else 0.0
-        keep = (torch.rand(count, 1, 1, generator=rng) < share).to(w)
-        return w + keep * (real - real[:, :1])
+    def sampled_latents(self, sampled: Sampled, encoded: Tensor) -> Tensor:
+        """w+ [N, L, D]."""
+        first, second = sampled.first, sampled.second
+        if not self.options.reconstruct:
+            first, second = self.state.generator.mapping(torch.cat([first, second])).chunk(2)
+        w = torch.where(sampled.mixed, second[:, None], first[:, None])
+        real = encoded.index_select(0, sampled.real)
+        return w + sampled.keep * (real - real[:, :1])
 
     # -- the two sides
 
     def train_discriminators(
-        self, fake: Tensor, real: Tensor, fake_maps: list[Tensor], real_maps: list[Tensor]
+        self,
+        fake: Tensor,
+        real: Tensor,
+        fake_maps: list[Tensor],
+        real_maps: list[Tensor],
+        penalised: bool,
     ) -> dict[str, Tensor]:
         """One step of both discriminators on renders and real pictures [., 3, S, S] and on the face
         network's maps of both.
@@ -150,7 +215,6 @@ class TrainingStep:
         state = self.state
         for network in (state.pixel, state.feature):
             network.requires_grad_(True)
-        penalised = state.clock["step"] % LAZY == 0
         real = real.requires_grad_(penalised)
         with state.precision():
             pairs = zip(fake_maps, real_maps, strict=True)
@@ -163,14 +227,10 @@ class TrainingStep:
         penalty = r1_penalty(real_on_pixels, real) if penalised else loss.new_zeros(())
         descend(state.optimizers[1], loss + self.options.r1 * LAZY / 2 * penalty)
 
-        # More augmentation while the discriminator is too sure of the real pictures, less while it
-        # is not.
-        clock = state.clock
         signs = torch.cat([s.flatten() for s in real_on_pixels]).detach().float().sign()
-        clock["sign"] += 0.05 * (mean_over_processes(signs.mean()).item() - clock["sign"])
-        if clock["step"] % LAZY == 0:
-            change = P_STEP if clock["sign"] > TARGET_SIGN else -P_STEP
-            clock["p"] = min(MOST_P, max(0.0, clock["p"] + change))
+        state.chance.observe(mean_over_processes(signs.mean()))
+        if penalised:
+            state.chance.adapt()
         return {"doubt": loss.detach(), "r1": penalty.detach()}
 
     def reconstruction(
@@ -190,24 +250,27 @@ class TrainingStep:
         }
 
     def train_generator(
-        self, fake: Tensor, fake_maps: list[Tensor], terms: dict[str, Tensor], w: Tensor
+        self,
+        fake: Tensor,
+        fake_maps: list[Tensor],
+        terms: dict[str, Tensor],
+        w: Tensor,
+        critics: Tensor,
     ) -> dict[str, Tensor]:
-        """One step of generator and encoder on the reconstruction's terms and against the
-        discriminators.
+        """One step of generator and encoder on the reconstruction's terms and, weighed by
+        `critics`, against the discriminators.
         """
         options, state = self.options, self.state
         for network in (state.pixel, state.feature):
             network.requires_grad_(False)
         with state.precision():
             adversarial = generator_loss(state.pixel(fake) + state.feature(fake_maps))
-        weight, loss = options.critics, fake.new_zeros(())
+        loss = critics * adversarial
         if options.reconstruct:
             reconstruction = sum(getattr(options, name) * term for name, term in terms.items())
             deltas = (w[:, 1:] - w[:, :1]).square().mean()
-            loss = options.reconstruct * reconstruction + options.delta_weight * deltas
-            ramp = state.clock["step"] / max(1, options.critics_after) - 1
-            weight = weight * min(1.0, max(0.0, ramp))
-        descend(state.optimizers[0], loss + weight * adversarial, max_norm=5.0)
+            loss = loss + options.reconstruct * reconstruction + options.delta_weight * deltas
+        descend(state.optimizers[0], loss, max_norm=5.0)
         terms = terms | {"believe": adversarial}
         return {name: term.detach() for name, term in terms.items()}
 

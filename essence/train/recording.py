@@ -4,7 +4,7 @@ CPU the same code runs step by step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -15,11 +15,11 @@ from .parallel import world_size
 
 class RecordedTraining:
     """Callable: step(variant, *inputs), optimisers included. On a GPU it is captured once for each
-    run of calls with the same `variant`, which stands for everything that Python decides in it; the
-    inputs are tensors that keep their shapes.
+    `variant`, which stands for everything that Python decides in it; the inputs are tensors that
+    keep their shapes.
 
     `moved()` names the tensors that a step changes in place. What a call returns is overwritten by
-    the next call.
+    the next call of its variant.
     """
 
     def __init__(
@@ -31,22 +31,23 @@ class RecordedTraining:
         self.step, self.moved, self.device = step, moved, torch.device(device)
         # Gradients that are averaged over processes need more than a graph of one of them.
         self.captures = self.device.type == "cuda" and world_size() == 1
-        self._variant: object = None
         self._inputs: list[Tensor] = []
-        self._graph: CapturedGraph | None = None
+        self._graphs: dict[Hashable, CapturedGraph] = {}
 
-    def __call__(self, variant: object, *inputs: Tensor) -> Values:
+    def __call__(self, variant: Hashable, *inputs: Tensor) -> Values:
         if not self.captures:
             return self.step(variant, *(x.to(self.device) for x in inputs))
-        if self._graph is None or variant != self._variant:
-            self._graph, self._variant = None, variant  # its memory is free for the next one
-            given = self._inputs = [x.to(self.device, copy=True) for x in inputs]
-            self._graph = capture(lambda: self.step(variant, *given), self.moved)
-            self.captures = self._graph is not None
-            return self(variant, *inputs)
+        if not self._inputs:
+            self._inputs = [x.to(self.device, copy=True) for x in inputs]
         for held, new in zip(self._inputs, inputs, strict=True):
             held.copy_(new, non_blocking=True)
-        return self._graph()
+        if variant not in self._graphs:
+            graph = capture(lambda: self.step(variant, *self._inputs), self.moved)
+            if graph is None:
+                self.captures = False
+                return self(variant, *inputs)
+            self._graphs[variant] = graph
+        return self._graphs[variant]()
 
 
 def adam(
