@@ -44,9 +44,10 @@ from .state_dicts import (
 
 # Sampled once where a checkpoint brings no mean latent, as the public code does.
 LATENT_AVG_SAMPLES = 4096
-# Of an e4e encoder, what 16 bits are too few for.
+# What layers fill their new weights with.
 FILLS = {nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_, nn.init.xavier_uniform_}
 FILLS |= {Tensor.uniform_, Tensor.normal_}
+# Of an e4e encoder, what 16 bits are too few for.
 ENCODER_EXACT = ("running_", "linear.")
 
 
@@ -121,7 +122,9 @@ def load_inverter(path: str | Path) -> Inverter:
         raise BadFile(f"{path.name} has no tensor '{MEAN}', which its encoder's answers add to.")
     config = encoder.config
     latent_avg = _per_layer(latent_avg, config.layers, config.style_dim, path.name)
-    passes = int(header.get("passes", RESTYLE_PASSES if config.channels == 6 else 1))
+    passes = header.get("passes", RESTYLE_PASSES if config.channels == 6 else 1)
+    if not isinstance(passes, int) or passes < 1:
+        raise BadFile(f"The header of {path.name} is damaged: {passes!r} passes.")
     return Inverter(encoder, latent_avg, passes).eval().requires_grad_(False)
 
 
