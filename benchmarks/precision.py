@@ -1,5 +1,5 @@
-"""`python -m benchmarks.precision`: what half precision (bfloat16) changes, part by part, against
-float32 with the same weights.
+"""`python -m benchmarks.precision`: what half precision changes, part by part, against float32 with
+the same weights; bfloat16, but for pictures that are shown.
 
 Pictures are compared in levels of 1/255, embeddings and latents by cosine, a learned direction by
 its cosine and by the pictures that float32 makes of it.
@@ -57,8 +57,10 @@ class Pair:
 @torch.no_grad()
 def picture_rows(pair: Pair, count: int) -> Iterator[list[str]]:
     w = random_latents(pair.exact, count)
-    said, worst = levels(pair.exact.images(w), pair.half.images(w))
-    yield [f"{pair.name}: render", said, verdict(worst <= MOST_LEVELS)]
+    exact = pair.exact.images(w)
+    said, worst = levels(exact, pair.half.shown(w))
+    yield [f"{pair.name}: picture that is shown", said, verdict(worst <= MOST_LEVELS)]
+    yield [f"{pair.name}: picture in a loss", levels(exact, pair.half.images(w))[0], ""]
 
 
 @torch.no_grad()

@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -285,3 +286,11 @@ def test_pictures_from_styles_are_those_of_their_latents(monkeypatch):
     )
     styles[4] = styles[4] + 1  # no latent says that
     assert not torch.allclose(generator.synthesis_from_styles(styles), made)
+
+
+def test_a_cpu_draws_what_is_shown_in_single_precision_though_it_learns_in_half():
+    models = fakes.model_set()
+    w = models.generator.repeat(torch.randn(2, 8, generator=torch.Generator().manual_seed(0)))
+    half = dataclasses.replace(models, half=True)
+    assert torch.equal(half.shown(w), models.images(w))
+    assert not torch.equal(half.images(w), models.images(w))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from essence.library import checkpoints, clip_files, manifest
+from essence.library import building, clip_files, manifest
 from essence.models import small_clip
 from essence.models.stylegan2 import Generator, GeneratorConfig
 
@@ -67,7 +67,7 @@ def test_everything_else_is_left_to_open_clip(both, change):
 def test_networks_are_built_without_filling_their_weights():
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    with checkpoints.WithoutRandomWeights():
+    with building.WithoutRandomWeights():
         network = Generator(GeneratorConfig(8, 16, 2, {4: 8, 8: 8}))
         torch.nn.MultiheadAttention(8, 2), torch.nn.Conv2d(3, 3, 3)
     assert torch.equal(before, torch.get_rng_state())

@@ -4,14 +4,12 @@ section 6).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 
 from ..errors import BadFile
 from ..models.arcface import ArcFace
@@ -29,6 +27,7 @@ from ..models.mapper import Mapper, MapperConfig
 from ..models.style_layers import BLUR
 from ..models.stylegan2 import Generator, GeneratorConfig
 from . import nvidia
+from .building import build_network
 from .network_pickle import read_pickle
 from .safe_files import check_finite, file_format, read_safetensors, write_safetensors
 from .state_dicts import (
@@ -44,9 +43,6 @@ from .state_dicts import (
 
 # Sampled once where a checkpoint brings no mean latent, as the public code does.
 LATENT_AVG_SAMPLES = 4096
-# What layers fill their new weights with.
-FILLS = {nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_, nn.init.xavier_uniform_}
-FILLS |= {Tensor.uniform_, Tensor.normal_}
 # Of an e4e encoder, what 16 bits are too few for.
 ENCODER_EXACT = ("running_", "linear.")
 
@@ -69,7 +65,7 @@ def load_generator(path: str | Path) -> Generator:
                 f"{path.name} resamples with another filter than [1, 3, 3, 1] ({key}); "
                 "such a generator is not supported."
             )
-    generator = _build(lambda: Generator(config), state, path.name)
+    generator = build_network(lambda: Generator(config), state, path.name)
     if latent_avg is None:
         latent_avg = mean_latent(generator)
     generator.latent_avg.copy_(_per_layer(latent_avg, config.layers, config.style_dim, path.name))
@@ -166,7 +162,7 @@ def _read_encoder(tensors: Mapping[str, Tensor], name: str) -> tuple[Encoder4Edi
     state = network_state(tensors, prefix, name)
     state.pop(MEAN, None)
     config = EncoderConfig.infer(state)
-    encoder = _build(lambda: Encoder4Editing(config), state, name)
+    encoder = build_network(lambda: Encoder4Editing(config), state, name)
     # One picture at a time, its many small convolutions take a fifth less time on a processor so.
     return encoder.to(memory_format=torch.channels_last), prefix
 
@@ -212,7 +208,7 @@ def load_finer_level(path: str | Path) -> FinerLevel:
         config, bound = FinerConfig(**header["config"]), str(header["generator"])
     except (KeyError, TypeError) as error:
         raise BadFile(f"The header of {path.name} is damaged ({error}).") from None
-    return _build(lambda: FinerLevel(config, bound), state, path.name)
+    return build_network(lambda: FinerLevel(config, bound), state, path.name)
 
 
 def save_finer_level(level: FinerLevel, path: str | Path, half: bool = True) -> None:
@@ -244,7 +240,7 @@ def load_mapper(path: str | Path) -> Mapper:
         bound = str(header["generator"]), str(header["clip"])
     except (KeyError, TypeError, ValueError) as error:
         raise BadFile(f"The header of {path.name} is damaged ({error}).") from None
-    return _build(lambda: Mapper(config, *bound), state, path.name)
+    return build_network(lambda: Mapper(config, *bound), state, path.name)
 
 
 def save_mapper(mapper: Mapper, path: str | Path, half: bool = True) -> None:
@@ -262,7 +258,7 @@ def load_judge(path: str | Path) -> Judge:
         config = JudgeConfig(**{name: tuple(value) for name, value in header["config"].items()})
     except (KeyError, TypeError, AttributeError) as error:
         raise BadFile(f"The header of {path.name} is damaged ({error}).") from None
-    return _build(lambda: Judge(config), state, path.name)
+    return build_network(lambda: Judge(config), state, path.name)
 
 
 def save_judge(judge: Judge, path: str | Path, half: bool = True) -> None:
@@ -283,7 +279,7 @@ def load_arcface(path: str | Path) -> ArcFace:
     if prefix is None:
         raise BadFile(f"{path.name} is no ArcFace network: no tensor is named '...{mark}'.")
     state = network_state(tensors, prefix, path.name)
-    return _build(lambda: ArcFace.like(state), state, path.name)
+    return build_network(lambda: ArcFace.like(state), state, path.name)
 
 
 def _read_ours(path: Path, kind: str, what: str = "") -> tuple[dict[str, Tensor], dict]:
@@ -294,35 +290,6 @@ def _read_ours(path: Path, kind: str, what: str = "") -> tuple[dict[str, Tensor]
     if header.get("kind") != kind:
         raise BadFile(f"{path.name} is no {what or kind}: `train {kind}` makes one.")
     return network_state(tensors, "", path.name), header
-
-
-class WithoutRandomWeights(TorchFunctionMode):
-    """Within it, networks are made without filling their weights. (On torch's meta device the first
-    random number imports sympy and torch's compiler, which takes seconds.)
-    """
-
-    def __torch_function__(
-        self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func in FILLS:
-            return args[0] if args else kwargs["tensor"]
-        return (torch.empty if func is torch.randn else func)(*args, **kwargs)
-
-
-def _build(build: Callable[[], nn.Module], state: Mapping[str, Tensor], name: str) -> nn.Module:
-    """Build without random weights, then load every tensor by name and shape."""
-    with WithoutRandomWeights():
-        module = build()
-    stored = module.state_dict().keys()
-    for key, buffer in module.named_buffers():
-        if key not in stored:
-            buffer.zero_()
-    try:
-        module.load_state_dict(dict(state))
-    except RuntimeError as error:
-        raise BadFile(f"{name} does not have the tensors of this network: {error}") from None
-    return module.eval().requires_grad_(False)
 
 
 def _per_layer(latent_avg: Tensor, layers: int, width: int, name: str) -> Tensor:
