@@ -33,9 +33,9 @@ def inverted(studio, monkeypatch):
     """How many pictures went through the inverter."""
     counted, forward = [], type(studio.models.inverter).forward
 
-    def count(inverter, images):
+    def count(inverter, images, *render):
         counted.extend(images)
-        return forward(inverter, images)
+        return forward(inverter, images, *render)
 
     monkeypatch.setattr(type(studio.models.inverter), "forward", count)
     return counted
