@@ -268,7 +268,8 @@ def test_a_step_that_ends_after_stop_changes_nothing(studio, session):
     learning.after_stop(studio, session)
     first, second = session.items.targets.values()
     shown = first.essence
-    assert next(course, "ended") == "ended"
+    # Gradio sends the last frame again at the end, perhaps after what is said about the stop.
+    assert list(course) == [(SKIP,) * 4]
     assert first.essence is shown and second.essence is None
 
 

@@ -167,6 +167,9 @@ def learn(
                 start = target.essence
             yield from learn_one(studio, session, target, start, options, title)
             if session.run.learning is not mark:
+                # Gradio sends the last frame of a stream once more when it ends: after the words
+                # about the stop, which it would replace.
+                yield SKIP, SKIP, SKIP, SKIP
                 return
             yield SKIP, *show(studio, session)
         session.run.learning = None
