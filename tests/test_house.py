@@ -124,13 +124,22 @@ def test_files_can_be_read_in_one_go(path):
     assert not [number for number, line in enumerate(lines, 1) if len(line) > 100]
 
 
-def test_importing_does_nothing():
-    code = (
-        "import sys, essence, torch;"
-        "assert not torch.cuda.is_initialized();"
-        "heavy = {'dlib', 'open_clip', 'gradio', 'face_recognition_models'} & set(sys.modules);"
-        "assert not heavy, heavy"
-    )
+@pytest.mark.parametrize(
+    "work, heavy",
+    [
+        (
+            "import essence, torch; assert not torch.cuda.is_initialized()",
+            {"dlib", "open_clip", "gradio", "face_recognition_models"},
+        ),
+        (
+            "from essence import Studio; assert Studio('mini', 'cpu').models.clip",
+            {"open_clip", "torchvision", "timm", "sympy"},
+        ),
+    ],
+    ids=["importing", "loading"],
+)
+def test_nothing_comes_that_takes_seconds_to_import(work, heavy):
+    code = f"import sys; {work}; found = {heavy} & set(sys.modules); assert not found, found"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout == run.stderr == ""

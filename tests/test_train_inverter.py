@@ -226,3 +226,10 @@ def test_fast_prelu_is_prelu():
         grads.append((out, y.grad, module.weight.grad))
     for a, b in zip(*grads, strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_a_sheet_is_drawn_on_the_way(folder, tmp_path):
+    inverter.train(options(folder, tmp_path, steps=1, sheet_seconds=-1.0))
+    with Image.open(tmp_path / "sheet-000001.png") as sheet:
+        # Held-out pictures, the encoder's inversions of them, and those refined.
+        assert sheet.height >= 3 * SIDE and sheet.width > sheet.height

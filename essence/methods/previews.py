@@ -18,7 +18,7 @@ class Previews:
 
     def __init__(self, models: ModelSet):
         self.models, self.late = models, models.device.type == "cuda"
-        self._draw = RecordedFunction(lambda w: to_bytes(models.images(w)))
+        self._draw = RecordedFunction(lambda w: to_bytes(models.shown(w)))
         self._stream: torch.cuda.Stream | None = None
         self._waiting: tuple[Tensor, torch.cuda.Event] | None = None
 

@@ -11,6 +11,7 @@ input is degraded as photographs are; the goal is the picture as it was.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -68,9 +69,8 @@ class InverterLoss:
 
     def __init__(self, options: InverterOptions, models: ModelSet):
         self.options, self.models, self.refinement = options, models, RefineOptions()
-        variance, directions = torch.linalg.eigh(
-            (axes := models.latents.axes).T.double() @ axes.double()
-        )
+        axes = models.latents.axes.double()
+        variance, directions = torch.linalg.eigh(axes.T @ axes)
         self.whiten = (directions / variance.clamp(min=options.common_floor).sqrt()).float()
         self.care = losses.care(models.size, self.refinement.care).to(models.device)
 
@@ -242,9 +242,9 @@ class Trainer:
         return [*self.encoder.state_dict().values(), *state_of(self.optimizer)]
 
     def draw_sheet(self) -> None:
-        generator = copy.deepcopy(self.models.generator).cpu()
-        axes = self.models.latents.to("cpu")
-        sheet = inversion_sheet(self.options.data, generator, self.inverter(), axes)
+        models = training_models(self.options, "cpu")
+        models = dataclasses.replace(models, inverter=self.inverter())
+        sheet = inversion_sheet(self.options.data, models)
         sheet.save(self.out / f"sheet-{self.step:06d}.png")
 
 
@@ -274,9 +274,7 @@ def train(options: InverterOptions) -> Inverter:
     with process_group(options.device) as device:
         trainer = Trainer(options, device)
         with first_process_first():
-            dataset = load_dataset(
-                options, trainer.models.generator, trainer.models.latents, trainer.out
-            )
+            dataset = load_dataset(options, trainer.models, trainer.out)
         log = CsvLog(trainer.out / "log.csv", COLUMNS, trainer.step) if rank() == 0 else None
         every = LOG_EVERY[torch.device(device).type == "cuda"]
         saved = drawn = trainer.seconds

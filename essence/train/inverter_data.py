@@ -9,21 +9,18 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..errors import UserError
 from ..models.latents import LatentAxes
-from ..models.stylegan2 import Generator
+from ..models.model_set import ModelSet
 from . import augment
 from .common import (
     cached_on_disk,
     list_training_pictures,
     load_pictures,
     photograph_weights,
-    precision,
     step_generator,
     to_float,
-    to_uint8,
 )
 
 MIRRORED = 0.5  # share of the real pictures
@@ -117,19 +114,19 @@ class InverterDataset:
         return Batch(augment.degrade(goal[order], rng), goal[order], w[order], known[order])
 
 
-def load_dataset(
-    options: InverterOptions, generator: Generator, axes: LatentAxes, out: Path
-) -> InverterDataset:
+def load_dataset(options: InverterOptions, models: ModelSet, out: Path) -> InverterDataset:
     """Read the pictures, render the generated ones; the slow part is kept in the run's folder for a
     resumed run. Raises UserError.
     """
     paths = list_training_pictures(options.data)
-    real = load_pictures(paths, generator.config.size)
+    real = load_pictures(paths, models.size)
     weights = photograph_weights(paths, options.oversample)
-    generated_w = sample_latents(options, axes, generator.config.layers)
-    generated = cached_on_disk(
-        out / "made.pt", lambda: render_latents(options, generator, generated_w), options.bank
-    )
+    generated_w = sample_latents(options, models.latents, models.latent_shape[0])
+
+    def render() -> Tensor:
+        return torch.from_numpy(models.render(generated_w)).permute(0, 3, 1, 2).contiguous()
+
+    generated = cached_on_disk(out / "made.pt", render, options.bank)
     parts = (real, weights, generated, generated_w)
     return InverterDataset(*(part.to(options.device) for part in parts))
 
@@ -141,13 +138,3 @@ def sample_latents(options: InverterOptions, axes: LatentAxes, layers: int) -> T
     apart = torch.randn(len(w[::2]), layers, len(axes.axes), generator=rng) * APART
     w[::2] += apart @ axes.axes
     return w
-
-
-@torch.no_grad()
-def render_latents(options: InverterOptions, generator: Generator, w: Tensor) -> Tensor:
-    """uint8 [N, 3, S, S] of w+ [N, L, D]."""
-    device, pictures = generator.latent_avg.device, []
-    for part in tqdm(w.split(32), desc="generated pictures"):
-        with precision(device, options.half):
-            pictures.append(to_uint8(generator.synthesis(part.to(device))).cpu())
-    return torch.cat(pictures)

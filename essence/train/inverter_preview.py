@@ -6,12 +6,7 @@ import torch
 from PIL import Image
 
 from ..methods.refine import RefineOptions, refine
-from ..models.e4e import Inverter
-from ..models.identity import face_descriptor
-from ..models.latents import LatentAxes
 from ..models.model_set import ModelSet
-from ..models.stylegan2 import Generator
-from ..ops import bfloat16_pays
 from ..pictures.grids import grid
 from ..pictures.tensors import resample, to_pil
 from ..values import Source
@@ -21,11 +16,9 @@ COLUMNS = 10  # pictures on a sheet
 REFINEMENT_STEPS = 25
 
 
-def inversion_sheet(
-    data: str, generator: Generator, inverter: Inverter, axes: LatentAxes
-) -> Image.Image:
+def inversion_sheet(data: str, models: ModelSet) -> Image.Image:
     """Held-out pictures of the folder `data`, photographs first; below them the encoder's
-    inversions, and those refined. The networks are on the CPU.
+    inversions, and those refined. Needs no image-text encoder.
     """
     paths = list_pictures(data)
     held = held_out([path.name for path in paths])
@@ -33,20 +26,9 @@ def inversion_sheet(
         (path for path in paths if path.name in held),
         key=lambda path: not path.name.startswith(PHOTOGRAPHS),
     )[:COLUMNS]
-    pictures = to_float(load_pictures(chosen, generator.config.size))
-    # Without an image-text encoder, which inversion does not need.
-    models = ModelSet(
-        name="training",
-        id="training",
-        generator=generator,
-        inverter=inverter,
-        clip=None,
-        identity=face_descriptor(),
-        latents=axes,
-        half=bfloat16_pays("cpu"),
-    )
+    pictures = to_float(load_pictures(chosen, models.size))
     with torch.no_grad():
-        w = models.invert(resample(pictures, inverter.input_size, "antialias"))
+        w = models.invert(resample(pictures, models.inverter.input_size, "antialias"))
         inversions = to_pil(models.images(w))
     crops = to_pil(pictures)
     encoded = [
