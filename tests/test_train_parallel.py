@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from torch.distributed.run import parse_args
 
 from essence.library.checkpoints import load_inverter, save_generator
 from essence.library.clip_files import load_clip
@@ -86,6 +88,14 @@ SIZES = {
         "--steps 3 --batch 4 --every 1"
     ),
 }
+
+
+def test_torchrun_leaves_a_recipes_options_alone():
+    (launch,) = re.findall(r"`torchrun (.+?) \.\.\.`", (ROOT / "README.md").read_text())
+    words = ["clip", "--start", "clip.safetensors", "--rate", "1e-3", "--log", "x"]
+    parsed = parse_args([*launch.split(), *words])
+    assert (parsed.module, parsed.training_script) == (True, "essence")
+    assert parsed.training_script_args == ["train", *words]
 
 
 QUICK = "inverter"  # the others are slow

@@ -1,5 +1,5 @@
-"""One process or several: `torchrun --nproc-per-node N -m essence train ...` runs a recipe on N
-devices, each of which draws its own batches.
+"""One process or several: `torchrun --nproc-per-node N -m -- essence train ...` runs a recipe on N
+devices, each of which draws its own batches. Without the `--` torchrun takes `--start` for its own.
 """
 
 from __future__ import annotations
