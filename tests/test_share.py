@@ -7,13 +7,14 @@ import torch
 
 from essence import Essence, OptimizeOptions, UserError
 from essence.methods import METHODS
-from essence.methods.base import initial_direction
+from essence.methods.base import initial_direction, latent_of_target
 from essence.methods.encode import EncodeOptions, encoded_direction
 from essence.methods.map import MapOptions, mapped_essence
 from essence.methods.optimize import optimize
 from essence.methods.own_share import TAUGHT_SHARE, own_shift
 from essence.methods.words import text_target
 from essence.models.clip import TAUGHT
+from essence.models.e4e import Encoder4Editing, Inverter
 from essence.studio import last
 
 from . import fakes
@@ -61,6 +62,17 @@ def test_it_is_added_to_what_would_be_learned_without_it(models, target, sources
         assert before.losses == after.losses
         wanted = before.result.delta + own(models, target)
         torch.testing.assert_close(after.result.delta, wanted)
+
+
+def test_an_inverter_that_compares_looks_once(models, target):
+    before = models.inverter
+    config = dataclasses.replace(before.encoder.config, channels=6)
+    inverter = Inverter(Encoder4Editing(config), before.latent_avg, passes=3).eval()
+    models = dataclasses.replace(models, inverter=inverter)
+    once, thrice = (latent_of_target(models, target, passes) for passes in (1, None))
+    assert not torch.equal(once, thrice)
+    wanted = 0.4 * (once - models.generator.latent_avg).mean(0)
+    torch.testing.assert_close(own_shift(models, target, 0.4), wanted.expand_as(once))
 
 
 def test_previews_show_the_whole_essence(models, target, sources):

@@ -168,7 +168,13 @@ def initial_direction(models: ModelSet, target: Target, start: str, seed: int) -
         return models.generator.repeat(models.generator.mapping(z, truncation=0.7))[0].clone()
     if start == "zero" or target.picture is None:
         return torch.zeros_like(mean)
-    size = (models.inverter.input_size,) * 2
-    picture = to_tensor(target.picture).to(mean.device)
-    w = models.invert(F.interpolate(picture, size=size, mode="bilinear", antialias=True))[0]
+    w = latent_of_target(models, target)
     return w - mean if start == "centred" else w
+
+
+def latent_of_target(models: ModelSet, target: Target, passes: int | None = None) -> Tensor:
+    """The encoder's w [L, D] of the target's picture; `passes` as in `ModelSet.invert`."""
+    size = (models.inverter.input_size,) * 2
+    picture = to_tensor(target.picture).to(models.device)
+    small = F.interpolate(picture, size=size, mode="bilinear", antialias=True)
+    return models.invert(small, passes)[0]

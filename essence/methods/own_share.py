@@ -8,7 +8,7 @@ from torch import Tensor
 from ..models.clip import TAUGHT
 from ..models.model_set import ModelSet
 from ..values import Essence, Target
-from .base import check_at_least, initial_direction
+from .base import check_at_least, latent_of_target
 
 TAUGHT_SHARE = 0.4  # with an image-text encoder of our own recipe
 
@@ -32,7 +32,8 @@ def own_shift(models: ModelSet, target: Target, share: float | None) -> Tensor |
         share = TAUGHT_SHARE if models.clip.name == TAUGHT else 0.0
     if not share or target.picture is None:
         return None
-    centred = initial_direction(models, target, "centred", seed=0)
+    # One look tells a type, and essences at once wait for it.
+    centred = latent_of_target(models, target, passes=1) - models.generator.latent_avg
     return share * centred.mean(0, keepdim=True).expand_as(centred)
 
 

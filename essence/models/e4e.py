@@ -219,14 +219,20 @@ class Inverter(nn.Module):
         """Whether it looks at the generator's pictures, too."""
         return self.encoder.config.channels == 6
 
-    def forward(self, x: Tensor, render: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        render: Callable[[Tensor], Tensor] | None = None,
+        passes: int | None = None,
+    ) -> Tensor:
         """Pictures [B, 3, S, S] in [-1, 1] to w+ [B, L, D]. One that compares asks `render` for the
-        generator's pictures, of the same side, of w+.
+        generator's pictures, of the same side, of w+, and looks `passes` times, or as often as it
+        usually does.
         """
         w = self.latent_avg.expand(len(x), -1, -1)
         if not self.compares:
             return w + self.encoder(x).float()
-        for _ in range(self.passes):
+        for _ in range(passes or self.passes):
             w = w + self.encoder(torch.cat([x, render(w)], 1)).float()
         return w
 
@@ -263,6 +269,11 @@ class MeanInverter(nn.Module):
         super().__init__()
         self.register_buffer("latent_avg", latent_avg.clone())
 
-    def forward(self, x: Tensor, render: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        render: Callable[[Tensor], Tensor] | None = None,
+        passes: int | None = None,
+    ) -> Tensor:
         """Pictures [B, 3, S, S] to w+ [B, L, D], the same for all."""
         return self.latent_avg.expand(len(x), -1, -1)

@@ -223,8 +223,10 @@ class ModelSet:
             self._cache[key] = value
 
     @torch.no_grad()
-    def invert(self, images: Tensor) -> Tensor:
-        """Aligned pictures [B, 3, S, S] in [-1, 1], S the inverter's side, to w+ [B, L, D]."""
+    def invert(self, images: Tensor, passes: int | None = None) -> Tensor:
+        """Aligned pictures [B, 3, S, S] in [-1, 1], S the inverter's side, to w+ [B, L, D]. An
+        inverter that compares looks `passes` times, or as often as it usually does.
+        """
         side = self.inverter.input_size
 
         def render(w: Tensor) -> Tensor:
@@ -232,10 +234,10 @@ class ModelSet:
 
         def encode(images: Tensor) -> Tensor:
             with self.precision():
-                return self.inverter(images, render).float()
+                return self.inverter(images, render, passes).float()
 
         networks = nn.ModuleList([self.inverter, self.generator])
-        return self._recording("invert", encode, networks, images).clone()
+        return self._recording(f"invert {passes}", encode, networks, images).clone()
 
     @torch.no_grad()
     def describe(self, images: Tensor) -> Tensor:
