@@ -97,7 +97,12 @@ def test_rivals_need_at_1024_is_known_before_it_starts(sources, gigabytes):
 def test_half_precision_is_compared_part_by_part(capsys):
     precision.main(["--device", "cpu", "--tiny", "--size", "32", "--steps", "2", "--pictures", "2"])
     said = capsys.readouterr().out
-    parts = ("random, 32: picture that is shown |", "bundled: CLIP |", "bundled: encoder |", "2 steps, half |")
+    parts = (
+        "random, 32: picture that is shown |",
+        "bundled: CLIP |",
+        "bundled: encoder |",
+        "2 steps, half |",
+    )
     assert all(part in said for part in parts) and "nan" not in said
 
 

@@ -15,6 +15,8 @@ from essence.methods.own_share import TAUGHT_SHARE, own_shift
 from essence.methods.words import text_target
 from essence.models.clip import TAUGHT
 from essence.models.e4e import Encoder4Editing, Inverter
+from essence.models.model_set import ModelSet
+from essence.pictures.tensors import resample, to_tensor
 from essence.studio import last
 
 from . import fakes
@@ -64,13 +66,22 @@ def test_it_is_added_to_what_would_be_learned_without_it(models, target, sources
         torch.testing.assert_close(after.result.delta, wanted)
 
 
-def test_an_inverter_that_compares_looks_once(models, target):
+def test_an_inverter_that_compares_looks_once(models, target, monkeypatch):
     before = models.inverter
     config = dataclasses.replace(before.encoder.config, channels=6)
     inverter = Inverter(Encoder4Editing(config), before.latent_avg, passes=3).eval()
     models = dataclasses.replace(models, inverter=inverter)
     once, thrice = (latent_of_target(models, target, passes) for passes in (1, None))
     assert not torch.equal(once, thrice)
+    # The mean face, which it sees first, is drawn once for all.
+    images, drawn = ModelSet.images, []
+    monkeypatch.setattr(ModelSet, "images", lambda m, w: drawn.append(w) or images(m, w))
+    side = inverter.input_size
+    x = resample(to_tensor(target.picture), side, "antialias")
+    with torch.no_grad():
+        slowly = inverter(x, lambda w: resample(images(models, w), side, "antialias"))
+    torch.testing.assert_close(latent_of_target(models, target), slowly[0])
+    assert len(drawn) == 2
     wanted = 0.4 * (once - models.generator.latent_avg).mean(0)
     torch.testing.assert_close(own_shift(models, target, 0.4), wanted.expand_as(once))
 

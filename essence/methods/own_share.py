@@ -10,7 +10,7 @@ from ..models.model_set import ModelSet
 from ..values import Essence, Target
 from .base import check_at_least, latent_of_target
 
-TAUGHT_SHARE = 0.4  # with an image-text encoder of our own recipe
+TAUGHT_SHARE = 0.5  # with an image-text encoder of our own recipe
 
 
 def check_share(options: object) -> None:

@@ -224,16 +224,19 @@ class Inverter(nn.Module):
         x: Tensor,
         render: Callable[[Tensor], Tensor] | None = None,
         passes: int | None = None,
+        mean_picture: Tensor | None = None,
     ) -> Tensor:
         """Pictures [B, 3, S, S] in [-1, 1] to w+ [B, L, D]. One that compares asks `render` for the
         generator's pictures, of the same side, of w+, and looks `passes` times, or as often as it
-        usually does.
+        usually does; it may be told the `mean_picture` [1, 3, S, S] that it sees first.
         """
         w = self.latent_avg.expand(len(x), -1, -1)
         if not self.compares:
             return w + self.encoder(x).float()
-        for _ in range(passes or self.passes):
-            w = w + self.encoder(torch.cat([x, render(w)], 1)).float()
+        for look in range(passes or self.passes):
+            known = look == 0 and mean_picture is not None
+            made = mean_picture.expand_as(x) if known else render(w)
+            w = w + self.encoder(torch.cat([x, made], 1)).float()
         return w
 
 
@@ -263,7 +266,7 @@ class MeanInverter(nn.Module):
     [L, D], and refinement does the rest.
     """
 
-    input_size = 256
+    input_size, compares = 256, False
 
     def __init__(self, latent_avg: Tensor):
         super().__init__()
@@ -274,6 +277,7 @@ class MeanInverter(nn.Module):
         x: Tensor,
         render: Callable[[Tensor], Tensor] | None = None,
         passes: int | None = None,
+        mean_picture: Tensor | None = None,
     ) -> Tensor:
         """Pictures [B, 3, S, S] to w+ [B, L, D], the same for all."""
         return self.latent_avg.expand(len(x), -1, -1)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -227,17 +228,24 @@ class ModelSet:
         """Aligned pictures [B, 3, S, S] in [-1, 1], S the inverter's side, to w+ [B, L, D]. An
         inverter that compares looks `passes` times, or as often as it usually does.
         """
-        side = self.inverter.input_size
-
-        def render(w: Tensor) -> Tensor:
-            return resample(self.images(w), side, "antialias")
+        first = self._mean_picture if self.inverter.compares else None
 
         def encode(images: Tensor) -> Tensor:
             with self.precision():
-                return self.inverter(images, render, passes).float()
+                return self.inverter(images, self._seen_by_inverter, passes, first).float()
 
         networks = nn.ModuleList([self.inverter, self.generator])
         return self._recording(f"invert {passes}", encode, networks, images).clone()
+
+    def _seen_by_inverter(self, w: Tensor) -> Tensor:
+        """G(w) of the inverter's side."""
+        return resample(self.images(w), self.inverter.input_size, "antialias")
+
+    @cached_property
+    def _mean_picture(self) -> Tensor:
+        """What an inverter that compares sees first: as dear as its look, and always the same."""
+        with torch.no_grad():
+            return self._seen_by_inverter(self.inverter.latent_avg[None])
 
     @torch.no_grad()
     def describe(self, images: Tensor) -> Tensor:
