@@ -272,12 +272,6 @@ class MeanInverter(nn.Module):
         super().__init__()
         self.register_buffer("latent_avg", latent_avg.clone())
 
-    def forward(
-        self,
-        x: Tensor,
-        render: Callable[[Tensor], Tensor] | None = None,
-        passes: int | None = None,
-        mean_picture: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Pictures [B, 3, S, S] to w+ [B, L, D], the same for all."""
         return self.latent_avg.expand(len(x), -1, -1)

@@ -228,14 +228,17 @@ class ModelSet:
         """Aligned pictures [B, 3, S, S] in [-1, 1], S the inverter's side, to w+ [B, L, D]. An
         inverter that compares looks `passes` times, or as often as it usually does.
         """
-        first = self._mean_picture if self.inverter.compares else None
+        name, looks = "invert", ()
+        if self.inverter.compares:
+            name = f"invert {passes}"
+            looks = (self._seen_by_inverter, passes, self._mean_picture)
 
         def encode(images: Tensor) -> Tensor:
             with self.precision():
-                return self.inverter(images, self._seen_by_inverter, passes, first).float()
+                return self.inverter(images, *looks).float()
 
         networks = nn.ModuleList([self.inverter, self.generator])
-        return self._recording(f"invert {passes}", encode, networks, images).clone()
+        return self._recording(name, encode, networks, images).clone()
 
     def _seen_by_inverter(self, w: Tensor) -> Tensor:
         """G(w) of the inverter's side."""
