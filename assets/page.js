@@ -80,7 +80,8 @@ window.essence = {
   // The sliders belong to the hand: an answer that arrives late must not pull them back. Where
   // pictures are slow, none is made while it moves: cells fade through their strips, and a row that
   // lacks one is drawn when the hand rests.
-  grid(element, trigger, watch, server, event) {
+  // Clicks bring the strengths as well: the last move may still wait.
+  grid(element, trigger, watch, server, event, clicks) {
     const held = new Map(); // strengths set by hand; the grid's and the mixture's are apart
     let moving = false; // a hand is on a slider
     let more = false; // it has moved on since the last request
@@ -256,6 +257,8 @@ window.essence = {
     };
 
     // ---- events
+    const click = (name, values) => trigger(name, { ...values, strengths: strengths() });
+    essence.clicks(element, click, clicks);
     element.addEventListener("input", (input) => {
       if (!input.target.dataset.strength) return;
       moving = true;

@@ -90,8 +90,10 @@ def test_churches_from_pictures_to_a_blend(tmp_path, monkeypatch):
     assert "chapel" in models.models_html(studios, session) and not told
     html = grid.switch_figures(studio, session)
     assert "likeness" in html and "identity " not in html.split('class="explain"')[0]
+    session.view.look = "model"
     compare.open_view(studio, session, target.id, source.id)
-    picture = Image.open(io.BytesIO(content(compare.download_picture(studio, session, 1.0))[1]))
+    link = compare.download_picture(studio, session, 1.0, whole=False)
+    picture = Image.open(io.BytesIO(content(link)[1]))
     assert picture.size == (256, 256) and difference(picture, source.source.inversion) > 1
 
 
@@ -112,6 +114,8 @@ def test_1024_pixels_in_the_browser(tmp_path, browser):
         page.click("#learn")
         expect(page.locator("#progress")).to_contain_text("Learned 1 essence", timeout=MINUTES)
         expect(page.locator("#board .cell img")).to_have_count(1, timeout=MINUTES)
+        page.click("#board [data-event=appearance][data-look=model]")
+        expect(page.locator("#board [data-look=model][aria-pressed=true]")).to_be_visible()
         download(page, "#board [data-event=cells]", tmp_path / "cells.zip")
         with zipfile.ZipFile(tmp_path / "cells.zip") as archive:
             picture = Image.open(io.BytesIO(archive.read(archive.namelist()[0])))

@@ -209,6 +209,24 @@ def test_a_mixture_has_a_strength_for_each_essence(visit, tmp_path):
     )  # the grid has strengths of its own
 
 
+def test_a_click_counts_the_sliders_as_they_stand(visit, tmp_path):
+    page = visit()
+    random_faces(page, 1)
+    load_essences(page)
+    expect(page.locator("#board .cell img")).to_have_count(1)
+    expect(page.locator("#board [data-coarse]")).to_have_count(0)
+    under_way = []
+    page.route("**/component_server/", lambda route: under_way.append(route))  # the next move waits
+    slider = page.locator("#board [data-row] input[type=range]")
+    slider.fill("-0.5")
+    while not under_way:
+        page.wait_for_timeout(20)
+    slider.fill("0.65")
+    download(page, "#board [data-event=save]", tmp_path / "moved.safetensors")
+    assert Essence.load(tmp_path / "moved.safetensors").strength == pytest.approx(0.65)
+    assert len(under_way) == 1
+
+
 def test_layer_switches(visit, studio):
     page = visit()
     random_faces(page, 1)

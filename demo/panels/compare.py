@@ -22,12 +22,12 @@ from ..messages import SKIP, errors_told
 from ..rendering import data_element, data_url, download_link, render
 from ..session import STRONGEST, WEAKEST, Session, SourceItem, TargetItem, nearest_strength
 from . import downloads
-from .grid import LIMITS, show_grid
+from .grid import LIMITS, bind_click, show_grid
 
 # Strengths of the pictures that the large view runs through, and of the animation.
 STRENGTHS = tuple(np.arange(WEAKEST, STRONGEST + 0.01, 0.25).round(2).tolist())
 MASK_SIDE = 128  # pixels of what the brush paints
-LARGE_SIDE = 512  # pixels of the large view and of the animation
+LARGE_SIDE = 512  # most pixels of photographs in the large view and in the animation
 SWEEP = tuple(np.linspace(WEAKEST, STRONGEST, 29).round(3).tolist())
 
 
@@ -35,11 +35,11 @@ def connect(page: Page, parts: Components) -> None:
     """The large view opens from the grid; downloads leave by the outbox."""
     pool, session, grid = page.pool, page.session, parts["grid"]
     compare, outbox = parts["compare"], parts["outbox"]
-    opened = grid.look(bind(pool, open_view, id=str, source=str), session, compare, **NOW)
+    opened = grid.look(bind_click(pool, open_view, id=str, source=str), session, compare, **NOW)
     opened.then(bind(pool, measure_strengths), session, parts["strip"], **NOW)
-    grid.save(bind(pool, downloads.download_result, id=str), session, outbox, **NOW)
-    grid.grid(bind(pool, downloads.download_grid), session, outbox, **NOW)
-    grid.cells(bind(pool, downloads.download_cells), session, outbox, **NOW)
+    grid.save(bind_click(pool, downloads.download_result, id=str), session, outbox, **NOW)
+    grid.grid(bind_click(pool, downloads.download_grid), session, outbox, **NOW)
+    grid.cells(bind_click(pool, downloads.download_cells), session, outbox, **NOW)
     picture = bind(pool, download_picture, strength=float, whole=lambda on: on == "1")
     compare.picture(picture, session, outbox, **NOW)
     paint = bind(pool, paint_mask, strength=float, mask=str)
@@ -56,12 +56,13 @@ def open_view(studio: Studio, session: Session, target_id: str, source_id: str) 
     if found is None:
         return SKIP
     target, source = found
+    photograph = session.in_photograph(source)
     return render(
         "compare.html",
         source=source,
         target=target,
-        photograph=session.in_photograph(source),
-        before=data_url(before(session, source), LARGE_SIDE),
+        photograph=photograph,
+        before=data_url(before(session, source), LARGE_SIDE if photograph else None),
         after=data_url(row_pictures(studio, session, target, [source], LARGE_SIDE)[0]),
         strength=f"{target.strength:g}",
         limits=Markup(LIMITS),

@@ -65,11 +65,10 @@ EXPLANATION = (
     "target: higher is more alike. The line below a slider says what is kept of identity at each "
     "strength; its marks are where the first of the people is taken for somebody else."
 )
-GRID_JS = """essence.clicks(element, trigger,
+GRID_JS = """essence.newest(element, watch, props);
+essence.grid(element, trigger, watch, server, 'ask',
   ['look', 'save', 'grid', 'cells', 'band', 'part', 'mixing', 'figures', 'appearance', 'suiting',
   'budget']);
-essence.newest(element, watch, props);
-essence.grid(element, trigger, watch, server, 'ask');
 essence.together(element);"""
 COMPARE_JS = """essence.compare(element, watch);
 essence.clicks(element, trigger, ['picture', 'sweep', 'paint']);
@@ -102,13 +101,25 @@ def connect(page: Page, parts: Components) -> None:
     update, answers = bind(pool, queued_update, request=dict), [parts["cells"], parts["strips"]]
     grid.ask(update, session, answers, concurrency_limit=None, **EVERY, **QUIET)
     now = {**EVERY, **NOW}  # each click counts, however fast they follow each other
-    grid.band(bind(pool, switch_band, id=str, band=str), session, grid, **now)
-    grid.part(bind(pool, switch_part, id=str, part=str), session, grid, **now)
-    grid.appearance(bind(pool, switch_look, look=str), session, grid, **now)
-    grid.mixing(bind(pool, switch_mixing, mixing=lambda on: on == "1"), session, grid, **now)
-    grid.figures(bind(pool, switch_figures), session, grid, **now)
-    grid.suiting(bind(pool, switch_suiting), session, grid, **now)
-    grid.budget(bind(pool, choose_budget, budget=str), session, grid, **now)
+    grid.band(bind_click(pool, switch_band, id=str, band=str), session, grid, **now)
+    grid.part(bind_click(pool, switch_part, id=str, part=str), session, grid, **now)
+    grid.appearance(bind_click(pool, switch_look, look=str), session, grid, **now)
+    grid.mixing(bind_click(pool, switch_mixing, mixing=lambda on: on == "1"), session, grid, **now)
+    grid.figures(bind_click(pool, switch_figures), session, grid, **now)
+    grid.suiting(bind_click(pool, switch_suiting), session, grid, **now)
+    grid.budget(bind_click(pool, choose_budget, budget=str), session, grid, **now)
+
+
+def bind_click(pool: StudioPool, handler: Callable, **fields: Callable) -> Callable:
+    """`bind` for a click on the grid. It brings the strengths as the sliders stand: the request of
+    a slider's last move may still wait for the one before.
+    """
+
+    def call(studio: Studio, session: Session, strengths: Mapping, *values: object) -> Any:
+        take_strengths(session, strengths)
+        return handler(studio, session, *values)
+
+    return bind(pool, call, strengths=lambda given: given or {}, **fields)
 
 
 def update_function(pool: StudioPool, visitors: Visitors) -> Callable:
