@@ -454,6 +454,7 @@ def test_where_a_gpu_is_lent_the_grid_is_scrubbed_with_the_server_stopped(browse
     )
     expect(page.locator("#board .preparing")).to_be_empty()  # the row has other strips now
     app.close()
+    page.context.set_offline(True)  # another test's server may come to stand at this one's port
     asked = []
     page.on("request", lambda request: asked.append(request.url))
 
