@@ -92,7 +92,8 @@ window.essence = {
     const slow = () => Boolean(element.querySelector(".board[data-slow]"));
 
     // ---- sliders
-    const key = (input) => `${board()?.dataset.mode}:${input.dataset.strength}`;
+    const mode = () => board()?.dataset.mode;
+    const key = (input) => `${mode()}:${input.dataset.strength}`;
     const all = () => [...element.querySelectorAll("input[data-strength]")];
     const show = (input, value) => {
       input.value = value;
@@ -126,7 +127,7 @@ window.essence = {
     const patience = () => (slow() ? LONG : PATIENCE);
     const waiting = (part) => Date.now() - sent[part] < patience();
     const ask = async (part, values) => {
-      const request = { visitor: board()?.dataset.visitor, slow: slow(), ...values };
+      const request = { visitor: board()?.dataset.visitor, slow: slow(), mode: mode(), ...values };
       sent[part] = Infinity;
       const answer = slow() ? null : await server.update(request).catch(() => null);
       sent[part] = Date.now();
@@ -257,7 +258,9 @@ window.essence = {
     };
 
     // ---- events
-    const click = (name, values) => trigger(name, { ...values, strengths: strengths() });
+    const click = (name, values) => {
+      trigger(name, { ...values, strengths: strengths(), mode: mode() });
+    };
     essence.clicks(element, click, clicks);
     element.addEventListener("input", (input) => {
       if (!input.target.dataset.strength) return;

@@ -279,6 +279,32 @@ def test_an_answer_that_is_overtaken_does_not_stay(visit):
     expect(fine).to_have_attribute("aria-pressed", "false")
 
 
+def test_strengths_of_the_grid_are_not_taken_for_the_mixture_s(visit):
+    page = visit()
+    random_faces(page, 1)
+    load_essences(page, 2)
+    expect(page.locator("#board .cell img")).to_have_count(2)
+    before = cell(page, 0)
+    page.locator("#board [data-row] input[type=range]").first.fill("1.7")
+    wait_for_change(page, 0, before)
+    held = []
+
+    def hold(route):
+        answer = route.fetch()  # the server shows the mixture, the page still the grid
+        held.append(route)
+        if len(held) > 1:
+            route.fulfill(response=answer)
+
+    page.route("**/run/**", hold)
+    page.click("[data-mixing='1']")
+    while not held:
+        page.wait_for_timeout(20)
+    page.click("#board [data-event=figures]")
+    sliders = page.locator("#board .part input[type=range]")
+    expect(sliders).to_have_count(2)
+    assert [sliders.nth(i).get_attribute("value") for i in range(2)] == ["0.5", "0.5"]
+
+
 def test_values_can_be_typed_and_reset(visit):
     page = visit()
     random_faces(page, 1)

@@ -4,6 +4,7 @@ A slider's move is one request of the page, a dict with some of
 
     visitor    the page's word for its session
     strengths  by target's id, as the sliders stand
+    mode       what they are sliders of: "grid" or "mix"
     pictures   false where the page shows them from its strips already
     figures    true once the sliders rest: cells that were drawn coarsely are drawn again, and
                figures made
@@ -115,11 +116,11 @@ def bind_click(pool: StudioPool, handler: Callable, **fields: Callable) -> Calla
     a slider's last move may still wait for the one before.
     """
 
-    def call(studio: Studio, session: Session, strengths: Mapping, *values: object) -> Any:
-        take_strengths(session, strengths)
+    def call(studio: Studio, session: Session, strengths: Mapping, mode: str, *values: Any) -> Any:
+        take_strengths(session, strengths, mode)
         return handler(studio, session, *values)
 
-    return bind(pool, call, strengths=lambda given: given or {}, **fields)
+    return bind(pool, call, strengths=dict, mode=str, **fields)
 
 
 def update_function(pool: StudioPool, visitors: Visitors) -> Callable:
@@ -178,7 +179,7 @@ def update_grid(studio: Studio, session: Session, request: Mapping[str, Any]) ->
         }
     if "scales" in request:
         return update_scale(studio, session)
-    take_strengths(session, request.get("strengths", {}))
+    take_strengths(session, request.get("strengths", {}), request.get("mode"))
     rests = bool(request.get("figures"))
     changed = draw_cells(studio, session, rests) if request.get("pictures", True) else []
     if rests and session.view.measuring:
@@ -222,11 +223,13 @@ def cell_values(
     return cells
 
 
-def take_strengths(session: Session, strengths: Mapping[str, object]) -> None:
-    """Strength by target's id, as the sliders stand. Numbers come from the browser: others than the
-    sliders' are pulled in.
+def take_strengths(session: Session, strengths: Mapping[str, object], mode: object = None) -> None:
+    """Strength by target's id, as the sliders stand on the "grid" or on the "mix"; None: on what
+    the session shows, which the page may not have got yet. Numbers come from the browser: others
+    than the sliders' are pulled in.
     """
-    name = "share" if session.view.mixing else "strength"
+    mixing = session.view.mixing if mode is None else mode == "mix"
+    name = "share" if mixing else "strength"
     for id, value in strengths.items():
         target = session.items.targets.get(id)
         if target is not None and isinstance(value, (int, float)) and value == value:
